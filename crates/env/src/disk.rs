@@ -1,0 +1,51 @@
+//! Disks: files in directories, with the operations that durability depends on. All calls block.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod real;
+pub use real::RealDisk;
+
+/// A disk, or a directory of one.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Makes a new file; fails if it is there. Durable only after [`Disk::sync_directory`] of its directory.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Removes a file. Durable only after [`Disk::sync_directory`].
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Renames a file over another. Atomic; durable only after [`Disk::sync_directory`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes a directory and its missing parents; no error if it is there.
+    fn create_directory(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, in order.
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Makes the entries of a directory durable.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+    /// Bytes (in all, free to us) of the file system that holds `path`.
+    fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
+}
+
+/// An open file. Positions are bytes from its start.
+pub trait File: Send + Sync + 'static {
+    /// Fills `buffer` from `offset`; fails with `UnexpectedEof` past the end.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The same, but fails with `WouldBlock` rather than wait for the disk. `buffer` may have been written to.
+    fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `pieces`, one after the other, from `offset`. In the page cache when it returns.
+    fn write_all_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Makes everything written so far durable (data and length). After an error nothing since the last success may be
+    /// counted on, and a repeated call proves nothing.
+    fn sync(&self) -> io::Result<()>;
+    /// Starts writing a range to the disk without waiting: a hint.
+    fn start_writeback(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// The length in bytes.
+    fn length(&self) -> io::Result<u64>;
+    /// Cuts the file, or lengthens it with zeros.
+    fn set_length(&self, length: u64) -> io::Result<()>;
+    /// Frees a range; it reads as zeros then. The length stays.
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// Bytes the file takes on the disk.
+    fn allocated(&self) -> io::Result<u64>;
+}

@@ -1,0 +1,12 @@
+//! The seams between Steradian and the machine: clock, disk, and ordered local tables, each real and simulated.
+//!
+//! Everything below the servers reaches the machine through these, so that tests can crash a disk at any write, tear
+//! what was not synced, fill it up, or return errors.
+
+pub mod clock;
+pub mod disk;
+pub mod table;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use disk::{Disk, File, RealDisk};
+pub use table::{Batch, Table, TableError};

@@ -1,0 +1,102 @@
+//! Ordered transactions: the contract that metadata stands on, and its engines.
+//!
+//! The contract is what etcd and PostgreSQL can give too: snapshots with point and range reads, and a commit that takes
+//! what was read and what is to be written, and answers committed or conflict.
+
+use std::fmt;
+use std::future::Future;
+
+/// The longest key and value, and the most a commit may carry: what every engine can take.
+pub const KEY_MAX: usize = 512;
+/// See [`KEY_MAX`].
+pub const VALUE_MAX: usize = 128 * 1024;
+
+/// A key. Keys are ordered bytewise.
+pub type Key = Vec<u8>;
+/// A value.
+pub type Value = Vec<u8>;
+
+/// A store's history position: rises with each commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// An ordered, durable, transactional map.
+pub trait Store: Send + Sync + 'static {
+    type Snapshot: Snapshot;
+
+    /// The newest committed state. Everything whose commit was answered before is in it.
+    fn snapshot(&self) -> impl Future<Output = Result<Self::Snapshot, KvError>> + Send;
+
+    /// Applies `commit.writes` in one step, durably, unless something that was read has changed since
+    /// `commit.snapshot`; then nothing is applied and the answer is [`Outcome::Conflict`].
+    fn commit(&self, commit: Commit) -> impl Future<Output = Result<Outcome, KvError>> + Send;
+}
+
+/// A state that later commits do not change. Short-lived: an engine may refuse one older than some seconds.
+pub trait Snapshot: Clone + Send + Sync + 'static {
+    /// Where in the history it is.
+    fn revision(&self) -> Revision;
+
+    /// The value of a key.
+    fn get(&self, key: &[u8]) -> impl Future<Output = Result<Option<Value>, KvError>> + Send;
+
+    /// Up to `limit` pairs with `from <= key < to`, in order.
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(Key, Value)>, KvError>> + Send;
+}
+
+/// What a transaction read and wants to write.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// Where the reads were made.
+    pub snapshot: Revision,
+    /// Keys read: a conflict when one was written or removed since.
+    pub keys: Vec<Key>,
+    /// Ranges `from..to` read: a conflict when a key in one was created or written since. A removal need not be noticed
+    /// (etcd cannot): who depends on a key's presence reads the key.
+    pub ranges: Vec<(Key, Key)>,
+    /// `None` removes. At most one write per key.
+    pub writes: Vec<(Key, Option<Value>)>,
+}
+
+/// How a commit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Applied and durable; snapshots from this revision on show it.
+    Committed(Revision),
+    /// Not applied: read again.
+    Conflict,
+}
+
+/// Why the store did not answer.
+#[derive(Debug)]
+pub enum KvError {
+    /// Not reachable, or not any more. A commit may or may not have been applied.
+    Unavailable(String),
+    /// The snapshot is too old: take a new one.
+    SnapshotTooOld,
+    /// A key, a value or a commit is larger than the contract allows. Nothing was applied.
+    TooLarge,
+    /// No space left. Nothing was applied.
+    Full,
+    /// What is on disk is damaged: the text says which file and where.
+    Corrupt(String),
+}
+
+impl fmt::Display for KvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KvError::Unavailable(why) => write!(f, "metadata store unavailable: {why}"),
+            KvError::SnapshotTooOld => f.write_str("snapshot too old"),
+            KvError::TooLarge => f.write_str("key, value or commit too large"),
+            KvError::Full => f.write_str("no space left for metadata"),
+            KvError::Corrupt(what) => write!(f, "metadata store damaged: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for KvError {}

@@ -1,0 +1,30 @@
+//! The nouns of Steradian: ids, time, checksums, layouts, classes, routing, capabilities, and the messages of the
+//! wire protocol with their encoding. No IO, no clock, no thread.
+//!
+//! Reading order: [`id`], [`time`], [`checksum`], [`layout`], [`class`], [`routing`], [`capability`], [`attributes`],
+//! then the messages: [`wire`] (frames), [`meta`], [`storage`], [`manager`].
+//!
+//! Wire and record encoding is postcard (its wire format is a published, stable specification). A struct that has been
+//! released never changes: a new form is a new enum variant at the end of its enum.
+
+pub mod attributes;
+pub mod capability;
+pub mod checksum;
+pub mod class;
+pub mod id;
+pub mod layout;
+pub mod manager;
+pub mod meta;
+pub mod routing;
+pub mod storage;
+pub mod time;
+pub mod wire;
+
+pub use attributes::{Attributes, FileKind, Mode};
+pub use capability::{Capability, CapabilityKey, Rights};
+pub use checksum::{BLOCK_SIZE, Crc};
+pub use class::{ClassName, FailureDomain, StorageClass};
+pub use id::*;
+pub use layout::Layout;
+pub use routing::{ChainInfo, Member, MemberState, Routing};
+pub use time::{Duration, Time};

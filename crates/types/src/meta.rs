@@ -1,0 +1,316 @@
+//! Messages of the metadata servers.
+
+use crate::{
+    Attributes, Capability, ClassName, FileKind, Gid, InodeId, Layout, Mode, Origin, Rights, StorageClass,
+    Time, Uid,
+};
+use serde::{Deserialize, Serialize};
+
+/// The longest name of an entry, in bytes of UTF-8.
+pub const NAME_MAX: usize = 255;
+/// The longest path, and the longest target of a symbolic link, in bytes.
+pub const PATH_MAX: usize = 4096;
+/// The longest value of an extended attribute, in bytes (as in Linux).
+pub const XATTR_VALUE_MAX: usize = 64 * 1024;
+/// The most entries of one page of a listing.
+pub const LIST_MAX: u32 = 10_000;
+
+/// A place in the tree: a path from a directory. The path is names with `/` between; empty is the directory itself; a
+/// leading `/` is ignored; `.` and `..` are resolved. Symbolic links on the way are followed, the last one only where
+/// the request says so. One that leads to an absolute path goes on from the root.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place {
+    pub base: InodeId,
+    pub path: String,
+}
+
+impl Place {
+    /// A place named from the root.
+    pub fn path(path: impl Into<String>) -> Place {
+        Place { base: InodeId::ROOT, path: path.into() }
+    }
+
+    /// An inode itself.
+    pub fn inode(inode: InodeId) -> Place {
+        Place { base: inode, path: String::new() }
+    }
+}
+
+/// Whether the last name of a path is followed when it is a symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Follow {
+    Yes,
+    No,
+}
+
+/// What a listing gives with each name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Detail {
+    Attributes,
+    /// Attributes, and a capability to read for each file that the caller may read.
+    Capabilities,
+}
+
+/// A request to a metadata server. The caller's user is its certificate's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetaRequest {
+    /// -> [`MetaReply::Attributes`]
+    Stat { place: Place, follow: Follow },
+    /// Checks the rights to a file's bytes. -> [`MetaReply::Opened`]
+    Open { place: Place, rights: Rights },
+    /// Entries of a directory by name (bytewise), after the name `after`, those that match the wildcard `pattern`
+    /// (`*`, `?`, `[..]`, `{a,b}`). -> [`MetaReply::Entries`]
+    List { place: Place, after: Option<String>, limit: u32, pattern: Option<String>, detail: Detail },
+    /// -> [`MetaReply::Xattr`]
+    GetXattr { place: Place, follow: Follow, name: String },
+    /// -> [`MetaReply::XattrNames`]
+    ListXattrs { place: Place, follow: Follow },
+    /// Totals of the file system. -> [`MetaReply::Totals`]
+    Totals,
+    /// -> [`MetaReply::Classes`]
+    Classes,
+    /// Which class new files here get, and which directory says so. -> [`MetaReply::Explained`]
+    ExplainClass { place: Place },
+    /// A change; exact under retries: the same `origin` gives the first answer again.
+    Change { origin: Origin, change: Change },
+}
+
+/// A change of the tree. Each is one transaction: it happens whole or not at all, and is durable when answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Makes an empty file, device, fifo or socket. -> [`MetaReply::Opened`] (rights: read and write)
+    Create {
+        place: Place,
+        kind: FileKind,
+        mode: Mode,
+        device: u64,
+        exclusive: Exclusive,
+        class: Option<ClassName>,
+    },
+    /// -> [`MetaReply::Attributes`]. With `parents`, missing ones are made too and an existing directory is no error.
+    MakeDirectory { place: Place, mode: Mode, parents: bool },
+    /// -> [`MetaReply::Attributes`]
+    MakeSymbolicLink { place: Place, target: String },
+    /// A second name `to` for the file at `from`. -> [`MetaReply::Attributes`]
+    Link { from: Place, to: Place },
+    /// Removes a name that is no directory. -> [`MetaReply::Done`]
+    Unlink { place: Place },
+    /// Removes an empty directory. -> [`MetaReply::Done`]
+    RemoveDirectory { place: Place },
+    /// Removes a directory with all that is in it, or a file, at once by name; space and inodes return in the
+    /// background. The caller must own the directory or be the administrator. -> [`MetaReply::Done`]
+    RemoveTree { place: Place },
+    /// -> [`MetaReply::Done`]
+    Rename { from: Place, to: Place, replace: Replace },
+    /// Sets what is given. -> [`MetaReply::Attributes`]
+    SetAttributes { place: Place, follow: Follow, set: SetAttributes },
+    /// -> [`MetaReply::Done`]
+    SetXattr { place: Place, follow: Follow, name: String, value: Vec<u8>, replace: XattrReplace },
+    /// -> [`MetaReply::Done`]
+    RemoveXattr { place: Place, follow: Follow, name: String },
+    /// Reserves `count` (at most 4096) new inode ids for files that the caller will publish before the lease ends, with
+    /// a capability to write their chunks, and the layout rules of the class for the directory `place`.
+    /// -> [`MetaReply::Leased`]
+    LeaseInodes { place: Place, count: u32, class: Option<ClassName> },
+    /// Links a file whose chunks were written under a leased id. Replaces a file of that name when `replace` allows.
+    /// -> [`MetaReply::Attributes`]
+    Publish(Box<Publish>),
+    /// Sets a file's length, `length` the new one. Shrinking is in two steps, so that no old byte is ever read again
+    /// when the file grows later: the client first cuts the chunks beyond `length` (with a capability from `Open`), then
+    /// sends this. Growing needs only this; the new bytes are a hole, and the file is no longer dense.
+    /// -> [`MetaReply::Attributes`]
+    Resize { place: Place, length: u64 },
+    /// The file was written up to at least `length` (it never shrinks by this) at `modified`.
+    /// -> [`MetaReply::Attributes`]
+    Grow { inode: InodeId, length: u64, modified: Time },
+    /// Opens the one append session of a file: others get [`MetaError::Busy`] until it is closed or its lease ends.
+    /// -> [`MetaReply::Appending`]
+    OpenAppend { place: Place },
+    /// The session wrote up to `length`; renews its lease. -> [`MetaReply::Attributes`]
+    ExtendAppend { inode: InodeId, session: u64, length: u64 },
+    /// -> [`MetaReply::Done`]
+    CloseAppend { inode: InodeId, session: u64 },
+    /// Makes a class. `id`, `table` and `slots` are chosen by the server. Administrator only. -> [`MetaReply::Classes`]
+    MakeClass { class: StorageClass },
+    /// The class of new files below a directory (`None`: as its parent). -> [`MetaReply::Done`]
+    SetClass { place: Place, class: Option<ClassName> },
+}
+
+/// What a create does when the name is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exclusive {
+    /// Refuses ([`MetaError::Exists`]).
+    Yes,
+    /// Opens it.
+    No,
+}
+
+/// What a rename or a publish does when the name is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Replace {
+    Allowed,
+    /// Refuses ([`MetaError::Exists`]).
+    Refused,
+    /// Exchanges the two names (rename only).
+    Exchange,
+}
+
+/// What setting an extended attribute demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum XattrReplace {
+    Either,
+    MustBeNew,
+    MustExist,
+}
+
+/// A change of attributes: what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAttributes {
+    pub mode: Option<Mode>,
+    pub uid: Option<Uid>,
+    pub gid: Option<Gid>,
+    pub accessed: Option<SetTime>,
+    pub modified: Option<SetTime>,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SetTime {
+    /// The server's.
+    Now,
+    At(Time),
+}
+
+/// See [`Change::Publish`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    pub place: Place,
+    /// From [`MetaReply::Leased`].
+    pub inode: InodeId,
+    pub layout: Layout,
+    pub length: u64,
+    pub mode: Mode,
+    pub modified: Option<Time>,
+    pub accessed: Option<Time>,
+    pub replace: Replace,
+    pub xattrs: Vec<(String, Vec<u8>)>,
+    /// See [`Attributes::dense`].
+    pub dense: bool,
+}
+
+/// A metadata server's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetaReply {
+    Done,
+    Attributes(Box<Attributes>),
+    Opened {
+        attributes: Box<Attributes>,
+        capability: Option<Capability>,
+    },
+    /// `more`: there are entries after the last one.
+    Entries {
+        directory: InodeId,
+        entries: Vec<Entry>,
+        more: bool,
+    },
+    Xattr(Vec<u8>),
+    XattrNames(Vec<String>),
+    Totals(Totals),
+    Classes(Vec<StorageClass>),
+    /// The class and the directory that sets it (`None`: the default).
+    Explained {
+        class: StorageClass,
+        set_by: Option<String>,
+    },
+    /// Ids from `first`; `expires` ends the lease.
+    Leased {
+        first: InodeId,
+        count: u32,
+        class: StorageClass,
+        capability: Capability,
+        expires: Time,
+    },
+    Appending {
+        attributes: Box<Attributes>,
+        capability: Capability,
+        session: u64,
+        expires: Time,
+    },
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub name: String,
+    pub attributes: Attributes,
+    pub capability: Option<Capability>,
+}
+
+/// Totals of the file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub files: u64,
+    pub directories: u64,
+    /// The sum of the files' lengths.
+    pub bytes: u64,
+    /// Inodes removed by name whose space is not back yet.
+    pub garbage: u64,
+}
+
+/// Why a metadata server did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetaError {
+    NotFound,
+    Exists,
+    NotDirectory,
+    IsDirectory,
+    NotEmpty,
+    /// The caller may not.
+    Denied,
+    /// Too many symbolic links on the way.
+    Loop,
+    /// A directory would become its own descendant.
+    IntoItself,
+    NameTooLong,
+    /// A name with `/` or a zero byte, `.` or `..` where a new name is wanted, or the request makes no sense.
+    Invalid,
+    NoXattr,
+    NoClass,
+    TooLarge,
+    TooManyLinks,
+    /// Somebody else has the append session, or too much waits: retry later.
+    Busy,
+    /// The lease of the inode ids or of the append session is over: start again.
+    LeaseOver,
+    /// This answer to a retry is no longer kept.
+    TooOld,
+    /// The store of the metadata did not answer, or its disk is full; the change may or may not have happened: retry
+    /// with the same origin.
+    Unavailable,
+}
+
+impl MetaError {
+    /// The name of the POSIX error that says the same, and what it means to a user.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            MetaError::NotFound => "no such file or directory",
+            MetaError::Exists => "already exists",
+            MetaError::NotDirectory => "not a directory",
+            MetaError::IsDirectory => "is a directory",
+            MetaError::NotEmpty => "directory not empty",
+            MetaError::Denied => "permission denied",
+            MetaError::Loop => "too many levels of symbolic links",
+            MetaError::IntoItself => "a directory cannot be moved into itself",
+            MetaError::NameTooLong => "name too long (255 bytes at most, 4096 for the path)",
+            MetaError::Invalid => "invalid name or argument",
+            MetaError::NoXattr => "no such extended attribute",
+            MetaError::NoClass => "no such storage class (see `sr class ls`)",
+            MetaError::TooLarge => "too large",
+            MetaError::TooManyLinks => "too many links",
+            MetaError::Busy => "busy: another client appends to it, or the server is overloaded",
+            MetaError::LeaseOver => "the lease is over: start the operation again",
+            MetaError::TooOld => "the answer to this retry is no longer kept",
+            MetaError::Unavailable => "the metadata store is unavailable",
+        }
+    }
+}
