@@ -81,14 +81,19 @@ pub enum LinkBody {
     Hello,
     /// The next update, in order. The payload is the write's. Answered with [`StorageReply::Acked`] when it is as
     /// durable as `durability` asks at the receiver and all after it.
-    Forward { version: Version, origin: Origin, operation: Operation, durability: Durability },
+    /// `written` is the epoch in which a head gave it its version.
+    Forward { version: Version, written: Epoch, origin: Origin, operation: Operation, durability: Durability },
     /// A piece of a whole chunk, while the receiver is brought up to date. `first`: forget the chunk as it was.
     /// `length` is the whole chunk's, `written` the version of its last update. Answered with [`StorageReply::Done`].
     Install { chunk: ChunkId, written: Version, length: u32, first: bool, offset: u32, checksums: Vec<Crc> },
     /// A chunk that is no more: removed by the update `written`.
     InstallRemoved { chunk: ChunkId, written: Version },
-    /// Everything up to `through` was installed: the receiver makes it durable, and is at `through` from then on.
-    InstallDone { through: Version, lanes: Vec<LaneState> },
+    /// Everything up to `through`, an update of epoch `written`, was installed: the receiver makes it durable, and is at
+    /// `through` from then on.
+    InstallDone { through: Version, written: Epoch, lanes: Vec<LaneState> },
+    /// The receiver has now been sent everything that was ever acknowledged. Answered with [`StorageReply::Acked`] when
+    /// all of it is on disk there and at all after it.
+    InSync,
 }
 
 /// The last update of a client's lane: what makes retries recognisable.

@@ -1,0 +1,186 @@
+//! What a replica is told, and what must then happen.
+
+use crate::lanes::Lanes;
+use types::storage::Durability;
+use types::{Epoch, Origin, TargetId, Version};
+
+/// Names a request that waits for an answer. The driver chooses it.
+pub type Token = u64;
+
+/// One update in a chain's history. `P` is what it does; the machine never looks into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update<P> {
+    pub version: Version,
+    /// The epoch in which a head gave it its version.
+    pub written: Epoch,
+    pub origin: Origin,
+    pub durability: Durability,
+    pub payload: P,
+}
+
+/// A member's part in its chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Holds everything that was acknowledged.
+    Serving,
+    /// Is being brought up to date.
+    Syncing,
+}
+
+/// A member's place in its chain in one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub role: Role,
+    /// Whether writes enter here.
+    pub head: bool,
+    /// The next active member, and its role.
+    pub successor: Option<(TargetId, Role)>,
+}
+
+/// What a replica is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<P> {
+    /// The manager's configuration. `None`: this target is no active member. Older epochs than the current are ignored.
+    Configure {
+        epoch: Epoch,
+        place: Option<Place>,
+    },
+    /// A client's update.
+    Write {
+        token: Token,
+        epoch: Epoch,
+        origin: Origin,
+        durability: Durability,
+        payload: P,
+    },
+    /// The store has everything up to here: in memory, and on disk.
+    Stored {
+        applied: Version,
+        synced: Version,
+    },
+
+    // From the predecessor.
+    /// "I precede you in this epoch."
+    Greeted {
+        token: Token,
+        epoch: Epoch,
+    },
+    Forwarded {
+        token: Token,
+        epoch: Epoch,
+        update: Update<P>,
+    },
+    /// The store has installed everything through this version, durably.
+    Installed {
+        epoch: Epoch,
+        through: Version,
+        written: Epoch,
+        lanes: Lanes,
+    },
+    /// "You have been sent all that was ever acknowledged."
+    ToldInSync {
+        token: Token,
+        epoch: Epoch,
+    },
+
+    // From the successor.
+    /// It answered the greeting.
+    Linked {
+        epoch: Epoch,
+        newest: Version,
+        written: Epoch,
+    },
+    /// Everything through this version was installed there.
+    CaughtUp {
+        epoch: Epoch,
+        through: Version,
+    },
+    /// It and all after it have everything up to here.
+    Acked {
+        epoch: Epoch,
+        applied: Version,
+        synced: Version,
+    },
+    /// A message could not be delivered, or was refused.
+    LinkLost {
+        epoch: Epoch,
+    },
+}
+
+/// What must happen in the world, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect<P> {
+    /// Give the update to the store, which answers with [`Event::Stored`].
+    Apply(Update<P>),
+    /// Send to the successor; its answer is [`Event::Linked`] or [`Event::LinkLost`].
+    Greet {
+        epoch: Epoch,
+        successor: TargetId,
+    },
+    /// Send to the successor; its answer is [`Event::Acked`] or [`Event::LinkLost`].
+    Forward {
+        epoch: Epoch,
+        successor: TargetId,
+        update: Update<P>,
+    },
+    /// Send the successor every chunk that changed after `after`, as it is when all updates through `through` are
+    /// applied; then [`Event::CaughtUp`] or [`Event::LinkLost`].
+    CatchUp {
+        epoch: Epoch,
+        successor: TargetId,
+        after: Version,
+        through: Version,
+    },
+    /// Send to the successor; its answer is [`Event::Acked`] or [`Event::LinkLost`].
+    TellInSync {
+        epoch: Epoch,
+        successor: TargetId,
+    },
+    Answer {
+        token: Token,
+        answer: Answer,
+    },
+    Refuse {
+        token: Token,
+        refusal: Refusal,
+    },
+    /// Everything through this version is held by all members from here on: reads of it may be served.
+    Committed(Version),
+    /// Everything through this version is on disk at all members from here on.
+    Durable(Version),
+    /// This syncing member has everything, durably: tell the manager.
+    ReportSynced {
+        epoch: Epoch,
+    },
+    /// The successor's history is no prefix of this one: it must not be touched. A person must look.
+    Diverged {
+        epoch: Epoch,
+        successor: TargetId,
+    },
+}
+
+/// An answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To a client: the update has this version, and is as durable as was asked.
+    Updated(Version),
+    /// To the predecessor: everything up to here is held from here on.
+    Acked { applied: Version, synced: Version },
+    /// To the predecessor's greeting.
+    Linked { newest: Version, written: Epoch },
+}
+
+/// Why not. The sender acts on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The sender's configuration is not this one: refresh, retry.
+    WrongEpoch { current: Epoch },
+    /// Not the head, or no active member: refresh, retry.
+    NotServing,
+    /// `IN_FLIGHT_MAX` updates wait already: retry later.
+    Busy,
+    /// A newer request came through this lane.
+    OldSequence,
+    /// An earlier update is missing: link again.
+    Gap { next: Version },
+}

@@ -1,0 +1,473 @@
+//! One member of one chain.
+
+use crate::event::{Answer, Effect, Event, Place, Refusal, Role, Token, Update};
+use crate::history::History;
+use crate::lanes::{Lanes, Seen};
+use std::collections::{BTreeMap, VecDeque};
+use types::storage::Durability;
+use types::{Epoch, Origin, TargetId, Version};
+
+/// Updates a head admits before it answers `Busy`: 1024 of 4 KiB fill the link and one group commit of a slow disk.
+pub const IN_FLIGHT_MAX: usize = 1024;
+
+/// The link to the successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// There is no successor.
+    None,
+    /// Greeted; waiting for its position.
+    Greeting,
+    /// It is being sent whole chunks, through this version.
+    CatchingUp(Version),
+    /// It gets each update as it comes.
+    Forwarding,
+    /// Its history is not ours.
+    Diverged,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    Client,
+    Predecessor,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Waiter {
+    durability: Durability,
+    asker: Asker,
+    token: Token,
+}
+
+/// One member of one chain. See `docs/protocols/chain.md`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica<P> {
+    epoch: Epoch,
+    place: Option<Place>,
+    /// The last update taken in; all before it were. CH-1: without gaps.
+    newest: Version,
+    /// What the store has, in memory and on disk.
+    applied: Version,
+    synced: Version,
+    /// What the successor and all after it have.
+    far_applied: Version,
+    far_synced: Version,
+    /// What this member and all after it have. They never go back.
+    committed: Version,
+    durable: Version,
+    link: Link,
+    /// A non-head's predecessor said in this epoch that nothing is missing here.
+    told_in_sync: bool,
+    /// A syncing member reports once it has synced this far.
+    report_at: Option<Version>,
+    /// Updates that may have to be sent again. Contiguous, ends with `newest`.
+    pending: VecDeque<Update<P>>,
+    waiters: BTreeMap<Version, Vec<Waiter>>,
+    lanes: Lanes,
+    history: History,
+}
+
+impl<P: Clone> Replica<P> {
+    /// A replica as a store recovered it: it has everything through `newest`, on disk. It serves nothing before it is
+    /// configured.
+    pub fn new(newest: Version, lanes: Lanes, history: History) -> Replica<P> {
+        Replica {
+            epoch: Epoch::default(),
+            place: None,
+            newest,
+            applied: newest,
+            synced: newest,
+            far_applied: Version::ZERO,
+            far_synced: Version::ZERO,
+            committed: Version::ZERO,
+            durable: Version::ZERO,
+            link: Link::None,
+            told_in_sync: false,
+            report_at: None,
+            pending: VecDeque::new(),
+            waiters: BTreeMap::new(),
+            lanes,
+            history,
+        }
+    }
+
+    /// The current configuration's number.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Its place in the chain; `None` when it has none.
+    pub fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    /// The last update taken in.
+    pub fn newest(&self) -> Version {
+        self.newest
+    }
+
+    /// Reads of chunks last written by an update up to this one may be served, if the member is serving.
+    pub fn committed(&self) -> Version {
+        self.committed
+    }
+
+    /// Everything through this version is on disk here and at all members after it.
+    pub fn durable(&self) -> Version {
+        self.durable
+    }
+
+    /// The lanes as they are, for a successor that is brought up to date.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// Which epoch wrote which version.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Updates that may have to be sent again.
+    pub fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Applies one event. Whatever must then happen in the world is pushed to `out`, in order.
+    pub fn on(&mut self, event: Event<P>, out: &mut Vec<Effect<P>>) {
+        match event {
+            Event::Configure { epoch, place } => self.configure(epoch, place, out),
+            Event::Write { token, epoch, origin, durability, payload } => match self.admit(epoch, origin) {
+                Ok(Seen::New) => self.write(token, origin, durability, payload, out),
+                Ok(Seen::Before(version)) => self.wait(version, durability, Asker::Client, token, out),
+                Ok(Seen::Old) => out.push(Effect::Refuse { token, refusal: Refusal::OldSequence }),
+                Err(refusal) => out.push(Effect::Refuse { token, refusal }),
+            },
+            Event::Stored { applied, synced } => self.stored(applied, synced, out),
+            Event::Greeted { token, epoch } => match self.from_predecessor(epoch) {
+                Ok(()) => out.push(Effect::Answer { token, answer: self.position() }),
+                Err(refusal) => out.push(Effect::Refuse { token, refusal }),
+            },
+            Event::Forwarded { token, epoch, update } => match self.from_predecessor(epoch) {
+                Ok(()) => self.forwarded(token, update, out),
+                Err(refusal) => out.push(Effect::Refuse { token, refusal }),
+            },
+            Event::Installed { epoch, through, written, lanes } => {
+                if epoch == self.epoch && through > self.newest {
+                    self.installed(through, written, lanes);
+                }
+            }
+            Event::ToldInSync { token, epoch } => match self.from_predecessor(epoch) {
+                Ok(()) => self.told_in_sync(token, out),
+                Err(refusal) => out.push(Effect::Refuse { token, refusal }),
+            },
+            Event::Linked { epoch, newest, written } if self.awaits(epoch, Link::Greeting) => {
+                self.linked(newest, written, out);
+            }
+            Event::CaughtUp { epoch, through } if self.awaits(epoch, Link::CatchingUp(through)) => {
+                self.resume(through, out);
+            }
+            Event::Acked { epoch, applied, synced } if self.awaits(epoch, Link::Forwarding) => {
+                self.far_applied = self.far_applied.max(applied.min(self.newest));
+                self.far_synced = self.far_synced.max(synced.min(self.newest));
+            }
+            Event::LinkLost { epoch } if epoch == self.epoch => self.greet(out),
+            // From an old epoch, or an answer to what is no longer asked: no news.
+            Event::Linked { .. } | Event::CaughtUp { .. } | Event::Acked { .. } | Event::LinkLost { .. } => {}
+        }
+        self.advance(out);
+        self.check();
+    }
+
+    // What may come in.
+
+    fn admit(&self, epoch: Epoch, origin: Origin) -> Result<Seen, Refusal> {
+        if epoch != self.epoch {
+            return Err(Refusal::WrongEpoch { current: self.epoch });
+        }
+        match self.place {
+            Some(Place { head: true, role: Role::Serving, .. }) => {}
+            Some(_) | None => return Err(Refusal::NotServing),
+        }
+        let seen = self.lanes.look(origin);
+        if seen == Seen::New && self.pending.len() >= IN_FLIGHT_MAX {
+            return Err(Refusal::Busy);
+        }
+        Ok(seen)
+    }
+
+    fn from_predecessor(&self, epoch: Epoch) -> Result<(), Refusal> {
+        if epoch != self.epoch {
+            return Err(Refusal::WrongEpoch { current: self.epoch });
+        }
+        match self.place {
+            Some(Place { head: false, .. }) => Ok(()),
+            Some(_) | None => Err(Refusal::NotServing),
+        }
+    }
+
+    fn awaits(&self, epoch: Epoch, link: Link) -> bool {
+        epoch == self.epoch && self.link == link
+    }
+
+    // What happens.
+
+    fn configure(&mut self, epoch: Epoch, place: Option<Place>, out: &mut Vec<Effect<P>>) {
+        if epoch <= self.epoch {
+            return; // An old map.
+        }
+        self.epoch = epoch;
+        self.place = place;
+        self.told_in_sync = false;
+        self.report_at = None;
+        self.far_applied = Version::ZERO;
+        self.far_synced = Version::ZERO;
+        // The old predecessor is answered nothing more in its name, and a client that no longer speaks to the head must
+        // go there; its retry is recognised by its lane.
+        let keeps_clients = place.is_some_and(|p| p.head && p.role == Role::Serving);
+        for waiters in self.waiters.values_mut() {
+            waiters.retain(|waiter| {
+                let refusal = match waiter.asker {
+                    Asker::Client if keeps_clients => return true,
+                    Asker::Client => Refusal::NotServing,
+                    Asker::Predecessor => Refusal::WrongEpoch { current: epoch },
+                };
+                out.push(Effect::Refuse { token: waiter.token, refusal });
+                false
+            });
+        }
+        self.waiters.retain(|_, waiters| !waiters.is_empty());
+        self.link = Link::None;
+        self.greet(out);
+    }
+
+    fn greet(&mut self, out: &mut Vec<Effect<P>>) {
+        match self.place.and_then(|place| place.successor) {
+            None => self.link = Link::None,
+            Some(_) if self.link == Link::Diverged => {}
+            Some((successor, _)) => {
+                self.link = Link::Greeting;
+                out.push(Effect::Greet { epoch: self.epoch, successor });
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        token: Token,
+        origin: Origin,
+        durability: Durability,
+        payload: P,
+        out: &mut Vec<Effect<P>>,
+    ) {
+        let version = self.newest.next();
+        self.wait(version, durability, Asker::Client, token, out);
+        self.take_in(Update { version, written: self.epoch, origin, durability, payload }, out);
+    }
+
+    fn forwarded(&mut self, token: Token, update: Update<P>, out: &mut Vec<Effect<P>>) {
+        if update.version > self.newest.next() {
+            let refusal = Refusal::Gap { next: self.newest.next() };
+            out.push(Effect::Refuse { token, refusal });
+            return;
+        }
+        self.wait(update.version, update.durability, Asker::Predecessor, token, out);
+        if update.version == self.newest.next() {
+            self.take_in(update, out);
+        }
+    }
+
+    /// Takes the next update into the history, gives it to the store and passes it on. CH-2: in this order everywhere.
+    fn take_in(&mut self, update: Update<P>, out: &mut Vec<Effect<P>>) {
+        assert_eq!(update.version, self.newest.next()); // CH-1.
+        self.newest = update.version;
+        self.lanes.record(update.origin, update.version);
+        self.history.record(update.written, update.version);
+        out.push(Effect::Apply(update.clone()));
+        if let (Link::Forwarding, Some(successor)) = (self.link, self.successor()) {
+            out.push(Effect::Forward { epoch: self.epoch, successor, update: update.clone() });
+        }
+        self.pending.push_back(update);
+    }
+
+    fn stored(&mut self, applied: Version, synced: Version, out: &mut Vec<Effect<P>>) {
+        assert!(applied <= self.newest && synced <= self.newest); // CH-3: our own store counts right.
+        self.applied = self.applied.max(applied);
+        self.synced = self.synced.max(synced);
+        self.report(out);
+    }
+
+    fn told_in_sync(&mut self, token: Token, out: &mut Vec<Effect<P>>) {
+        self.told_in_sync = true;
+        if self.place.is_some_and(|place| place.role == Role::Syncing) {
+            self.report_at = Some(self.newest);
+            self.report(out);
+        }
+        self.wait(self.newest, Durability::Disk, Asker::Predecessor, token, out);
+    }
+
+    fn report(&mut self, out: &mut Vec<Effect<P>>) {
+        if self.report_at.is_some_and(|goal| self.synced >= goal) {
+            self.report_at = None;
+            out.push(Effect::ReportSynced { epoch: self.epoch });
+        }
+    }
+
+    fn installed(&mut self, through: Version, written: Epoch, lanes: Lanes) {
+        self.pending.clear();
+        self.newest = through;
+        self.applied = through;
+        self.synced = through;
+        self.lanes = lanes;
+        self.history = History::new([(written, through)]);
+    }
+
+    fn linked(&mut self, newest: Version, written: Epoch, out: &mut Vec<Effect<P>>) {
+        let ours = self.history.epoch_of(newest);
+        let same = newest == Version::ZERO || ours.is_none_or(|epoch| epoch == written);
+        if newest > self.newest || !same {
+            // CH-7: it has what this member never had. Whose bytes are right is not for a machine to guess.
+            self.link = Link::Diverged;
+            if let Some(successor) = self.successor() {
+                out.push(Effect::Diverged { epoch: self.epoch, successor });
+            }
+            return;
+        }
+        self.resume(newest, out);
+    }
+
+    /// The successor has everything through `from`: sends the rest, as updates if they are still here, else as chunks.
+    fn resume(&mut self, from: Version, out: &mut Vec<Effect<P>>) {
+        let Some(successor) = self.successor() else { return };
+        let epoch = self.epoch;
+        let first_kept = self.pending.front().map_or(self.newest.next(), |update| update.version);
+        if from.next() < first_kept {
+            self.link = Link::CatchingUp(self.newest);
+            out.push(Effect::CatchUp { epoch, successor, after: from, through: self.newest });
+            return;
+        }
+        self.link = Link::Forwarding;
+        let (committed, durable) = (self.committed, self.durable);
+        for update in &self.pending {
+            // What it has already is sent again only if an answer is still owed for it.
+            if update.version > from || !is_done(update, committed, durable) {
+                out.push(Effect::Forward { epoch, successor, update: update.clone() });
+            }
+        }
+        out.push(Effect::TellInSync { epoch, successor });
+    }
+
+    // What follows.
+
+    fn wait(
+        &mut self,
+        version: Version,
+        durability: Durability,
+        asker: Asker,
+        token: Token,
+        out: &mut Vec<Effect<P>>,
+    ) {
+        let waiter = Waiter { durability, asker, token };
+        if self.reached(version, durability) {
+            out.push(Effect::Answer { token, answer: self.answer(version, asker) });
+        } else {
+            self.waiters.entry(version).or_default().push(waiter);
+        }
+    }
+
+    fn reached(&self, version: Version, durability: Durability) -> bool {
+        match durability {
+            Durability::Memory => version <= self.committed,
+            Durability::Disk => version <= self.durable,
+        }
+    }
+
+    fn answer(&self, version: Version, asker: Asker) -> Answer {
+        match asker {
+            Asker::Client => Answer::Updated(version),
+            Asker::Predecessor => Answer::Acked { applied: self.committed, synced: self.durable },
+        }
+    }
+
+    fn position(&self) -> Answer {
+        let written = self.history.epoch_of(self.newest).unwrap_or_default();
+        Answer::Linked { newest: self.newest, written }
+    }
+
+    fn successor(&self) -> Option<TargetId> {
+        self.place.and_then(|place| place.successor).map(|(target, _)| target)
+    }
+
+    /// Whether an acknowledgement must wait for the successor. CH-5: always for a serving one; for a syncing one from
+    /// the moment that it has all that was acknowledged without it.
+    fn needs_successor(&self) -> bool {
+        match self.place.and_then(|place| place.successor) {
+            None => false,
+            Some((_, Role::Serving)) => true,
+            Some((_, Role::Syncing)) => self.link == Link::Forwarding,
+        }
+    }
+
+    /// Moves the watermarks on, answers who waited for them, and drops what nobody needs any more.
+    fn advance(&mut self, out: &mut Vec<Effect<P>>) {
+        let Some(place) = self.place else { return };
+        // CH-4: only the head knows by itself that nothing is missing before what it has.
+        if !place.head && !self.told_in_sync {
+            return;
+        }
+        let (mut applied, mut synced) = (self.applied, self.synced);
+        if self.needs_successor() {
+            applied = applied.min(self.far_applied);
+            synced = synced.min(self.far_synced);
+        }
+        if applied <= self.committed && synced <= self.durable {
+            return;
+        }
+        if applied > self.committed {
+            self.committed = applied;
+            out.push(Effect::Committed(applied));
+        }
+        if synced > self.durable {
+            self.durable = synced;
+            out.push(Effect::Durable(synced));
+        }
+        self.answer_waiters(out);
+        self.drop_done();
+    }
+
+    fn answer_waiters(&mut self, out: &mut Vec<Effect<P>>) {
+        let reached = self.committed.max(self.durable);
+        let later = self.waiters.split_off(&reached.next());
+        let candidates = std::mem::replace(&mut self.waiters, later);
+        for (version, waiters) in candidates {
+            for waiter in waiters {
+                if self.reached(version, waiter.durability) {
+                    let answer = self.answer(version, waiter.asker);
+                    out.push(Effect::Answer { token: waiter.token, answer });
+                } else {
+                    self.waiters.entry(version).or_default().push(waiter);
+                }
+            }
+        }
+    }
+
+    fn drop_done(&mut self) {
+        // While the successor is sent chunks, what was done meanwhile is kept for it, within the limit.
+        let keep = if matches!(self.link, Link::CatchingUp(_)) { IN_FLIGHT_MAX / 2 } else { 0 };
+        while self.pending.len() > keep
+            && self.pending.front().is_some_and(|update| is_done(update, self.committed, self.durable))
+        {
+            self.pending.pop_front();
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.applied <= self.newest && self.synced <= self.newest); // CH-3.
+        assert!(self.committed <= self.newest && self.durable <= self.newest);
+        assert!(self.pending.back().is_none_or(|update| update.version == self.newest)); // CH-1.
+    }
+}
+
+fn is_done<P>(update: &Update<P>, committed: Version, durable: Version) -> bool {
+    match update.durability {
+        Durability::Memory => update.version <= committed,
+        Durability::Disk => update.version <= durable,
+    }
+}
