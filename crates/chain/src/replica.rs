@@ -141,11 +141,11 @@ impl<P: Clone> Replica<P> {
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
             Event::Stored { applied, synced } => self.stored(applied, synced, out),
-            Event::Greeted { token, epoch } => match self.from_predecessor(epoch) {
+            Event::Greeted { token, epoch } => match self.preceded(epoch) {
                 Ok(()) => out.push(Effect::Answer { token, answer: self.position() }),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
-            Event::Forwarded { token, epoch, update } => match self.from_predecessor(epoch) {
+            Event::Forwarded { token, epoch, update } => match self.preceded(epoch) {
                 Ok(()) => self.forwarded(token, update, out),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
@@ -154,7 +154,7 @@ impl<P: Clone> Replica<P> {
                     self.installed(through, written, lanes);
                 }
             }
-            Event::ToldInSync { token, epoch } => match self.from_predecessor(epoch) {
+            Event::ToldInSync { token, epoch } => match self.preceded(epoch) {
                 Ok(()) => self.told_in_sync(token, out),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
@@ -193,7 +193,7 @@ impl<P: Clone> Replica<P> {
         Ok(seen)
     }
 
-    fn from_predecessor(&self, epoch: Epoch) -> Result<(), Refusal> {
+    fn preceded(&self, epoch: Epoch) -> Result<(), Refusal> {
         if epoch != self.epoch {
             return Err(Refusal::WrongEpoch { current: self.epoch });
         }
