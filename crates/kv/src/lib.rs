@@ -6,10 +6,17 @@
 use std::fmt;
 use std::future::Future;
 
-/// The longest key and value, and the most a commit may carry: what every engine can take.
+mod conflict;
+pub mod memory;
+
+pub use memory::MemoryStore;
+
+/// The longest key that every engine can take. An empty key is no key: engines may panic on one.
 pub const KEY_MAX: usize = 512;
-/// See [`KEY_MAX`].
+/// The longest value.
 pub const VALUE_MAX: usize = 128 * 1024;
+/// The most bytes of keys and values that a commit may read and write in all.
+pub const COMMIT_MAX: usize = 16 * 1024 * 1024;
 
 /// A key. Keys are ordered bytewise.
 pub type Key = Vec<u8>;
@@ -61,6 +68,30 @@ pub struct Commit {
     pub ranges: Vec<(Key, Key)>,
     /// `None` removes. At most one write per key.
     pub writes: Vec<(Key, Option<Value>)>,
+}
+
+impl Commit {
+    /// Refuses what is larger than the contract allows.
+    fn check_size(&self) -> Result<(), KvError> {
+        let mut total = 0;
+        let ends = self.ranges.iter().flat_map(|(from, to)| [from, to]);
+        for key in self.keys.iter().chain(ends) {
+            // The end of a range may be one byte longer than a key: "everything after the longest key".
+            if key.len() > KEY_MAX + 1 {
+                return Err(KvError::TooLarge);
+            }
+            total += key.len();
+        }
+        for (key, value) in &self.writes {
+            assert!(!key.is_empty(), "an empty key");
+            let length = value.as_ref().map_or(0, Vec::len);
+            if key.len() > KEY_MAX || length > VALUE_MAX {
+                return Err(KvError::TooLarge);
+            }
+            total += key.len() + length;
+        }
+        if total > COMMIT_MAX { Err(KvError::TooLarge) } else { Ok(()) }
+    }
 }
 
 /// How a commit ended.
