@@ -36,6 +36,36 @@ impl Place {
     }
 }
 
+impl From<&str> for Place {
+    fn from(path: &str) -> Place {
+        Place::path(path)
+    }
+}
+
+impl From<&String> for Place {
+    fn from(path: &String) -> Place {
+        Place::path(path.as_str())
+    }
+}
+
+impl From<String> for Place {
+    fn from(path: String) -> Place {
+        Place::path(path)
+    }
+}
+
+impl From<InodeId> for Place {
+    fn from(inode: InodeId) -> Place {
+        Place::inode(inode)
+    }
+}
+
+impl From<&Place> for Place {
+    fn from(place: &Place) -> Place {
+        place.clone()
+    }
+}
+
 /// Whether the last name of a path is followed when it is a symbolic link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Follow {
