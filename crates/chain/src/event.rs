@@ -123,8 +123,8 @@ pub enum Effect<P> {
         successor: TargetId,
         update: Update<P>,
     },
-    /// Send the successor every chunk that changed after `after`, as it is when all updates through `through` are
-    /// applied; then [`Event::CaughtUp`] or [`Event::LinkLost`].
+    /// Send the successor every chunk that changed after `after`, as all updates through some version of at least
+    /// `through` left it; then [`Event::CaughtUp`] with that version, or [`Event::LinkLost`].
     CatchUp {
         epoch: Epoch,
         successor: TargetId,

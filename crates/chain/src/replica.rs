@@ -161,7 +161,10 @@ impl<P: Clone> Replica<P> {
             Event::Linked { epoch, newest, written } if self.awaits(epoch, Link::Greeting) => {
                 self.linked(newest, written, out);
             }
-            Event::CaughtUp { epoch, through } if self.awaits(epoch, Link::CatchingUp(through)) => {
+            Event::CaughtUp { epoch, through }
+                if matches!(self.link, Link::CatchingUp(from) if from <= through && through <= self.newest)
+                    && epoch == self.epoch =>
+            {
                 self.resume(through, out);
             }
             Event::Acked { epoch, applied, synced } if self.awaits(epoch, Link::Forwarding) => {

@@ -40,7 +40,10 @@ pub enum StorageRequest {
         origin: Origin,
         operation: Operation,
         durability: Durability,
-        capability: Capability,
+        /// To read and write the changed chunks. Servers may remove chunks without one.
+        capability: Option<Capability>,
+        /// To read the chunk that a clone is made from.
+        source: Option<Capability>,
     },
     /// Reads `length` bytes at `offset` of `chunk` from `target`, a serving member of `chain`.
     /// Answered with [`StorageReply::Read`] and a payload.
