@@ -103,6 +103,9 @@ pub enum MetaRequest {
     ExplainClass { place: Place },
     /// A change; exact under retries: the same `origin` gives the first answer again.
     Change { origin: Origin, change: Change },
+    /// A path of an inode (the name it was last given), for reports that know only its id. Administrator only.
+    /// -> [`MetaReply::Path`]
+    PathOf { inode: InodeId },
 }
 
 /// A change of the tree. Each is one transaction: it happens whole or not at all, and is durable when answered.
@@ -156,7 +159,8 @@ pub enum Change {
     /// Opens the one append session of a file: others get [`MetaError::Busy`] until it is closed or its lease ends.
     /// -> [`MetaReply::Appending`]
     OpenAppend { place: Place },
-    /// The session wrote up to `length`; renews its lease. -> [`MetaReply::Attributes`]
+    /// The session wrote up to `length`; renews its lease. -> [`MetaReply::Appending`], with a new capability: those of
+    /// a session end with its lease, so that nobody who lost it overwrites what the next one appends.
     ExtendAppend { inode: InodeId, session: u64, length: u64 },
     /// -> [`MetaReply::Done`]
     CloseAppend { inode: InodeId, session: u64 },
@@ -164,6 +168,9 @@ pub enum Change {
     MakeClass { class: StorageClass },
     /// The class of new files below a directory (`None`: as its parent). -> [`MetaReply::Done`]
     SetClass { place: Place, class: Option<ClassName> },
+    /// Lengthens the lease that `inode` belongs to, of the same caller, before it ends: for files that take longer to
+    /// write than a lease lasts. -> [`MetaReply::Leased`], with a new capability.
+    RenewLease { inode: InodeId },
 }
 
 /// What a create does when the name is there.
@@ -266,6 +273,8 @@ pub enum MetaReply {
         session: u64,
         expires: Time,
     },
+    /// From the root, with a leading `/`.
+    Path(String),
 }
 
 /// A name in a directory.

@@ -28,6 +28,19 @@ pub enum Operation {
     Clone { from: ChunkId, to: ChunkId, length: u32 },
     /// Changes nothing. With [`Durability::Disk`] it makes all earlier updates of the chain durable.
     Barrier,
+    /// Removes every chunk of this chain that belongs to an inode in one of `ranges` (at most [`RANGES_MAX`]), whatever
+    /// its index; none is no error. How the space of files comes back whose length nobody knows.
+    RemoveInodes { ranges: Vec<InodeRange> },
+}
+
+/// The most ranges of one [`Operation::RemoveInodes`].
+pub const RANGES_MAX: usize = 1000;
+
+/// Inodes `first .. first + count`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InodeRange {
+    pub first: InodeId,
+    pub count: u32,
 }
 
 /// A client's request to a storage server.
