@@ -1,0 +1,167 @@
+//! What went wrong: to which path, and what to do next.
+
+use std::fmt;
+use types::meta::MetaError;
+
+/// What a call of this library gives.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What the caller can do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// No server answered in time: check that the servers run, then do it again.
+    NotReachable,
+    /// The user may not do this.
+    Denied,
+    /// No such file, directory, attribute or class.
+    NotFound,
+    /// The name is taken.
+    Exists,
+    NotDirectory,
+    IsDirectory,
+    NotEmpty,
+    /// A name, path, option or request that makes no sense.
+    Invalid,
+    /// Somebody else holds it, or the servers are overloaded: do it later.
+    Busy,
+    /// A disk is full: delete something, or add space.
+    Full,
+    /// No good copy of some bytes is left, or none is reachable.
+    Damaged,
+    /// The context file, or the credentials it names, cannot be used.
+    Context,
+    /// The source of an upload could not be read, or a local file not written.
+    Local,
+    /// The other side broke the protocol, or an upload took longer than its lease.
+    Broken,
+}
+
+/// An error, as a sentence for the user: "cannot read /a/b at byte 4096: no copy of it is good; run `sr locate /a/b`".
+#[derive(Clone, Debug)]
+pub struct Error {
+    details: Box<Details>,
+}
+
+#[derive(Clone, Debug)]
+struct Details {
+    kind: ErrorKind,
+    /// "read", "rename": what could not be done.
+    action: String,
+    /// What it was to be done to; empty if nothing in particular.
+    subject: String,
+    cause: String,
+    advice: Option<String>,
+}
+
+impl Error {
+    /// An error of `kind`: `action` (a verb) could not be done to `subject` (a path) because of `cause`.
+    pub fn new(
+        kind: ErrorKind,
+        action: impl Into<String>,
+        subject: impl Into<String>,
+        cause: impl Into<String>,
+    ) -> Error {
+        let (action, subject, cause) = (action.into(), subject.into(), cause.into());
+        let advice = kind.advice().map(str::to_string);
+        Error { details: Box::new(Details { kind, action, subject, cause, advice }) }
+    }
+
+    /// The same error with other advice on what to do next.
+    pub fn advise(mut self, advice: impl Into<String>) -> Error {
+        self.details.advice = Some(advice.into());
+        self
+    }
+
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.details.kind
+    }
+
+    /// The path it happened to; empty when it was to none in particular.
+    pub fn path(&self) -> &str {
+        &self.details.subject
+    }
+
+    /// Why, without the path: for messages that name the path already.
+    pub fn cause(&self) -> &str {
+        &self.details.cause
+    }
+
+    /// What to do next, if there is anything to be said.
+    pub fn advice(&self) -> Option<&str> {
+        self.details.advice.as_deref()
+    }
+
+    pub(crate) fn meta(action: &str, subject: &str, error: &MetaError) -> Error {
+        let kind = match error {
+            MetaError::NotFound | MetaError::NoXattr | MetaError::NoClass => ErrorKind::NotFound,
+            MetaError::Exists => ErrorKind::Exists,
+            MetaError::NotDirectory => ErrorKind::NotDirectory,
+            MetaError::IsDirectory => ErrorKind::IsDirectory,
+            MetaError::NotEmpty => ErrorKind::NotEmpty,
+            MetaError::Denied => ErrorKind::Denied,
+            MetaError::Loop
+            | MetaError::IntoItself
+            | MetaError::NameTooLong
+            | MetaError::Invalid
+            | MetaError::TooLarge
+            | MetaError::TooManyLinks => ErrorKind::Invalid,
+            MetaError::Busy => ErrorKind::Busy,
+            MetaError::LeaseOver | MetaError::TooOld => ErrorKind::Broken,
+            MetaError::Unavailable => ErrorKind::NotReachable,
+        };
+        Error::new(kind, action, subject, error.describe())
+    }
+
+    /// The answer is of another kind than the request asks for.
+    pub(crate) fn unexpected(action: &str, subject: &str) -> Error {
+        Error::new(ErrorKind::Broken, action, subject, "the server gave an answer of the wrong kind")
+    }
+
+    /// The same error for another subject: a retry or a parallel part failed on behalf of the whole.
+    pub(crate) fn about(mut self, action: &str, subject: &str) -> Error {
+        self.details.action = action.to_string();
+        self.details.subject = subject.to_string();
+        self
+    }
+}
+
+impl ErrorKind {
+    fn advice(self) -> Option<&'static str> {
+        match self {
+            ErrorKind::NotReachable => Some("check that the servers run (`sr status`), then try again"),
+            ErrorKind::Busy => Some("try again later"),
+            ErrorKind::Full => Some("remove files, or add space with another target"),
+            ErrorKind::Context => Some("check the context file (`--context FILE`, or SR_CONTEXT)"),
+            ErrorKind::Broken => {
+                Some("try again; if it stays, client and servers may be of different versions")
+            }
+            ErrorKind::Denied
+            | ErrorKind::NotFound
+            | ErrorKind::Exists
+            | ErrorKind::NotDirectory
+            | ErrorKind::IsDirectory
+            | ErrorKind::NotEmpty
+            | ErrorKind::Invalid
+            | ErrorKind::Damaged
+            | ErrorKind::Local => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Details { action, subject, cause, advice, .. } = &*self.details;
+        write!(f, "cannot {action}")?;
+        if !subject.is_empty() {
+            write!(f, " {subject}")?;
+        }
+        write!(f, ": {cause}")?;
+        match advice {
+            Some(advice) => write!(f, "; {advice}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
