@@ -9,4 +9,4 @@ pub mod table;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, File, RealDisk};
-pub use table::{Batch, Table, TableError};
+pub use table::{Batch, FjallOptions, FjallTable, Pair, Table, TableError, TableSnapshot};

@@ -7,7 +7,14 @@
 use std::fmt;
 use std::ops::Bound;
 
-/// An ordered table of byte strings in named spaces (`space` is an index that the owner chose at open).
+mod fjall;
+
+pub use self::fjall::{FjallOptions, FjallTable};
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// An ordered table of byte strings (keys of 1 to 65,535 bytes) in named spaces (`space` is an index that the owner chose at open).
 pub trait Table: Send + Sync + 'static {
     /// The value of a key.
     fn get(&self, space: usize, key: &[u8]) -> Result<Option<Vec<u8>>, TableError>;
@@ -19,7 +26,7 @@ pub trait Table: Send + Sync + 'static {
         to: Bound<&[u8]>,
         limit: usize,
         reverse: bool,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError>;
+    ) -> Result<Vec<Pair>, TableError>;
     /// Applies a batch: readers see all of it or nothing.
     fn apply(&self, batch: Batch) -> Result<(), TableError>;
     /// Makes everything applied so far durable.
@@ -40,12 +47,13 @@ pub trait TableSnapshot: Send + Sync {
         to: Bound<&[u8]>,
         limit: usize,
         reverse: bool,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError>;
+    ) -> Result<Vec<Pair>, TableError>;
 }
 
-/// Changes that happen together. `None` removes the key.
+/// Changes that happen together.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
+    /// Space, key and new value, in order; `None` removes the key.
     pub writes: Vec<(usize, Vec<u8>, Option<Vec<u8>>)>,
 }
 
@@ -72,3 +80,14 @@ impl fmt::Display for TableError {
 }
 
 impl std::error::Error for TableError {}
+
+/// Whether no key can be in the bounds.
+fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
+            from >= to
+        }
+    }
+}

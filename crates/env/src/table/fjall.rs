@@ -1,0 +1,214 @@
+//! Tables on the disk, by fjall.
+//!
+//! fjall is used in one narrow way: leveled compaction, no key-value separation, no clearing of spaces, one exact
+//! version (`docs/decisions/0002-local-metadata-engine.md` says which faults that avoids). Its journal is written
+//! without syncing; what it lost in a crash, the owner's log replays.
+
+use super::{Batch, Pair, Table, TableError, TableSnapshot};
+use ::fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use std::fs;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What fjall may write to its journal before it must flush what it has in memory: the least it accepts. It bounds the
+/// time that opening after a crash takes.
+const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How much memory and how many threads and files a table may take.
+#[derive(Clone, Debug)]
+pub struct FjallOptions {
+    /// Blocks of tables, their indices and filters.
+    pub cache_bytes: u64,
+    /// What one space collects in memory before it is written to a file. Up to four times as much is in memory while
+    /// the disk cannot keep up.
+    pub memtable_bytes: u64,
+    /// Threads that flush and compact. Two, so that flushing never waits behind a compaction.
+    pub workers: usize,
+    /// Files kept open.
+    pub files_max: usize,
+}
+
+impl Default for FjallOptions {
+    fn default() -> FjallOptions {
+        FjallOptions { cache_bytes: 8 << 20, memtable_bytes: 8 << 20, workers: 2, files_max: 128 }
+    }
+}
+
+/// A table in a directory of its own. One process at a time can have it open.
+pub struct FjallTable {
+    directory: PathBuf,
+    database: Database,
+    spaces: Arc<[Keyspace]>,
+}
+
+struct FjallSnapshot {
+    snapshot: Snapshot,
+    spaces: Arc<[Keyspace]>,
+}
+
+impl FjallTable {
+    /// Opens the table in `directory`, or makes it. `spaces` names the spaces; later calls must name the same in the
+    /// same places, and may add some at the end.
+    pub fn open(directory: &Path, spaces: &[&str], options: &FjallOptions) -> Result<FjallTable, TableError> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            TableError(format!("{what} {}: {error}", directory.display()))
+        };
+        if !directory.try_exists().map_err(|e| failed("looking for", &e))? {
+            create(directory, spaces, options).map_err(|e| failed("creating", &e))?;
+        }
+        let (database, spaces) =
+            open_database(directory, spaces, options).map_err(|e| failed("opening", &e))?;
+        Ok(FjallTable { directory: directory.to_path_buf(), database, spaces })
+    }
+}
+
+/// Makes an empty table beside its place and moves it there, so that a crash in between leaves no half table.
+fn create(directory: &Path, spaces: &[&str], options: &FjallOptions) -> ::fjall::Result<()> {
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Err(::fjall::Error::Io(io::ErrorKind::InvalidInput.into()));
+    };
+    let mut half = name.to_os_string();
+    half.push(".new");
+    let half = parent.join(half);
+    match fs::remove_dir_all(&half) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let (database, spaces) = open_database(&half, spaces, options)?;
+    database.persist(PersistMode::SyncAll)?;
+    drop((database, spaces));
+    fs::rename(&half, directory)?;
+    fs::File::open(parent)?.sync_all()?;
+    Ok(())
+}
+
+fn open_database(
+    directory: &Path,
+    spaces: &[&str],
+    options: &FjallOptions,
+) -> ::fjall::Result<(Database, Arc<[Keyspace]>)> {
+    let database = Database::builder(directory)
+        .cache_size(options.cache_bytes)
+        .max_journaling_size(JOURNAL_BYTES_MAX)
+        .max_cached_files(Some(options.files_max))
+        .worker_threads(options.workers)
+        .open()?;
+    let space_options = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
+    let spaces: Vec<Keyspace> =
+        spaces.iter().map(|name| database.keyspace(name, space_options)).collect::<::fjall::Result<_>>()?;
+    Ok((database, spaces.into()))
+}
+
+impl Table for FjallTable {
+    fn get(&self, space: usize, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        let value = self.spaces[space].get(key).map_err(read_failed)?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn scan(
+        &self,
+        space: usize,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Vec<Pair>, TableError> {
+        if super::is_empty(from, to) {
+            return Ok(Vec::new());
+        }
+        collect(self.spaces[space].range::<&[u8], _>((from, to)), limit, reverse)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), TableError> {
+        let mut writes = self.database.batch();
+        for (space, key, value) in batch.writes {
+            match value {
+                Some(value) => writes.insert(&self.spaces[space], key, value),
+                None => writes.remove(&self.spaces[space], key),
+            }
+        }
+        writes.commit().map_err(|error| TableError(format!("write: {error}")))
+    }
+
+    fn sync(&self) -> Result<(), TableError> {
+        let failed = |error: &dyn std::fmt::Display| TableError(format!("sync: {error}"));
+        // fjall syncs under the lock that every batch needs. So most of the work is done beside it first, through a
+        // descriptor of our own, and batches wait only for what came in meanwhile.
+        self.database.persist(PersistMode::Buffer).map_err(|e| failed(&e))?;
+        if let Some(journal) = newest_journal(&self.directory).map_err(|e| failed(&e))? {
+            match fs::File::open(journal).and_then(|file| file.sync_data()) {
+                // It was full and has been flushed and removed since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.map_err(|e| failed(&e))?,
+            }
+        }
+        self.database.persist(PersistMode::SyncAll).map_err(|e| failed(&e))
+    }
+
+    fn snapshot(&self) -> Box<dyn TableSnapshot> {
+        Box::new(FjallSnapshot { snapshot: self.database.snapshot(), spaces: self.spaces.clone() })
+    }
+}
+
+impl TableSnapshot for FjallSnapshot {
+    fn get(&self, space: usize, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        let value = self.snapshot.get(&self.spaces[space], key).map_err(read_failed)?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn scan(
+        &self,
+        space: usize,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Vec<Pair>, TableError> {
+        if super::is_empty(from, to) {
+            return Ok(Vec::new());
+        }
+        collect(self.snapshot.range::<&[u8], _>(&self.spaces[space], (from, to)), limit, reverse)
+    }
+}
+
+fn collect(pairs: Iter, limit: usize, reverse: bool) -> Result<Vec<Pair>, TableError> {
+    let mut found = Vec::new();
+    let mut take = |guard: ::fjall::Guard| {
+        let (key, value) = guard.into_inner().map_err(read_failed)?;
+        found.push((key.to_vec(), value.to_vec()));
+        Ok(())
+    };
+    if reverse {
+        pairs.rev().take(limit).try_for_each(&mut take)?;
+    } else {
+        pairs.take(limit).try_for_each(&mut take)?;
+    }
+    Ok(found)
+}
+
+/// The journal that is written to: the one with the highest number.
+fn newest_journal(directory: &Path) -> io::Result<Option<PathBuf>> {
+    let mut newest: Option<(u64, PathBuf)> = None;
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "jnl") {
+            continue;
+        }
+        let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok()) else {
+            continue;
+        };
+        if newest.as_ref().is_none_or(|(last, _)| *last < number) {
+            newest = Some((number, path));
+        }
+    }
+    Ok(newest.map(|(_, path)| path))
+}
+
+fn read_failed(error: ::fjall::Error) -> TableError {
+    TableError(format!("read: {error}"))
+}
+
+#[cfg(test)]
+mod tests;
