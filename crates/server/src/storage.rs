@@ -1,0 +1,141 @@
+//! The storage role: serves chunks of one or more targets on chains of replicas.
+//!
+//! Reading order: [`lease`] (when it must stop by itself), [`target`] (a store and its replicas: the driver of the chain
+//! machine), [`link`] (messages to a successor), [`catch_up`] (bringing a successor up to date), [`serve`] (requests),
+//! [`member`] (life in the cluster: register, heartbeat, routing).
+
+mod catch_up;
+mod lease;
+mod link;
+mod member;
+mod serve;
+mod target;
+mod view;
+
+use crate::storage::lease::Lease;
+use crate::storage::link::Links;
+use crate::storage::target::Target;
+use env::Clock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use types::storage::{Damage, StorageStatus};
+use types::{CapabilityKey, ChainId, Epoch, Incarnation, NodeId, Routing, TargetId};
+
+/// Who this storage server is, and where its manager is.
+pub struct StorageOptions {
+    pub node: NodeId,
+    /// Drawn at random at each start.
+    pub incarnation: Incarnation,
+    /// `host:port` that others reach this server by.
+    pub address: String,
+    pub site: String,
+    pub rack: String,
+    pub host: String,
+    /// Addresses of metadata servers; one of them is the manager.
+    pub managers: Vec<String>,
+    pub security: Arc<net::Security>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// One open target: where it is, and what it holds.
+pub struct TargetOptions {
+    pub target: TargetId,
+    pub directory: PathBuf,
+    pub disk: Arc<dyn env::Disk>,
+    pub table: Arc<dyn env::Table>,
+    pub store: chunk::Options,
+}
+
+/// A running storage server. Its requests come through [`Storage::handle`].
+pub struct Storage {
+    options: StorageOptions,
+    targets: BTreeMap<TargetId, Arc<Target>>,
+    lease: Arc<Lease>,
+    key: OnceLock<CapabilityKey>,
+    routing: RwLock<Arc<Routing>>,
+    links: Arc<Links>,
+    /// Members of this server that finished syncing, told to the manager until the epoch is over.
+    synced: Mutex<BTreeSet<(ChainId, Epoch, TargetId)>>,
+    started: Duration,
+    stop: watch::Sender<bool>,
+}
+
+impl Storage {
+    /// Opens the targets (which recovers them) and joins the cluster in the background. Answers nothing before the
+    /// manager has given it its part.
+    pub async fn start(
+        options: StorageOptions,
+        targets: Vec<TargetOptions>,
+    ) -> Result<Arc<Storage>, chunk::OpenError> {
+        let lease = Arc::new(Lease::new(options.clock.clone()));
+        let links = Arc::new(Links::new(options.security.clone()));
+        let mut open = BTreeMap::new();
+        for target in targets {
+            let id = target.target;
+            let runtime = tokio::runtime::Handle::current();
+            let (lease, links) = (lease.clone(), links.clone());
+            let opened =
+                tokio::task::spawn_blocking(move || Target::open(target, lease, links, runtime)).await;
+            match opened {
+                Ok(target) => open.insert(id, target?),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            };
+        }
+        let started = options.clock.monotonic();
+        let storage = Arc::new(Storage {
+            options,
+            targets: open,
+            lease,
+            key: OnceLock::new(),
+            routing: RwLock::new(Arc::default()),
+            links,
+            synced: Mutex::default(),
+            started,
+            stop: watch::channel(false).0,
+        });
+        storage.links.bind(&storage);
+        tokio::spawn(member::live(storage.clone()));
+        Ok(storage)
+    }
+
+    /// Stops taking part, writes everything to disk and closes the targets.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        self.lease.end();
+        for target in self.targets.values() {
+            let target = target.clone();
+            // A panic in there has been reported by its own thread.
+            let _ = tokio::task::spawn_blocking(move || target.close()).await;
+        }
+    }
+
+    /// The routing this server goes by.
+    pub fn routing(&self) -> Arc<Routing> {
+        self.routing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What checks of checksums found bad since the start, newest first.
+    pub fn damage(&self) -> Vec<Damage> {
+        let mut all: Vec<Damage> = self.targets.values().flat_map(|target| target.store().damage()).collect();
+        all.sort_by_key(|damage| std::cmp::Reverse(damage.found));
+        all.truncate(1000);
+        all
+    }
+
+    /// The state of this server and its targets.
+    pub fn status(&self) -> StorageStatus {
+        let uptime = self.options.clock.monotonic().saturating_sub(self.started);
+        StorageStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: uptime.as_secs(),
+            targets: self.targets.values().map(|target| target.status()).collect(),
+        }
+    }
+
+    fn target(&self, id: TargetId) -> Option<&Arc<Target>> {
+        self.targets.get(&id)
+    }
+}

@@ -1,0 +1,217 @@
+//! Bringing a successor up to date by difference: the chunks that changed since its last update, whole.
+
+use super::link::LinkCall;
+use super::target::{Answerer, Target, lanes_of};
+use bytes::Bytes;
+use chain::Event;
+use chunk::{Changed, ReadError, Wait};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use types::storage::{LaneState, LinkBody, StorageError, StorageReply};
+use types::{ChainId, Crc, Epoch, TargetId, Version};
+
+/// Bytes of a chunk sent at a time.
+const PIECE: u32 = 1024 * 1024;
+/// Changed chunks listed at a time.
+const PAGE: usize = 512;
+/// Messages under way at a time: small chunks are many.
+const WINDOW: usize = 64;
+
+/// What is to be done. See [`chain::Effect::CatchUp`].
+pub(super) struct CatchUp {
+    pub(super) chain: ChainId,
+    pub(super) epoch: Epoch,
+    pub(super) successor: TargetId,
+    pub(super) after: Version,
+    pub(super) through: Version,
+    pub(super) lanes: Vec<LaneState>,
+}
+
+/// Why it was given up: the link is made anew.
+struct Lost;
+
+/// Sends what the successor lacks, then tells the replica.
+pub(super) async fn run(target: Arc<Target>, task: CatchUp) {
+    let (chain, epoch) = (task.chain, task.epoch);
+    tracing::info!(%chain, %epoch, target = %target.id, successor = %task.successor,
+        after = %task.after, through = %task.through, "bringing a member up to date");
+    let event = match send_all(&target, task).await {
+        Ok(through) => Event::CaughtUp { epoch, through },
+        Err(Lost) => Event::LinkLost { epoch },
+    };
+    target.post(chain, event);
+}
+
+/// Passes over the changes until one met no chunk newer than its start: only then is what was sent the state at one
+/// version. Each pass is as long as what changed during the one before.
+async fn send_all(target: &Arc<Target>, mut task: CatchUp) -> Result<Version, Lost> {
+    let mut goal = task.through;
+    loop {
+        applied(target, task.chain, goal).await;
+        let (written, through) = position(target, task.chain);
+        let newest_sent = pass(target, &task).await?;
+        if newest_sent <= through {
+            let lanes = task.lanes.into_iter().chain(target.store().lanes(task.chain)).collect();
+            let done = LinkBody::InstallDone { through, written, lanes };
+            send(target, (task.chain, task.epoch, task.successor), done, Bytes::new()).await?;
+            return Ok(through);
+        }
+        task.after = through;
+        goal = newest_sent;
+    }
+}
+
+fn position(target: &Target, chain: ChainId) -> (Epoch, Version) {
+    let positions = target.store().positions();
+    positions.iter().find(|(id, _, _)| *id == chain).map_or_else(Default::default, |(_, e, v)| (*e, *v))
+}
+
+/// Waits until the store has applied `goal`.
+async fn applied(target: &Target, chain: ChainId, goal: Version) {
+    while position(target, chain).1 < goal {
+        // The store is asked rather than subscribed to: this happens once per catch-up, and lasts one group commit.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// One pass: all that changed after `task.after`. Answers the newest version it met.
+async fn pass(target: &Arc<Target>, task: &CatchUp) -> Result<Version, Lost> {
+    let to = (task.chain, task.epoch, task.successor);
+    let mut newest = Version::ZERO;
+    let mut cursor = None;
+    loop {
+        let (chain, after, from) = (task.chain, task.after, cursor);
+        let page = blocking(target, move |target| target.store().changed_since(chain, after, from, PAGE)).await;
+        let page = page.map_err(|error| {
+            tracing::error!(%chain, target = %target.id, %error, "cannot list what changed");
+            Lost
+        })?;
+        let Some(last) = page.last() else { return Ok(newest) };
+        cursor = Some(last.chunk);
+        let mut under_way = tokio::task::JoinSet::new();
+        for change in page {
+            newest = newest.max(change.version);
+            if under_way.len() >= WINDOW {
+                joined(under_way.join_next().await)?;
+            }
+            let target = target.clone();
+            under_way.spawn(async move { send_chunk(&target, to, change).await });
+        }
+        while let Some(result) = under_way.join_next().await {
+            newest = newest.max(joined(Some(result))?);
+        }
+    }
+}
+
+fn joined(result: Option<Result<Result<Version, Lost>, tokio::task::JoinError>>) -> Result<Version, Lost> {
+    match result {
+        None => Ok(Version::ZERO),
+        Some(Ok(sent)) => sent,
+        Some(Err(_)) => Err(Lost),
+    }
+}
+
+type To = (ChainId, Epoch, TargetId);
+
+/// Sends one chunk as it is now, in pieces of one version. Answers that version.
+async fn send_chunk(target: &Arc<Target>, to: To, change: Changed) -> Result<Version, Lost> {
+    if change.removed {
+        let body = LinkBody::InstallRemoved { chunk: change.chunk, written: change.version };
+        send(target, to, body, Bytes::new()).await?;
+        return Ok(change.version);
+    }
+    let (chain, chunk) = (to.0, change.chunk);
+    'again: loop {
+        let mut offset = 0;
+        let mut version = None;
+        loop {
+            let read = blocking(target, move |t| t.store().read(chain, chunk, offset, PIECE, Wait::Allowed)).await;
+            let read = match read {
+                Ok(read) => read,
+                // Removed meanwhile: a later pass, or a later update, says so.
+                Err(ReadError::NoChunk) => return Ok(Version::ZERO),
+                Err(error) => {
+                    tracing::error!(%chain, %chunk, target = %target.id, ?error, "cannot read a chunk to copy it");
+                    return Err(Lost);
+                }
+            };
+            if *version.get_or_insert(read.version) != read.version {
+                continue 'again;
+            }
+            let (written, length) = (read.version, read.chunk_length);
+            let sent = u32::try_from(read.bytes.len()).unwrap_or(u32::MAX);
+            let checksums: Vec<Crc> = read.checksums;
+            let body = LinkBody::Install { chunk, written, length, first: offset == 0, offset, checksums };
+            send(target, to, body, read.bytes).await?;
+            offset = offset.saturating_add(sent);
+            if offset >= length || sent == 0 {
+                return Ok(written);
+            }
+        }
+    }
+}
+
+async fn send(target: &Arc<Target>, to: To, body: LinkBody, payload: Bytes) -> Result<(), Lost> {
+    let (chain, epoch, successor) = to;
+    let (sender, receiver) = oneshot::channel();
+    let call = LinkCall { chain, epoch, target: successor, body, payload };
+    // The receiver is there as long as this task; if not, nobody wants the answer.
+    target.links().send(call, Box::new(move |answer| drop(sender.send(answer))));
+    match receiver.await {
+        Ok(Ok(StorageReply::Done)) => Ok(()),
+        Ok(_) | Err(_) => Err(Lost),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    target: &Arc<Target>,
+    work: impl FnOnce(&Target) -> T + Send + 'static,
+) -> T {
+    let target = target.clone();
+    match tokio::task::spawn_blocking(move || work(&target)).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Takes in what a predecessor sends while this member is brought up to date.
+pub(super) fn install(
+    target: &Arc<Target>,
+    chain: ChainId,
+    epoch: Epoch,
+    body: LinkBody,
+    payload: Bytes,
+    answerer: Answerer,
+) {
+    let store = target.store();
+    let answer = |answerer: Answerer| -> Box<dyn FnOnce(Result<(), chunk::StoreError>) + Send> {
+        Box::new(move |done| answerer(done.map(|()| StorageReply::Done).map_err(|_| StorageError::Disk)))
+    };
+    match body {
+        LinkBody::Install { chunk, written, length, first, offset, checksums } => {
+            if types::checksum::first_mismatch(&payload, &checksums).is_some() {
+                return answerer(Err(StorageError::BadChecksum));
+            }
+            let piece = chunk::Piece { chunk, written, length, first, offset, checksums, payload };
+            store.install(chain, piece, answer(answerer));
+        }
+        LinkBody::InstallRemoved { chunk, written } => {
+            store.install_removed(chain, chunk, written, answer(answerer));
+        }
+        LinkBody::InstallDone { through, written, lanes } => {
+            let owner = target.clone();
+            let kept = lanes.clone();
+            let done = move |done: Result<(), chunk::StoreError>| match done {
+                Ok(()) => {
+                    let lanes = lanes_of(kept);
+                    owner.post(chain, Event::Installed { epoch, through, written, lanes });
+                    answerer(Ok(StorageReply::Done));
+                }
+                Err(_) => answerer(Err(StorageError::Disk)),
+            };
+            store.install_done(chain, written, through, lanes, Box::new(done));
+        }
+        LinkBody::Hello | LinkBody::Forward { .. } | LinkBody::InSync => answerer(Err(StorageError::Invalid)),
+    }
+}

@@ -1,0 +1,125 @@
+//! Messages to a successor: within this process without a network, else over one connection per server.
+
+use super::target::Answerer;
+use super::{Storage, Target};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+use types::storage::{LinkBody, LinkRequest, StorageError, StorageReply, StorageRequest};
+use types::wire::{Channel, decode, encode};
+use types::{ChainId, Epoch, NodeId, TargetId};
+
+/// Between two attempts to link: a dead successor is cut out by the manager within seconds.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
+/// A successor that does not answer in this time is taken for lost; the link is made anew.
+const DEADLINE: Duration = Duration::from_secs(30);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A message to a chain's next member.
+pub(super) struct LinkCall {
+    pub(super) chain: ChainId,
+    pub(super) epoch: Epoch,
+    pub(super) target: TargetId,
+    pub(super) body: LinkBody,
+    pub(super) payload: Bytes,
+}
+
+/// All links of this server.
+pub(super) struct Links {
+    security: Arc<net::Security>,
+    storage: OnceLock<Weak<Storage>>,
+    /// One connection per server, so that what is sent first arrives first.
+    connections: Mutex<HashMap<NodeId, Peer>>,
+}
+
+enum Peer {
+    Open(net::Connection),
+    /// Being opened: what waits is sent in order.
+    Opening(Vec<(LinkCall, Answerer)>),
+}
+
+impl Links {
+    pub(super) fn new(security: Arc<net::Security>) -> Links {
+        Links { security, storage: OnceLock::new(), connections: Mutex::default() }
+    }
+
+    pub(super) fn bind(&self, storage: &Arc<Storage>) {
+        if self.storage.set(Arc::downgrade(storage)).is_err() {
+            unreachable!("bound twice");
+        }
+    }
+
+    fn storage(&self) -> Option<Arc<Storage>> {
+        self.storage.get().and_then(Weak::upgrade)
+    }
+
+    pub(super) fn report_synced(&self, chain: ChainId, epoch: Epoch, target: TargetId) {
+        if let Some(storage) = self.storage() {
+            storage.synced.lock().unwrap_or_else(PoisonError::into_inner).insert((chain, epoch, target));
+        }
+    }
+
+    /// Sends at once: messages of one caller to one target arrive in order. The answer comes later, from any thread.
+    pub(super) fn send(self: &Arc<Self>, call: LinkCall, answerer: Answerer) {
+        let Some(storage) = self.storage() else { return answerer(Err(StorageError::NotServing)) };
+        if let Some(target) = storage.target(call.target) {
+            return Target::linked(target, call, answerer);
+        }
+        let routing = storage.routing();
+        let Some(node) = routing.targets.get(&call.target).map(|target| target.node) else {
+            return answerer(Err(StorageError::NotServing));
+        };
+        let Some(address) = routing.nodes.get(&node).map(|node| node.address.clone()) else {
+            return answerer(Err(StorageError::NotServing));
+        };
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        match connections.get_mut(&node) {
+            Some(Peer::Open(connection)) if !connection.is_closed() => transmit(connection, call, answerer),
+            Some(Peer::Opening(waiting)) => waiting.push((call, answerer)),
+            Some(Peer::Open(_)) | None => {
+                connections.insert(node, Peer::Opening(vec![(call, answerer)]));
+                tokio::spawn(self.clone().connect(node, address));
+            }
+        }
+    }
+
+    async fn connect(self: Arc<Self>, node: NodeId, address: String) {
+        let expect = net::Expect::Node(node);
+        let opened = net::Connection::open(&address, &self.security, expect, CONNECT_DEADLINE).await;
+        let waiting = {
+            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(Peer::Opening(waiting)) = connections.remove(&node) else { return };
+            match opened {
+                Ok(connection) => {
+                    for (call, answerer) in waiting {
+                        transmit(&connection, call, answerer);
+                    }
+                    connections.insert(node, Peer::Open(connection));
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%node, %address, %error, "cannot reach the successor's server");
+                    waiting
+                }
+            }
+        };
+        for (_, answerer) in waiting {
+            answerer(Err(StorageError::NotServing));
+        }
+    }
+}
+
+fn transmit(connection: &net::Connection, call: LinkCall, answerer: Answerer) {
+    let LinkCall { chain, epoch, target, body, payload } = call;
+    let request = StorageRequest::Link(LinkRequest { chain, epoch, target, body });
+    let pending = connection.start(Channel::Storage, encode(&request), payload, DEADLINE);
+    tokio::spawn(async move {
+        let answer = match pending.await {
+            Ok(reply) => decode::<Result<StorageReply, StorageError>>(&reply.body)
+                .unwrap_or(Err(StorageError::Invalid)),
+            Err(_) => Err(StorageError::NotServing),
+        };
+        answerer(answer);
+    });
+}

@@ -1,0 +1,209 @@
+//! Life in the cluster: registers with the manager, renews the lease, follows the routing.
+
+use super::Storage;
+use chain::{Place, Role};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use types::manager::{Heartbeat, ManagerError, ManagerReply, ManagerRequest, Registration, TargetReport};
+use types::wire::{Channel, decode, encode};
+use types::{ChainInfo, MemberState, Routing, TargetId};
+
+/// How long a routing question is left open at the manager.
+const WATCH_MS: u32 = 10_000;
+/// Between attempts to reach a manager.
+const RETRY: Duration = Duration::from_millis(200);
+const CALL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Runs until the server stops.
+pub(super) async fn live(storage: Arc<Storage>) {
+    let mut stop = storage.stop.subscribe();
+    let mut turn = 0;
+    loop {
+        let managers = &storage.options.managers;
+        let address = managers[turn % managers.len()].clone();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = with_manager(&storage, &address) => {}
+        }
+        turn += 1;
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// One connection to one manager, until it fails or says that it is none.
+async fn with_manager(storage: &Arc<Storage>, address: &str) {
+    let opened =
+        net::Connection::open(address, &storage.options.security, net::Expect::AnyNode, CALL_DEADLINE).await;
+    let connection = match opened {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::debug!(%address, %error, "cannot reach the manager");
+            return;
+        }
+    };
+    // Each loop ends at the first failure; then both begin anew, perhaps elsewhere.
+    let (registered, wait) = watch::channel(None);
+    tokio::select! {
+        why = beat(storage, &connection, &registered) => tracing::warn!(%address, %why, "lost the manager"),
+        why = follow(storage, &connection, wait) => tracing::warn!(%address, %why, "lost the manager"),
+    }
+}
+
+async fn call(
+    connection: &net::Connection,
+    request: &ManagerRequest,
+    deadline: Duration,
+) -> Result<ManagerReply, CallFailure> {
+    let pending = connection.start(Channel::Manager, encode(request), bytes::Bytes::new(), deadline);
+    let reply = pending.await.map_err(|error| CallFailure::Net(error.to_string()))?;
+    let answer = decode::<Result<ManagerReply, ManagerError>>(&reply.body)
+        .map_err(|error| CallFailure::Net(error.to_string()))?;
+    answer.map_err(CallFailure::Refused)
+}
+
+enum CallFailure {
+    Net(String),
+    Refused(ManagerError),
+}
+
+impl CallFailure {
+    fn text(self) -> String {
+        match self {
+            CallFailure::Net(text) => text,
+            CallFailure::Refused(error) => format!("refused: {error:?}"),
+        }
+    }
+}
+
+/// Registers, then sends heartbeats. Ends with the reason why it cannot.
+async fn beat(
+    storage: &Arc<Storage>,
+    connection: &net::Connection,
+    registered: &watch::Sender<Option<()>>,
+) -> String {
+    let mut interval = match register(storage, connection).await {
+        Ok(interval) => interval,
+        Err(why) => return why,
+    };
+    registered.send_replace(Some(()));
+    loop {
+        let sent = storage.lease.now();
+        let synced = storage.synced.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let heartbeat = Heartbeat {
+            node: storage.options.node,
+            incarnation: storage.options.incarnation,
+            targets: report(storage, Positions::Leave),
+            synced,
+        };
+        match call(connection, &ManagerRequest::Heartbeat(heartbeat), CALL_DEADLINE).await {
+            Ok(ManagerReply::Lease { lease_ms, .. }) => {
+                storage.lease.renew(sent, Duration::from_millis(u64::from(lease_ms)));
+            }
+            Err(CallFailure::Refused(ManagerError::Unknown)) => match register(storage, connection).await {
+                Ok(fresh) => interval = fresh,
+                Err(why) => return why,
+            },
+            Ok(_) => return "the manager answered with nonsense".to_owned(),
+            Err(why) => return why.text(),
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+async fn register(storage: &Arc<Storage>, connection: &net::Connection) -> Result<Duration, String> {
+    let options = &storage.options;
+    let registration = Registration {
+        node: options.node,
+        incarnation: options.incarnation,
+        address: options.address.clone(),
+        site: options.site.clone(),
+        rack: options.rack.clone(),
+        host: options.host.clone(),
+        targets: report(storage, Positions::Give),
+    };
+    match call(connection, &ManagerRequest::Register(registration), CALL_DEADLINE * 10).await {
+        Ok(ManagerReply::Registered { key, heartbeat_ms, .. }) => {
+            // The key never changes in a cluster's life; a second registration brings the same.
+            let _ = storage.key.set(key);
+            tracing::info!(node = %options.node, "registered with the manager");
+            Ok(Duration::from_millis(u64::from(heartbeat_ms)))
+        }
+        Ok(_) => Err("the manager answered with nonsense".to_owned()),
+        Err(why) => Err(why.text()),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Positions {
+    Give,
+    Leave,
+}
+
+fn report(storage: &Storage, positions: Positions) -> Vec<TargetReport> {
+    let of = |target: &super::Target| {
+        let space = target.store().space();
+        TargetReport {
+            target: target.id,
+            capacity: space.capacity,
+            used: space.capacity.saturating_sub(space.free),
+            full: space.full,
+            failed: target.failed().is_some(),
+            chains: match positions {
+                Positions::Give => target.store().positions(),
+                Positions::Leave => Vec::new(),
+            },
+        }
+    };
+    storage.targets.values().map(|target| of(target)).collect()
+}
+
+/// Follows the routing. Ends with the reason why it cannot.
+async fn follow(
+    storage: &Arc<Storage>,
+    connection: &net::Connection,
+    mut registered: watch::Receiver<Option<()>>,
+) -> String {
+    if registered.wait_for(Option::is_some).await.is_err() {
+        return "never registered".to_owned();
+    }
+    loop {
+        let request = ManagerRequest::Watch { known: storage.routing().version, wait_ms: WATCH_MS };
+        let deadline = Duration::from_millis(u64::from(WATCH_MS)) + CALL_DEADLINE;
+        match call(connection, &request, deadline).await {
+            Ok(ManagerReply::Routing(Some(routing))) => apply(storage, Arc::new(*routing)),
+            Ok(ManagerReply::Routing(None)) => {}
+            Ok(_) => return "the manager answered with nonsense".to_owned(),
+            Err(why) => return why.text(),
+        }
+    }
+}
+
+/// Gives each replica of this server its part.
+fn apply(storage: &Arc<Storage>, routing: Arc<Routing>) {
+    storage.set_routing(routing.clone());
+    for (chain, info) in routing.chains() {
+        let complete = info.members.iter().all(|member| member.state == MemberState::Serving);
+        for member in &info.members {
+            if let Some(target) = storage.target(member.target) {
+                target.configure(chain, info.epoch, place_of(info, member.target), complete);
+            }
+        }
+    }
+    let mut synced = storage.synced.lock().unwrap_or_else(PoisonError::into_inner);
+    synced.retain(|(chain, epoch, _)| routing.chain(*chain).is_some_and(|info| info.epoch == *epoch));
+}
+
+/// A target's place in a chain; `None` when it is no active member.
+fn place_of(info: &ChainInfo, target: TargetId) -> Option<Place> {
+    let role_of = |state: MemberState| match state {
+        MemberState::Serving => Some(Role::Serving),
+        MemberState::Syncing => Some(Role::Syncing),
+        MemberState::Waiting | MemberState::Offline | MemberState::LastServing => None,
+    };
+    let active: Vec<(TargetId, Role)> =
+        info.active().filter_map(|member| Some((member.target, role_of(member.state)?))).collect();
+    let position = active.iter().position(|(id, _)| *id == target)?;
+    Some(Place { role: active[position].1, head: position == 0, successor: active.get(position + 1).copied() })
+}

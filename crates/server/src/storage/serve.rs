@@ -1,0 +1,355 @@
+//! Requests: checked here, then given to the target they are for.
+
+use super::link::LinkCall;
+use super::target::{Answerer, Payload, Target};
+use super::view::View;
+use super::Storage;
+use bytes::Bytes;
+use chain::Event;
+use chunk::{ReadBlocks, ReadError, Wait};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+use types::capability::CapabilityError;
+use types::storage::{ChunkState, Durability, Operation, StorageError, StorageReply, StorageRequest};
+use types::wire::{decode, encode};
+use types::{Capability, ChainId, ChunkId, Epoch, Origin, Rights, TargetId, Time};
+
+/// Reads up to this many bytes are done at once where the request arrives; larger ones on their own task, so that both
+/// cores work for one connection.
+const READ_INLINE_MAX: u32 = 64 * 1024;
+/// The longest read: what one frame carries.
+const READ_MAX: u32 = 4 * 1024 * 1024;
+/// The most chunks of one removal.
+const REMOVE_MAX: usize = 4096;
+
+/// A read, as asked for.
+#[derive(Clone, Copy)]
+struct Read {
+    chain: ChainId,
+    epoch: Epoch,
+    chunk: ChunkId,
+    offset: u32,
+    length: u32,
+}
+
+impl Storage {
+    /// Handles one request. Does not block; the answer goes through `responder`.
+    pub fn handle(self: &Arc<Self>, peer: &net::Peer, request: net::Request, responder: net::Responder) {
+        let net::Request { body, payload, deadline, .. } = request;
+        let node = matches!(peer.identity, net::Identity::Node(_));
+        match decode::<StorageRequest>(&body) {
+            Ok(StorageRequest::Update { chain, epoch, origin, operation, durability, capability, source }) => {
+                let allowed = self.may_update(&operation, capability.as_ref(), source.as_ref(), node);
+                let update = (chain, epoch, origin, operation, durability);
+                match allowed.and_then(|()| self.check_update(chain, &update.3, &payload)) {
+                    Ok(target) => submit(&target, update, payload, answer_to(responder)),
+                    Err(error) => respond(responder, Err(error)),
+                }
+            }
+            Ok(StorageRequest::Read { chain, epoch, target, chunk, offset, length, capability }) => {
+                let read = Read { chain, epoch, chunk, offset, length };
+                match self.check_read(read, target, &capability, node) {
+                    Ok((target, view)) => self.read(read, target, view, deadline, responder),
+                    Err(error) => respond(responder, Err(error)),
+                }
+            }
+            Ok(StorageRequest::Describe { chain, epoch, target, chunk, capability }) => {
+                let read = Read { chain, epoch, chunk, offset: 0, length: 0 };
+                match self.check_read(read, target, &capability, node) {
+                    Ok((target, view)) => self.describe(read, target, view, deadline, responder),
+                    Err(error) => respond(responder, Err(error)),
+                }
+            }
+            Ok(StorageRequest::Link(link)) if node => {
+                let call = LinkCall {
+                    chain: link.chain,
+                    epoch: link.epoch,
+                    target: link.target,
+                    body: link.body,
+                    payload,
+                };
+                match self.target(call.target) {
+                    Some(_) if !self.lease.holds() => respond(responder, Err(StorageError::NotServing)),
+                    Some(target) => self.link(target, call, answer_to(responder)),
+                    None => respond(responder, Err(StorageError::NotServing)),
+                }
+            }
+            Ok(StorageRequest::Link(_)) => respond(responder, Err(StorageError::Denied)),
+            Ok(StorageRequest::Status) => {
+                respond(responder, Ok((StorageReply::Status(Box::new(self.status())), Bytes::new())));
+            }
+            Ok(StorageRequest::Damage) => {
+                respond(responder, Ok((StorageReply::Damage(self.damage()), Bytes::new())));
+            }
+            Err(_) => respond(responder, Err(StorageError::Invalid)),
+        }
+    }
+
+    /// Bytes from another server are checked before they enter the store; within the process they were already.
+    fn link(&self, target: &Arc<Target>, call: LinkCall, answerer: Answerer) {
+        if let types::storage::LinkBody::Forward { operation: Operation::Write { checksums, .. }, .. } = &call.body
+            && types::checksum::first_mismatch(&call.payload, checksums).is_some()
+        {
+            return answerer(Err(StorageError::BadChecksum));
+        }
+        target.linked(call, answerer);
+    }
+
+    fn capable(&self, capability: &Capability, chunk: ChunkId, rights: Rights) -> Result<(), StorageError> {
+        let Some(key) = self.key.get() else { return Err(StorageError::NotServing) };
+        let now = Time(self.options.clock.wall());
+        key.check(capability, chunk.inode, rights, now).map_err(|why| match why {
+            CapabilityError::Forged | CapabilityError::Expired | CapabilityError::Insufficient => {
+                StorageError::Denied
+            }
+        })
+    }
+
+    fn may_update(
+        &self,
+        operation: &Operation,
+        capability: Option<&Capability>,
+        source: Option<&Capability>,
+        node: bool,
+    ) -> Result<(), StorageError> {
+        let writes = |chunk: &ChunkId| match capability {
+            Some(capability) => self.capable(capability, *chunk, Rights::ReadWrite),
+            None if node => Ok(()),
+            None => Err(StorageError::Denied),
+        };
+        match operation {
+            Operation::Write { chunk, .. }
+            | Operation::Truncate { chunk, .. }
+            | Operation::Punch { chunk, .. } => writes(chunk),
+            Operation::Remove { chunks } => chunks.iter().try_for_each(writes),
+            Operation::RemoveInodes { .. } if node => Ok(()),
+            Operation::RemoveInodes { .. } => Err(StorageError::Denied),
+            Operation::Clone { from, to, .. } => {
+                writes(to)?;
+                match source {
+                    Some(source) => self.capable(source, *from, Rights::Read),
+                    None if node => Ok(()),
+                    None => Err(StorageError::Denied),
+                }
+            }
+            Operation::Barrier => Ok(()),
+        }
+    }
+
+    /// Checks that the update makes sense and that there is room for it; answers the head's target.
+    fn check_update(
+        &self,
+        chain: ChainId,
+        operation: &Operation,
+        payload: &Bytes,
+    ) -> Result<Arc<Target>, StorageError> {
+        if !self.lease.holds() {
+            return Err(StorageError::NotServing);
+        }
+        let routing = self.routing();
+        let info = routing.chain(chain).ok_or(StorageError::NotServing)?;
+        let head = info.head().ok_or(StorageError::NotServing)?;
+        let target = self.target(head).ok_or(StorageError::NotServing)?;
+        if target.failed().is_some() {
+            return Err(StorageError::Disk);
+        }
+        let limit = types::layout::CHUNK_SIZE_MAX;
+        let fits = |offset: u32, length: usize| {
+            u32::try_from(length).is_ok_and(|length| offset.checked_add(length).is_some_and(|end| end <= limit))
+        };
+        let (sensible, grows) = match operation {
+            Operation::Write { offset, .. } => (!payload.is_empty() && fits(*offset, payload.len()), true),
+            Operation::Truncate { length, .. } => (*length <= limit && payload.is_empty(), false),
+            Operation::Punch { offset, length, .. } => {
+                (offset.checked_add(*length).is_some_and(|end| end <= limit) && payload.is_empty(), false)
+            }
+            Operation::Clone { from, to, length } => {
+                (*length <= limit && from != to && payload.is_empty(), true)
+            }
+            Operation::Remove { chunks } => (chunks.len() <= REMOVE_MAX && payload.is_empty(), false),
+            Operation::RemoveInodes { ranges } => {
+                (ranges.len() <= types::storage::RANGES_MAX && payload.is_empty(), false)
+            }
+            Operation::Barrier => (payload.is_empty(), false),
+        };
+        if !sensible {
+            return Err(StorageError::Invalid);
+        }
+        if let Operation::Write { checksums, .. } = operation
+            && types::checksum::first_mismatch(payload, checksums).is_some()
+        {
+            return Err(StorageError::BadChecksum);
+        }
+        let full = |id: TargetId| routing.targets.get(&id).is_some_and(|target| target.full);
+        if grows && (target.store().space().full || info.active().any(|member| full(member.target))) {
+            return Err(StorageError::Full);
+        }
+        Ok(target.clone())
+    }
+
+    fn check_read(
+        &self,
+        read: Read,
+        target: TargetId,
+        capability: &Capability,
+        node: bool,
+    ) -> Result<(Arc<Target>, Arc<View>), StorageError> {
+        if !node {
+            self.capable(capability, read.chunk, Rights::Read)?;
+        }
+        if read.length > READ_MAX || read.offset.checked_add(read.length).is_none() {
+            return Err(StorageError::Invalid);
+        }
+        let target = self.target(target).ok_or(StorageError::NotServing)?;
+        let view = target.view(read.chain).ok_or(StorageError::NotServing)?;
+        self.still_serves(read, target, &view)?;
+        Ok((target.clone(), view))
+    }
+
+    /// Asked before a read and again after it: whoever was stopped in between must not answer with old bytes.
+    fn still_serves(&self, read: Read, target: &Target, view: &View) -> Result<(), StorageError> {
+        let current = view.epoch();
+        if current != read.epoch {
+            return Err(StorageError::WrongEpoch { current });
+        }
+        if !view.serving() || !self.lease.holds() {
+            return Err(StorageError::NotServing);
+        }
+        if target.failed().is_some() {
+            return Err(StorageError::Disk);
+        }
+        Ok(())
+    }
+
+    fn read(
+        self: &Arc<Self>,
+        read: Read,
+        target: Arc<Target>,
+        view: Arc<View>,
+        deadline: Instant,
+        responder: net::Responder,
+    ) {
+        if read.length <= READ_INLINE_MAX {
+            match target.store().read(read.chain, read.chunk, read.offset, read.length, Wait::Never) {
+                Ok(blocks) if blocks.version <= view.committed() => {
+                    let answer = self.finish_read(read, &target, &view, blocks);
+                    return respond(responder, answer);
+                }
+                Ok(_) | Err(ReadError::WouldBlock) => {}
+                Err(error) => return respond(responder, Err(error_of(&error))),
+            }
+        }
+        let storage = self.clone();
+        tokio::spawn(async move {
+            let work = storage.read_later(read, target, view);
+            let answer = match tokio::time::timeout_at(deadline.into(), work).await {
+                Ok(answer) => answer,
+                Err(_) => Err(StorageError::Busy),
+            };
+            respond(responder, answer);
+        });
+    }
+
+    async fn read_later(
+        self: Arc<Self>,
+        read: Read,
+        target: Arc<Target>,
+        view: Arc<View>,
+    ) -> Result<(StorageReply, Bytes), StorageError> {
+        let Read { chain, chunk, offset, length, .. } = read;
+        let blocks = match target.store().read(chain, chunk, offset, length, Wait::Never) {
+            Err(ReadError::WouldBlock) => {
+                let owner = target.clone();
+                let waits = move || owner.store().read(chain, chunk, offset, length, Wait::Allowed);
+                match tokio::task::spawn_blocking(waits).await {
+                    Ok(blocks) => blocks,
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                }
+            }
+            done => done,
+        };
+        let blocks = blocks.map_err(|error| error_of(&error))?;
+        view.reached(blocks.version).await;
+        self.finish_read(read, &target, &view, blocks)
+    }
+
+    fn finish_read(
+        &self,
+        read: Read,
+        target: &Target,
+        view: &View,
+        blocks: ReadBlocks,
+    ) -> Result<(StorageReply, Bytes), StorageError> {
+        self.still_serves(read, target, view)?;
+        target.bytes_read.fetch_add(blocks.bytes.len() as u64, Ordering::Relaxed);
+        let ReadBlocks { bytes, checksums, version, chunk_length } = blocks;
+        Ok((StorageReply::Read { version, chunk_length, checksums }, bytes))
+    }
+
+    fn describe(
+        self: &Arc<Self>,
+        read: Read,
+        target: Arc<Target>,
+        view: Arc<View>,
+        deadline: Instant,
+        responder: net::Responder,
+    ) {
+        let storage = self.clone();
+        tokio::spawn(async move {
+            let work = async {
+                let owner = target.clone();
+                let described =
+                    tokio::task::spawn_blocking(move || owner.store().describe(read.chain, read.chunk)).await;
+                let state: Option<ChunkState> = match described {
+                    Ok(state) => state.map_err(|_| StorageError::Disk)?,
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                };
+                if let Some(state) = state {
+                    view.reached(state.version).await;
+                }
+                storage.still_serves(read, &target, &view)?;
+                Ok((StorageReply::Chunk { state }, Bytes::new()))
+            };
+            let answer = tokio::time::timeout_at(deadline.into(), work).await.unwrap_or(Err(StorageError::Busy));
+            respond(responder, answer);
+        });
+    }
+
+    pub(super) fn set_routing(&self, routing: Arc<types::Routing>) {
+        *self.routing.write().unwrap_or_else(PoisonError::into_inner) = routing;
+    }
+}
+
+fn submit(
+    target: &Arc<Target>,
+    update: (ChainId, Epoch, Origin, Operation, Durability),
+    bytes: Bytes,
+    answerer: Answerer,
+) {
+    let (chain, epoch, origin, operation, durability) = update;
+    let payload = Payload { operation: Arc::new(operation), bytes };
+    target.ask(chain, answerer, |token| Event::Write { token, epoch, origin, durability, payload });
+}
+
+fn answer_to(responder: net::Responder) -> Answerer {
+    Box::new(move |answer| respond(responder, answer.map(|reply| (reply, Bytes::new()))))
+}
+
+fn respond(responder: net::Responder, answer: Result<(StorageReply, Bytes), StorageError>) {
+    let (reply, payload) = match answer {
+        Ok((reply, payload)) => (Ok(reply), payload),
+        Err(error) => (Err(error), Bytes::new()),
+    };
+    responder.send(net::Reply { body: encode::<Result<StorageReply, StorageError>>(&reply), payload });
+}
+
+fn error_of(error: &ReadError) -> StorageError {
+    match error {
+        ReadError::NoChunk => StorageError::NoChunk,
+        ReadError::Corrupt { offset } => StorageError::Corrupt { offset: *offset },
+        ReadError::Disk(_) => StorageError::Disk,
+        // Only where waiting was not allowed; who gets here asked for it not to wait.
+        ReadError::WouldBlock => StorageError::Busy,
+    }
+}
