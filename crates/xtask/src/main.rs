@@ -1,1 +1,38 @@
-fn main() {}
+//! Every developer command. `cargo xtask` lists them.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod packages;
+mod steps;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask check     format, lints, tidy and unit tests: what you run before each commit
+cargo xtask test      everything, system packages installed first: what CI runs
+cargo xtask tidy      the rules that no compiler checks: floors, file lengths, stray paths
+cargo xtask bench     the figures of docs/performance.md (python3 bench/core.py; see its --help)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.first().map(String::as_str) {
+        Some("check") => steps::check(),
+        Some("test") => steps::test(),
+        Some("tidy") => tidy::run(),
+        Some("bench") => steps::bench(&arguments[1..]),
+        Some("help" | "--help" | "-h") | None => {
+            print!("{HELP}");
+            Ok(())
+        }
+        Some(other) => Err(format!("no such command: {other}\n\n{HELP}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
