@@ -5,8 +5,10 @@
 
 pub mod clock;
 pub mod disk;
+pub mod random;
 pub mod table;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, File, RealDisk};
-pub use table::{Batch, FjallOptions, FjallTable, Pair, Table, TableError, TableSnapshot};
+pub use random::Random;
+pub use table::{Batch, FjallOptions, FjallTable, Pair, SimTable, Table, TableError, TableSnapshot};

@@ -7,9 +7,13 @@
 use std::fmt;
 use std::ops::Bound;
 
+#[cfg(test)]
+mod conformance;
 mod fjall;
+mod sim;
 
 pub use self::fjall::{FjallOptions, FjallTable};
+pub use self::sim::SimTable;
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);

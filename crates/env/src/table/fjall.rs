@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What fjall may write to its journal before it must flush what it has in memory: the least it accepts. It bounds the
 /// time that opening after a crash takes.
@@ -41,6 +41,9 @@ pub struct FjallTable {
     directory: PathBuf,
     database: Database,
     spaces: Arc<[Keyspace]>,
+    /// Held for reading while a snapshot is taken, for writing while a batch is applied. fjall alone does not keep them
+    /// apart: a flush or a compaction that ends during a batch moves on what new snapshots see, into the batch.
+    batches: RwLock<()>,
 }
 
 struct FjallSnapshot {
@@ -60,7 +63,7 @@ impl FjallTable {
         }
         let (database, spaces) =
             open_database(directory, spaces, options).map_err(|e| failed("opening", &e))?;
-        Ok(FjallTable { directory: directory.to_path_buf(), database, spaces })
+        Ok(FjallTable { directory: directory.to_path_buf(), database, spaces, batches: RwLock::new(()) })
     }
 }
 
@@ -115,10 +118,7 @@ impl Table for FjallTable {
         limit: usize,
         reverse: bool,
     ) -> Result<Vec<Pair>, TableError> {
-        if super::is_empty(from, to) {
-            return Ok(Vec::new());
-        }
-        collect(self.spaces[space].range::<&[u8], _>((from, to)), limit, reverse)
+        self.snapshot().scan(space, from, to, limit, reverse)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), TableError> {
@@ -129,6 +129,7 @@ impl Table for FjallTable {
                 None => writes.remove(&self.spaces[space], key),
             }
         }
+        let _alone = self.batches.write().unwrap_or_else(PoisonError::into_inner);
         writes.commit().map_err(|error| TableError(format!("write: {error}")))
     }
 
@@ -148,6 +149,7 @@ impl Table for FjallTable {
     }
 
     fn snapshot(&self) -> Box<dyn TableSnapshot> {
+        let _between_batches = self.batches.read().unwrap_or_else(PoisonError::into_inner);
         Box::new(FjallSnapshot { snapshot: self.database.snapshot(), spaces: self.spaces.clone() })
     }
 }
