@@ -32,6 +32,8 @@ impl Default for ListOptions {
 pub struct Listing {
     client: Client,
     place: Place,
+    /// How errors name it.
+    subject: String,
     options: ListOptions,
     directory: Option<InodeId>,
     /// The last name given out.
@@ -69,15 +71,12 @@ impl Client {
     /// Lists a directory. Nothing is sent before the first page is asked for.
     pub fn list(&self, place: impl Into<Place>, options: ListOptions) -> Listing {
         let (place, after) = (place.into(), options.after.clone());
-        Listing { client: self.clone(), place, options, directory: None, after, next: Next::Unfetched }
+        let subject = describe(&place);
+        let (client, next) = (self.clone(), Next::Unfetched);
+        Listing { client, place, subject, options, directory: None, after, next }
     }
 
-    pub(crate) async fn page(
-        &self,
-        place: Place,
-        after: Option<String>,
-        options: &ListOptions,
-    ) -> Result<Page> {
+    async fn page(&self, place: Place, after: Option<String>, options: &ListOptions) -> Result<Page> {
         let subject = describe(&place);
         let request = MetaRequest::List {
             place,
@@ -108,8 +107,29 @@ impl Fetch {
 }
 
 impl Listing {
+    /// A listing whose first page may be on its way already; errors name the directory `subject`.
+    pub(crate) fn started(
+        client: Client,
+        place: Place,
+        subject: String,
+        options: ListOptions,
+        first: Option<Fetch>,
+    ) -> Listing {
+        let next = first.map_or(Next::Unfetched, Next::Fetching);
+        Listing { client, place, subject, options, directory: None, after: None, next }
+    }
+
+    /// The last page was given out.
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self.next, Next::End)
+    }
+
     /// The next entries, at least one; `None` at the end. After an error the same page can be asked for again.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Entry>>> {
+        self.fetch_next().await.map_err(|error| error.about("list", &self.subject))
+    }
+
+    async fn fetch_next(&mut self) -> Result<Option<Vec<Entry>>> {
         loop {
             // Until the page is there, a failure or a dropped future leaves it to be fetched again.
             let page = match std::mem::replace(&mut self.next, Next::Unfetched) {
