@@ -4,8 +4,13 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(test)]
+mod conformance;
 mod real;
+mod sim;
+
 pub use real::RealDisk;
+pub use sim::{Operation, SimDisk};
 
 /// A disk, or a directory of one.
 pub trait Disk: Send + Sync + 'static {
@@ -17,7 +22,7 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Renames a file over another. Atomic; durable only after [`Disk::sync_directory`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Makes a directory and its missing parents; no error if it is there.
+    /// Makes a directory and its missing parents, durably; no error if it is there.
     fn create_directory(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory, in order.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
@@ -25,6 +30,9 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
     /// Bytes (in all, free to us) of the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
+    /// Takes a directory for this process and this owner alone, until what is returned is dropped. Fails with
+    /// `WouldBlock` and a text that names the directory when it is taken already.
+    fn lock(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
 
 /// An open file. Positions are bytes from its start.
@@ -48,4 +56,9 @@ pub trait File: Send + Sync + 'static {
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
     /// Bytes the file takes on the disk.
     fn allocated(&self) -> io::Result<u64>;
+}
+
+fn already_open(directory: &Path) -> io::Error {
+    let text = format!("{} is in use by another process", directory.display());
+    io::Error::new(io::ErrorKind::WouldBlock, text)
 }

@@ -35,7 +35,16 @@ impl Disk for RealDisk {
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        if path.as_os_str().is_empty() || path.is_dir() {
+            return Ok(());
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        self.create_directory(parent)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            result => result?,
+        }
+        self.sync_directory(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -54,6 +63,17 @@ impl Disk for RealDisk {
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::statvfs(path)?;
         Ok((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
+    }
+
+    fn lock(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        // The lock belongs to the open file, so it ends with the process, however that ends.
+        let path = directory.join("lock");
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(fs::TryLockError::WouldBlock) => Err(super::already_open(directory)),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
     }
 }
 
