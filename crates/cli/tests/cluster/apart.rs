@@ -1,0 +1,86 @@
+//! A cluster of separate processes: one metadata server, and storage servers that can be killed one by one.
+
+use crate::cloud::{SR, Server, client, succeed};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// One metadata server and some storage servers, each with one target and a host name of its own.
+pub(crate) struct Apart {
+    pub(crate) home: TempDir,
+    meta: Option<Server>,
+    meta_arguments: Vec<String>,
+    pub(crate) storage: Vec<Server>,
+}
+
+impl Apart {
+    /// Starts `servers` storage servers, for files of `copies` copies.
+    pub(crate) fn new(servers: u32, copies: u32) -> Apart {
+        let home = TempDir::new().unwrap();
+        let at = |name: &str| home.path().join(name).display().to_string();
+        admin(&["ca", "init", &at("authority")]);
+        admin(&["ca", "node", &at("authority"), &at("meta"), "--id", "1"]);
+        let (copies, count) = (copies.to_string(), servers.to_string());
+        let arguments = [
+            "meta", "--dir", &at("meta"), "--listen", "127.0.0.1:0", "--copies", &copies, "--targets", &count,
+        ];
+        let meta = Server::start(home.path(), &arguments);
+        let address = meta.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
+        let mut meta_arguments = arguments.map(str::to_owned).to_vec();
+        meta_arguments[4] = address.clone(); // Comes back where it was.
+        let user = ["--name", "admin", "--uid", "0", "--gid", "0", "--server", &address];
+        admin(&[&["ca", "user", &at("authority"), &at("admin")][..], &user].concat());
+        let mut storage = Vec::new();
+        for id in 11..11 + servers {
+            let directory = at(&format!("storage-{id}"));
+            let id = id.to_string();
+            admin(&["ca", "node", &at("authority"), &directory, "--id", &id]);
+            let host = format!("host-{id}");
+            let arguments =
+                ["storage", "--dir", &directory, "--id", &id, "--manager", &address, "--host", &host];
+            storage.push(Server::start(home.path(), &arguments));
+        }
+        let apart = Apart { home, meta: Some(meta), meta_arguments, storage };
+        apart.wait_serving();
+        apart
+    }
+
+    /// Until a file can be stored: the manager places chains when all storage servers are there.
+    fn wait_serving(&self) {
+        for _ in 0..600 {
+            if self.run(&["touch", "/.ready"]).status.success() && self.run(&["rm", "/.ready"]).status.success() {
+                return;
+            }
+            // Nothing tells an outsider when placement is done; the bound is a minute.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("the cluster does not serve");
+    }
+
+    /// Kills the metadata server and starts it again.
+    pub(crate) fn restart_meta(&mut self) {
+        self.meta.as_mut().unwrap().kill();
+        let arguments: Vec<&str> = self.meta_arguments.iter().map(String::as_str).collect();
+        self.meta = Some(Server::start(self.home.path(), &arguments));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        client(&self.path("admin/context.toml"), self.home.path(), arguments)
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn sr(&self, arguments: &[&str]) -> String {
+        succeed(self.run(arguments), arguments)
+    }
+}
+
+fn admin(arguments: &[&str]) {
+    succeed(Command::new(SR).args(arguments).output().unwrap(), arguments);
+}
