@@ -53,7 +53,7 @@ pub enum Event<P> {
         durability: Durability,
         payload: P,
     },
-    /// The store has everything up to here: in memory, and on disk.
+    /// The store has everything up to here: in memory, and on disk. Late news are no harm.
     Stored {
         applied: Version,
         synced: Version,
@@ -77,10 +77,11 @@ pub enum Event<P> {
         written: Epoch,
         lanes: Lanes,
     },
-    /// "You have been sent all that was ever acknowledged."
+    /// "With everything through this version you have all that was ever acknowledged."
     ToldInSync {
         token: Token,
         epoch: Epoch,
+        through: Version,
     },
 
     // From the successor.
@@ -110,7 +111,8 @@ pub enum Event<P> {
 /// What must happen in the world, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect<P> {
-    /// Give the update to the store, which answers with [`Event::Stored`].
+    /// Give the update to the store, which answers with [`Event::Stored`]. Reads must see it, or wait for it, from before
+    /// the next effect on (CH-8).
     Apply(Update<P>),
     /// Send to the successor; its answer is [`Event::Linked`] or [`Event::LinkLost`].
     Greet {
@@ -135,6 +137,7 @@ pub enum Effect<P> {
     TellInSync {
         epoch: Epoch,
         successor: TargetId,
+        through: Version,
     },
     Answer {
         token: Token,
@@ -152,7 +155,8 @@ pub enum Effect<P> {
     ReportSynced {
         epoch: Epoch,
     },
-    /// The successor's history is no prefix of this one: it must not be touched. A person must look.
+    /// The successor's history is no prefix of this one: it must not be touched, and this chain admits no more than
+    /// [`crate::replica::IN_FLIGHT_MAX`] updates until the successor is out of it. A person must look.
     Diverged {
         epoch: Epoch,
         successor: TargetId,

@@ -2,7 +2,7 @@
 
 use types::{Epoch, Version};
 
-/// Epochs kept. A member that was away for more changes of its chain than this is compared by content.
+/// Epochs kept: of what is older nothing is known.
 const EPOCHS_MAX: usize = 64;
 
 /// The first version of each of the last epochs that wrote anything.
@@ -35,5 +35,23 @@ impl History {
     /// The epoch that wrote `version`, if it is not too long ago.
     pub fn epoch_of(&self, version: Version) -> Option<Epoch> {
         self.firsts.iter().rev().find(|(_, first)| *first <= version).map(|(epoch, _)| *epoch)
+    }
+
+    /// Whether a history that ends with `newest`, written in epoch `written`, may be a beginning of this one. `false` is
+    /// certain; `true` is, too, unless `newest` is from before what is known here: then it is the manager who knows.
+    pub fn may_contain(&self, newest: Version, written: Epoch) -> bool {
+        if newest == Version::ZERO {
+            return true;
+        }
+        match (self.epoch_of(newest), self.firsts.first()) {
+            (Some(epoch), _) => epoch == written,
+            (None, Some((oldest, _))) => written <= *oldest,
+            (None, None) => true,
+        }
+    }
+
+    /// The last epoch that wrote anything; 0 if none did.
+    pub fn last_epoch(&self) -> Epoch {
+        self.firsts.last().map(|(epoch, _)| *epoch).unwrap_or_default()
     }
 }

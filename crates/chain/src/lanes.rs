@@ -59,6 +59,13 @@ impl Lanes {
         }
     }
 
+    /// Forgets what is newer than `newest`.
+    pub fn cut(&mut self, newest: Version) {
+        for (_, lane) in self.by_version.split_off(&newest.next()) {
+            self.by_lane.remove(&lane);
+        }
+    }
+
     /// All of them, in no promised order.
     pub fn iter(&self) -> impl Iterator<Item = (Origin, Version)> {
         self.by_lane.iter().map(|((client, lane), (sequence, version))| {

@@ -10,6 +10,12 @@ use types::{Epoch, Origin, TargetId, Version};
 /// Updates a head admits before it answers `Busy`: 1024 of 4 KiB fill the link and one group commit of a slow disk.
 pub const IN_FLIGHT_MAX: usize = 1024;
 
+/// Requests that wait for one update: its client's and its predecessor's, and their retries.
+const WAITERS_MAX: usize = 8;
+
+/// Versions beyond this are nonsense from a peer: a million updates a second take 146,000 years to get there.
+const VERSION_MAX: Version = Version(1 << 62);
+
 /// The link to the successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
@@ -55,6 +61,9 @@ pub struct Replica<P> {
     committed: Version,
     durable: Version,
     link: Link,
+    /// In this epoch, the successor may have said that it misses nothing: no acknowledgement without it any more, even
+    /// while the link is down. See CH-5.
+    successor_counts: bool,
     /// A non-head's predecessor said in this epoch that nothing is missing here.
     told_in_sync: bool,
     /// A syncing member reports once it has synced this far.
@@ -68,10 +77,11 @@ pub struct Replica<P> {
 
 impl<P: Clone> Replica<P> {
     /// A replica as a store recovered it: it has everything through `newest`, on disk. It serves nothing before it is
-    /// configured.
-    pub fn new(newest: Version, lanes: Lanes, history: History) -> Replica<P> {
+    /// configured for an epoch that is newer than all it wrote in: in those it lost its memory (CH-9).
+    pub fn new(newest: Version, mut lanes: Lanes, history: History) -> Replica<P> {
+        lanes.cut(newest);
         Replica {
-            epoch: Epoch::default(),
+            epoch: history.last_epoch(),
             place: None,
             newest,
             applied: newest,
@@ -81,6 +91,7 @@ impl<P: Clone> Replica<P> {
             committed: Version::ZERO,
             durable: Version::ZERO,
             link: Link::None,
+            successor_counts: false,
             told_in_sync: false,
             report_at: None,
             pending: VecDeque::new(),
@@ -150,12 +161,16 @@ impl<P: Clone> Replica<P> {
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
             Event::Installed { epoch, through, written, lanes } => {
-                if epoch == self.epoch && through > self.newest {
+                if self.preceded(epoch).is_ok()
+                    && !self.told_in_sync
+                    && self.newest < through
+                    && through < VERSION_MAX
+                {
                     self.installed(through, written, lanes);
                 }
             }
-            Event::ToldInSync { token, epoch } => match self.preceded(epoch) {
-                Ok(()) => self.told_in_sync(token, out),
+            Event::ToldInSync { token, epoch, through } => match self.preceded(epoch) {
+                Ok(()) => self.told_in_sync(token, through, out),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
             Event::Linked { epoch, newest, written } if self.awaits(epoch, Link::Greeting) => {
@@ -168,7 +183,7 @@ impl<P: Clone> Replica<P> {
                 self.resume(through, out);
             }
             Event::Acked { epoch, applied, synced } if self.awaits(epoch, Link::Forwarding) => {
-                self.far_applied = self.far_applied.max(applied.min(self.newest));
+                self.far_applied = self.far_applied.max(applied.max(synced).min(self.newest));
                 self.far_synced = self.far_synced.max(synced.min(self.newest));
             }
             Event::LinkLost { epoch } if epoch == self.epoch => self.greet(out),
@@ -218,6 +233,7 @@ impl<P: Clone> Replica<P> {
         }
         self.epoch = epoch;
         self.place = place;
+        self.successor_counts = false;
         self.told_in_sync = false;
         self.report_at = None;
         self.far_applied = Version::ZERO;
@@ -241,15 +257,21 @@ impl<P: Clone> Replica<P> {
         self.greet(out);
     }
 
+    /// Links to the successor. CH-6: not before this member has everything itself; else it could neither tell the
+    /// successor that nothing is missing, nor a successor that is ahead from one that diverged.
     fn greet(&mut self, out: &mut Vec<Effect<P>>) {
-        match self.place.and_then(|place| place.successor) {
-            None => self.link = Link::None,
-            Some(_) if self.link == Link::Diverged => {}
-            Some((successor, _)) => {
+        match self.successor() {
+            Some(successor) if self.is_complete() && self.link != Link::Diverged => {
                 self.link = Link::Greeting;
                 out.push(Effect::Greet { epoch: self.epoch, successor });
             }
+            Some(_) | None => {}
         }
+    }
+
+    /// Whether this member has everything that was ever acknowledged. CH-4: only the head knows that by itself.
+    fn is_complete(&self) -> bool {
+        self.place.is_some_and(|place| place.head || self.told_in_sync)
     }
 
     fn write(
@@ -291,14 +313,22 @@ impl<P: Clone> Replica<P> {
     }
 
     fn stored(&mut self, applied: Version, synced: Version, out: &mut Vec<Effect<P>>) {
-        assert!(applied <= self.newest && synced <= self.newest); // CH-3: our own store counts right.
+        // The store may count what it installed before the machine hears of that: it hears of all of it then.
+        let (applied, synced) = (applied.max(synced).min(self.newest), synced.min(self.newest));
         self.applied = self.applied.max(applied);
         self.synced = self.synced.max(synced);
         self.report(out);
     }
 
-    fn told_in_sync(&mut self, token: Token, out: &mut Vec<Effect<P>>) {
-        self.told_in_sync = true;
+    fn told_in_sync(&mut self, token: Token, through: Version, out: &mut Vec<Effect<P>>) {
+        if through > self.newest {
+            // Some of what was sent before was lost.
+            out.push(Effect::Refuse { token, refusal: Refusal::Gap { next: self.newest.next() } });
+            return;
+        }
+        if !std::mem::replace(&mut self.told_in_sync, true) {
+            self.greet(out);
+        }
         if self.place.is_some_and(|place| place.role == Role::Syncing) {
             self.report_at = Some(self.newest);
             self.report(out);
@@ -313,7 +343,8 @@ impl<P: Clone> Replica<P> {
         }
     }
 
-    fn installed(&mut self, through: Version, written: Epoch, lanes: Lanes) {
+    fn installed(&mut self, through: Version, written: Epoch, mut lanes: Lanes) {
+        lanes.cut(through);
         self.pending.clear();
         self.newest = through;
         self.applied = through;
@@ -323,9 +354,7 @@ impl<P: Clone> Replica<P> {
     }
 
     fn linked(&mut self, newest: Version, written: Epoch, out: &mut Vec<Effect<P>>) {
-        let ours = self.history.epoch_of(newest);
-        let same = newest == Version::ZERO || ours.is_none_or(|epoch| epoch == written);
-        if newest > self.newest || !same {
+        if newest > self.newest || !self.history.may_contain(newest, written) {
             // CH-7: it has what this member never had. Whose bytes are right is not for a machine to guess.
             self.link = Link::Diverged;
             if let Some(successor) = self.successor() {
@@ -347,6 +376,7 @@ impl<P: Clone> Replica<P> {
             return;
         }
         self.link = Link::Forwarding;
+        self.successor_counts = true;
         let (committed, durable) = (self.committed, self.durable);
         for update in &self.pending {
             // What it has already is sent again only if an answer is still owed for it.
@@ -354,7 +384,7 @@ impl<P: Clone> Replica<P> {
                 out.push(Effect::Forward { epoch, successor, update: update.clone() });
             }
         }
-        out.push(Effect::TellInSync { epoch, successor });
+        out.push(Effect::TellInSync { epoch, successor, through: self.newest });
     }
 
     // What follows.
@@ -367,12 +397,27 @@ impl<P: Clone> Replica<P> {
         token: Token,
         out: &mut Vec<Effect<P>>,
     ) {
-        let waiter = Waiter { durability, asker, token };
         if self.reached(version, durability) {
             out.push(Effect::Answer { token, answer: self.answer(version, asker) });
-        } else {
-            self.waiters.entry(version).or_default().push(waiter);
+            return;
         }
+        let (committed, durable) = (self.committed, self.durable);
+        let waiters = self.waiters.entry(version).or_default();
+        if waiters.len() >= WAITERS_MAX {
+            // Retries of what waits already. A client is told to come back; a predecessor can always be told how far it is.
+            match asker {
+                Asker::Client => {
+                    out.push(Effect::Refuse { token, refusal: Refusal::Busy });
+                    return;
+                }
+                Asker::Predecessor => {
+                    let oldest = waiters.remove(0);
+                    let answer = Answer::Acked { applied: committed, synced: durable };
+                    out.push(Effect::Answer { token: oldest.token, answer });
+                }
+            }
+        }
+        waiters.push(Waiter { durability, asker, token });
     }
 
     fn reached(&self, version: Version, durability: Durability) -> bool {
@@ -399,20 +444,20 @@ impl<P: Clone> Replica<P> {
     }
 
     /// Whether an acknowledgement must wait for the successor. CH-5: always for a serving one; for a syncing one from
-    /// the moment that it has all that was acknowledged without it.
+    /// the moment that it gets all that was acknowledged without it, to the end of the epoch: the manager may take it for
+    /// serving from then on.
     fn needs_successor(&self) -> bool {
         match self.place.and_then(|place| place.successor) {
             None => false,
             Some((_, Role::Serving)) => true,
-            Some((_, Role::Syncing)) => self.link == Link::Forwarding,
+            Some((_, Role::Syncing)) => self.successor_counts,
         }
     }
 
     /// Moves the watermarks on, answers who waited for them, and drops what nobody needs any more.
     fn advance(&mut self, out: &mut Vec<Effect<P>>) {
-        let Some(place) = self.place else { return };
-        // CH-4: only the head knows by itself that nothing is missing before what it has.
-        if !place.head && !self.told_in_sync {
+        // CH-4: what this member never had might be missing before what it has.
+        if !self.is_complete() {
             return;
         }
         let (mut applied, mut synced) = (self.applied, self.synced);
@@ -462,8 +507,8 @@ impl<P: Clone> Replica<P> {
     }
 
     fn check(&self) {
-        assert!(self.applied <= self.newest && self.synced <= self.newest); // CH-3.
-        assert!(self.committed <= self.newest && self.durable <= self.newest);
+        assert!(self.synced <= self.applied && self.applied <= self.newest); // CH-3.
+        assert!(self.durable <= self.committed && self.committed <= self.newest); // CH-3.
         assert!(self.pending.back().is_none_or(|update| update.version == self.newest)); // CH-1.
     }
 }

@@ -107,9 +107,10 @@ pub enum LinkBody {
     /// Everything up to `through`, an update of epoch `written`, was installed: the receiver makes it durable, and is at
     /// `through` from then on.
     InstallDone { through: Version, written: Epoch, lanes: Vec<LaneState> },
-    /// The receiver has now been sent everything that was ever acknowledged. Answered with [`StorageReply::Acked`] when
-    /// all of it is on disk there and at all after it.
-    InSync,
+    /// With everything up to `through`, the receiver has all that was ever acknowledged. One that lacks some of it (a
+    /// message before this one was lost) refuses. Answered with [`StorageReply::Acked`] when all of it is on disk there
+    /// and at all after it.
+    InSync { through: Version },
 }
 
 /// The last update of a client's lane: what makes retries recognisable.

@@ -212,6 +212,8 @@ pub(super) fn install(
             };
             store.install_done(chain, written, through, lanes, Box::new(done));
         }
-        LinkBody::Hello | LinkBody::Forward { .. } | LinkBody::InSync => answerer(Err(StorageError::Invalid)),
+        LinkBody::Hello | LinkBody::Forward { .. } | LinkBody::InSync { .. } => {
+            answerer(Err(StorageError::Invalid));
+        }
     }
 }

@@ -235,8 +235,9 @@ impl Target {
                 };
                 self.send(chain, epoch, successor, body, update.payload.bytes, false);
             }
-            Effect::TellInSync { epoch, successor } => {
-                self.send(chain, epoch, successor, LinkBody::InSync, Bytes::new(), false);
+            Effect::TellInSync { epoch, successor, through } => {
+                let body = LinkBody::InSync { through };
+                self.send(chain, epoch, successor, body, Bytes::new(), false);
             }
             Effect::CatchUp { epoch, successor, after, through } => {
                 let lanes = member.replica.lanes().iter();
@@ -358,7 +359,9 @@ impl Target {
                 let update = Update { version, written, origin, durability, payload };
                 self.ask(chain, answerer, |token| Event::Forwarded { token, epoch, update });
             }
-            LinkBody::InSync => self.ask(chain, answerer, |token| Event::ToldInSync { token, epoch }),
+            LinkBody::InSync { through } => {
+                self.ask(chain, answerer, |token| Event::ToldInSync { token, epoch, through });
+            }
             LinkBody::Install { .. } | LinkBody::InstallRemoved { .. } | LinkBody::InstallDone { .. } => {
                 let current = self.view(chain).map(|view| view.epoch()).unwrap_or_default();
                 if epoch != current {
