@@ -1,0 +1,369 @@
+//! Batches: changes that wait together, run one after the other and committed as one.
+
+use crate::keys;
+use crate::records::{Garbage, GarbageBody, GarbageFile, Inode, Share, decode, encode};
+use crate::view::View;
+use kv::{Commit, Key, KvError, Snapshot, Value};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use types::storage::{InodeRange, RANGES_MAX};
+use types::{InodeId, TableId, Time};
+
+/// Ids that a server takes from the common counter at once. What is left of them is lost when it stops; 2^64 last.
+const ID_BLOCK: u64 = 16_384;
+/// The first id that is given out; those below are for fixed inodes such as the root.
+const ID_FIRST: u64 = 16;
+/// The most removed files of one garbage record: about 40 KiB.
+const GARBAGE_FILES_MAX: usize = 1000;
+
+/// Inode ids that this server may give out: taken from the common counter by a commit, and never by another server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdBlock {
+    next: u64,
+    end: u64,
+}
+
+/// What is known of a key during a batch.
+#[derive(Clone, Debug)]
+struct Slot<T> {
+    value: Option<T>,
+    /// The snapshot was asked: the answer depends on it.
+    read: bool,
+    written: bool,
+}
+
+/// How a key was before a write.
+enum Undo {
+    Inode(InodeId, Option<(Option<Arc<Inode>>, bool)>),
+    Raw(Key, Option<(Option<Value>, bool)>),
+}
+
+/// What an operation that is taken back returns to.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    share: Share,
+    files: usize,
+    inodes: usize,
+    ids: IdBlock,
+    weight: usize,
+}
+
+/// All chunks of an inode, to be removed when no capability to write them can hold any more.
+struct Remains {
+    due: Time,
+    table: TableId,
+    slots: u16,
+    inode: InodeId,
+}
+
+/// A snapshot, and over it what the operations of the batch have written so far.
+pub struct Batch<S> {
+    snapshot: S,
+    inodes: HashMap<InodeId, Slot<Arc<Inode>>>,
+    raw: BTreeMap<Key, Slot<Value>>,
+    undo: Vec<Undo>,
+    mark: Mark,
+    share: Share,
+    files: Vec<GarbageFile>,
+    remains: Vec<Remains>,
+    ids: IdBlock,
+    weight: usize,
+    /// Leases seen: by their last id the first.
+    leases: BTreeMap<InodeId, InodeId>,
+}
+
+/// What a batch comes to.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// `None`: nothing was changed.
+    pub commit: Option<Commit>,
+    /// The ids left, valid once the commit is.
+    pub ids: IdBlock,
+    /// There is new garbage.
+    pub garbage: bool,
+}
+
+impl<S: Snapshot> Batch<S> {
+    /// An empty batch over `snapshot`, with the ids that the last one left.
+    pub fn new(snapshot: S, ids: IdBlock) -> Batch<S> {
+        Batch {
+            snapshot,
+            inodes: HashMap::new(),
+            raw: BTreeMap::new(),
+            undo: Vec::new(),
+            mark: Mark { ids, ..Mark::default() },
+            share: Share::default(),
+            files: Vec::new(),
+            remains: Vec::new(),
+            ids,
+            weight: 0,
+            leases: BTreeMap::new(),
+        }
+    }
+
+    /// Starts an operation: [`Batch::undo`] returns to here.
+    pub fn begin(&mut self) {
+        self.undo.clear();
+        self.mark = Mark {
+            share: self.share,
+            files: self.files.len(),
+            inodes: self.remains.len(),
+            ids: self.ids,
+            weight: self.weight,
+        };
+    }
+
+    /// Takes back what was written since [`Batch::begin`]. What was read stays read.
+    pub fn undo(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Inode(id, None) => {
+                    self.inodes.remove(&id);
+                }
+                Undo::Inode(id, Some((value, written))) => {
+                    if let Some(slot) = self.inodes.get_mut(&id) {
+                        (slot.value, slot.written) = (value, written);
+                    }
+                }
+                Undo::Raw(key, None) => {
+                    self.raw.remove(&key);
+                }
+                Undo::Raw(key, Some((value, written))) => {
+                    if let Some(slot) = self.raw.get_mut(&key) {
+                        (slot.value, slot.written) = (value, written);
+                    }
+                }
+            }
+        }
+        self.share = self.mark.share;
+        self.files.truncate(self.mark.files);
+        self.remains.truncate(self.mark.inodes);
+        self.ids = self.mark.ids;
+        self.weight = self.mark.weight;
+    }
+
+    /// About how many bytes the batch writes so far.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Sets a key. Not for inodes.
+    pub fn put(&mut self, key: Key, value: Value) {
+        self.weight += key.len() + value.len();
+        self.write(key, Some(value));
+    }
+
+    /// Removes a key. Not for inodes.
+    pub fn remove(&mut self, key: Key) {
+        self.weight += key.len();
+        self.write(key, None);
+    }
+
+    fn write(&mut self, key: Key, value: Option<Value>) {
+        match self.raw.get_mut(&key) {
+            Some(slot) => {
+                let before = (std::mem::replace(&mut slot.value, value), slot.written);
+                slot.written = true;
+                self.undo.push(Undo::Raw(key, Some(before)));
+            }
+            None => {
+                self.raw.insert(key.clone(), Slot { value, read: false, written: true });
+                self.undo.push(Undo::Raw(key, None));
+            }
+        }
+    }
+
+    /// Sets an inode.
+    pub fn put_inode(&mut self, id: InodeId, inode: Inode) -> Arc<Inode> {
+        let inode = Arc::new(inode);
+        self.weight += 128 + inode.name.len();
+        self.write_inode(id, Some(inode.clone()));
+        inode
+    }
+
+    /// Removes an inode.
+    pub fn remove_inode(&mut self, id: InodeId) {
+        self.weight += 16;
+        self.write_inode(id, None);
+    }
+
+    fn write_inode(&mut self, id: InodeId, value: Option<Arc<Inode>>) {
+        match self.inodes.get_mut(&id) {
+            Some(slot) => {
+                let before = (std::mem::replace(&mut slot.value, value), slot.written);
+                slot.written = true;
+                self.undo.push(Undo::Inode(id, Some(before)));
+            }
+            None => {
+                self.inodes.insert(id, Slot { value, read: false, written: true });
+                self.undo.push(Undo::Inode(id, None));
+            }
+        }
+    }
+
+    /// Changes this server's share of the totals.
+    pub fn count(&mut self, change: Share) {
+        self.share = self.share.plus(change);
+    }
+
+    /// Queues the chunks of a removed file, and counts it as garbage.
+    pub fn discard(&mut self, file: GarbageFile) {
+        self.files.push(file);
+        self.weight += 48;
+        self.count(Share { garbage: 1, ..Share::default() });
+    }
+
+    /// Queues the removal, at `due`, of all chunks that `inode` may have on the chains of a table.
+    pub fn discard_remains(&mut self, due: Time, table: TableId, slots: u16, inode: InodeId) {
+        self.weight += 16;
+        self.remains.push(Remains { due, table, slots, inode });
+    }
+
+    /// `count` (at most some thousands) new ids, one after the other; the first.
+    pub async fn allocate(&mut self, count: u32) -> Result<InodeId, KvError> {
+        let count = u64::from(count);
+        if self.ids.end - self.ids.next < count {
+            let next = match self.get(&keys::next_id()).await? {
+                Some(bytes) => decode(&bytes, "next inode id")?,
+                None => ID_FIRST,
+            };
+            let end = next + ID_BLOCK.max(count);
+            self.put(keys::next_id(), encode(&end));
+            self.ids = IdBlock { next, end };
+        }
+        let first = self.ids.next;
+        self.ids.next += count;
+        Ok(InodeId(first))
+    }
+
+    /// Remembers the bounds of a lease: finding them takes a scan.
+    pub(crate) fn know_lease(&mut self, first: InodeId, last: InodeId) {
+        self.leases.insert(last, first);
+    }
+
+    /// The last id of the lease of `inode`, if it was seen.
+    pub(crate) fn lease_key(&self, inode: InodeId) -> Option<InodeId> {
+        let (last, first) = self.leases.range(inode..).next()?;
+        (*first <= inode).then_some(*last)
+    }
+
+    /// Ends the batch: `shard` is this server's share of the totals.
+    pub async fn finish(mut self, shard: u32, now: Time) -> Result<Finished, KvError> {
+        let garbage = !self.files.is_empty() || !self.remains.is_empty();
+        self.write_garbage(now).await?;
+        if self.share != Share::default() {
+            let key = keys::totals(shard);
+            let share = match self.get(&key).await? {
+                Some(bytes) => decode(&bytes, "totals")?,
+                None => Share::default(),
+            };
+            self.put(key, encode(&share.plus(self.share)));
+        }
+        let mut commit = Commit { snapshot: self.snapshot.revision(), ..Commit::default() };
+        for (id, slot) in self.inodes {
+            let key = keys::inode(id);
+            if slot.read {
+                commit.keys.push(key.clone());
+            }
+            if slot.written {
+                commit.writes.push((key, slot.value.map(|inode| encode(&*inode))));
+            }
+        }
+        for (key, slot) in self.raw {
+            if slot.read {
+                commit.keys.push(key.clone());
+            }
+            if slot.written {
+                commit.writes.push((key, slot.value));
+            }
+        }
+        let commit = (!commit.writes.is_empty()).then_some(commit);
+        Ok(Finished { commit, ids: self.ids, garbage })
+    }
+
+    async fn write_garbage(&mut self, now: Time) -> Result<(), KvError> {
+        for files in std::mem::take(&mut self.files).chunks(GARBAGE_FILES_MAX) {
+            let key = keys::garbage(now, 0, files[0].inode);
+            let record = Garbage { attempts: 0, body: GarbageBody::Files(files.to_vec()) };
+            self.put(key, encode(&record));
+        }
+        let mut groups: BTreeMap<(Time, TableId, u16), Vec<InodeId>> = BTreeMap::new();
+        for remains in std::mem::take(&mut self.remains) {
+            groups.entry((remains.due, remains.table, remains.slots)).or_default().push(remains.inode);
+        }
+        for ((due, table, slots), mut inodes) in groups {
+            let ranges = ranges_of(&mut inodes);
+            for ranges in ranges.chunks(RANGES_MAX) {
+                // An inode may remain twice; a number of its own keeps one record from replacing the other.
+                let key = keys::garbage(due, 1, self.allocate(1).await?);
+                let body = GarbageBody::Inodes { table, slots, ranges: ranges.to_vec() };
+                self.put(key, encode(&Garbage { attempts: 0, body }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ids as ranges: neighbours share one.
+pub(crate) fn ranges_of(inodes: &mut Vec<InodeId>) -> Vec<InodeRange> {
+    inodes.sort_unstable();
+    inodes.dedup();
+    let mut ranges: Vec<InodeRange> = Vec::new();
+    for id in inodes {
+        match ranges.last_mut() {
+            Some(range) if range.first.0 + u64::from(range.count) == id.0 && range.count < u32::MAX => {
+                range.count += 1;
+            }
+            Some(_) | None => ranges.push(InodeRange { first: *id, count: 1 }),
+        }
+    }
+    ranges
+}
+
+impl<S: Snapshot> View for Batch<S> {
+    async fn get(&mut self, key: &[u8]) -> Result<Option<Value>, KvError> {
+        if let Some(slot) = self.raw.get(key) {
+            return Ok(slot.value.clone());
+        }
+        let value = self.snapshot.get(key).await?;
+        self.raw.insert(key.to_vec(), Slot { value: value.clone(), read: true, written: false });
+        Ok(value)
+    }
+
+    /// What is found is not recorded as read: who depends on a pair gets its key.
+    async fn scan(&mut self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
+        // At most this many of the snapshot's pairs are hidden by removals.
+        let range =
+            || self.raw.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));
+        let hidden = range().filter(|(_, slot)| slot.written && slot.value.is_none()).count();
+        let base = self.snapshot.scan(from, to, limit + hidden).await?;
+        // Beyond the last pair, if the scan was cut off there, the snapshot may hold pairs that were not seen.
+        let end = (base.len() == limit + hidden).then(|| base.last().map(|(key, _)| key.clone())).flatten();
+        let mut merged: BTreeMap<Key, Value> = base.into_iter().collect();
+        for (key, slot) in range() {
+            if end.as_ref().is_some_and(|end| key > end) {
+                break;
+            }
+            match &slot.value {
+                Some(value) => merged.insert(key.clone(), value.clone()),
+                None => merged.remove(key),
+            };
+        }
+        Ok(merged.into_iter().take(limit).collect())
+    }
+
+    async fn inode(&mut self, id: InodeId) -> Result<Option<Arc<Inode>>, KvError> {
+        if let Some(slot) = self.inodes.get(&id) {
+            return Ok(slot.value.clone());
+        }
+        let value = match self.snapshot.get(&keys::inode(id)).await? {
+            Some(bytes) => Some(Arc::new(decode(&bytes, "inode")?)),
+            None => None,
+        };
+        self.inodes.insert(id, Slot { value: value.clone(), read: true, written: false });
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! Keys: which record lies where. `docs/formats/metadata.md` lists them; they never change their meaning.
+//!
+//! Numbers are big-endian, so that inodes made together, and the entries of one directory, are neighbours and a listing
+//! is two range scans.
+
+use kv::Key;
+use types::{ClientId, InodeId, Lane, Time};
+
+const FORMAT: u8 = b'F';
+const INODE: u8 = b'I';
+const ENTRY: u8 = b'D';
+const XATTR: u8 = b'X';
+const NEXT_ID: u8 = b'N';
+const TOTALS: u8 = b'T';
+const LEASE: u8 = b'L';
+const APPEND: u8 = b'A';
+const ANSWER: u8 = b'R';
+const GARBAGE: u8 = b'G';
+const PURGE: u8 = b'P';
+
+/// The record that says how to read all others.
+pub fn format() -> Key {
+    vec![FORMAT]
+}
+
+/// An inode's record.
+pub fn inode(id: InodeId) -> Key {
+    with_id(INODE, id)
+}
+
+/// The inode of an inode's key.
+pub fn inode_of(key: &[u8]) -> Option<InodeId> {
+    Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[INODE])?.try_into().ok()?)))
+}
+
+/// The entry `name` of a directory.
+pub fn entry(directory: InodeId, name: &str) -> Key {
+    let mut key = Vec::with_capacity(9 + name.len());
+    key.push(ENTRY);
+    key.extend_from_slice(&directory.0.to_be_bytes());
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// The first key after all entries of a directory.
+pub fn entries_end(directory: InodeId) -> Key {
+    with_id(ENTRY, InodeId(directory.0.saturating_add(1)))
+}
+
+/// The name in an entry's key.
+pub fn entry_name(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.get(9..)?).ok()
+}
+
+/// The extended attribute `name` of an inode.
+pub fn xattr(id: InodeId, name: &str) -> Key {
+    let mut key = with_id(XATTR, id);
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// The first key after all extended attributes of an inode.
+pub fn xattrs_end(id: InodeId) -> Key {
+    with_id(XATTR, InodeId(id.0.saturating_add(1)))
+}
+
+/// The name in an extended attribute's key.
+pub fn xattr_name(key: &[u8]) -> Option<&str> {
+    entry_name(key)
+}
+
+/// The first inode id that no server has reserved.
+pub fn next_id() -> Key {
+    vec![NEXT_ID]
+}
+
+/// One server's share of the totals.
+pub fn totals(shard: u32) -> Key {
+    let mut key = vec![TOTALS];
+    key.extend_from_slice(&shard.to_be_bytes());
+    key
+}
+
+/// All shares of the totals.
+pub fn totals_range() -> (Key, Key) {
+    (vec![TOTALS], vec![TOTALS + 1])
+}
+
+/// The lease whose last id is `last`: the lease of an id is the first one not before it.
+pub fn lease(last: InodeId) -> Key {
+    with_id(LEASE, last)
+}
+
+/// The first key after all leases.
+pub fn leases_end() -> Key {
+    vec![LEASE + 1]
+}
+
+/// The last id of the lease with this key.
+pub fn lease_last(key: &[u8]) -> Option<InodeId> {
+    Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[LEASE])?.try_into().ok()?)))
+}
+
+/// A file's append session.
+pub fn append(id: InodeId) -> Key {
+    with_id(APPEND, id)
+}
+
+/// The last answer to a client's lane.
+pub fn answer(client: ClientId, lane: Lane) -> Key {
+    let mut key = Vec::with_capacity(13);
+    key.push(ANSWER);
+    key.extend_from_slice(&client.0.to_be_bytes());
+    key.extend_from_slice(&lane.0.to_be_bytes());
+    key
+}
+
+/// All answers.
+pub fn answers_range() -> (Key, Key) {
+    (vec![ANSWER], vec![ANSWER + 1])
+}
+
+/// Garbage that may be collected from `due` on. `kind` and `number`, an inode id that no other record of the kind has,
+/// tell records of one moment apart.
+pub fn garbage(due: Time, kind: u8, number: InodeId) -> Key {
+    let mut key = Vec::with_capacity(18);
+    key.push(GARBAGE);
+    key.extend_from_slice(&u64::try_from(due.0).unwrap_or(0).to_be_bytes());
+    key.push(kind);
+    key.extend_from_slice(&number.0.to_be_bytes());
+    key
+}
+
+/// The key of the same garbage, due later.
+pub fn garbage_later(key: &[u8], due: Time) -> Key {
+    let mut later = key.to_vec();
+    if let Some(place) = later.get_mut(1..9) {
+        place.copy_from_slice(&u64::try_from(due.0).unwrap_or(0).to_be_bytes());
+    }
+    later
+}
+
+/// All garbage.
+pub fn garbage_range() -> (Key, Key) {
+    (vec![GARBAGE], vec![GARBAGE + 1])
+}
+
+/// When the garbage with this key is due.
+pub fn garbage_due(key: &[u8]) -> Option<Time> {
+    let due = u64::from_be_bytes(key.strip_prefix(&[GARBAGE])?.get(..8)?.try_into().ok()?);
+    Some(Time(i64::try_from(due).ok()?))
+}
+
+/// A directory that was taken out of the tree with all that is in it.
+pub fn purge(directory: InodeId) -> Key {
+    with_id(PURGE, directory)
+}
+
+/// All such directories.
+pub fn purges_range() -> (Key, Key) {
+    (vec![PURGE], vec![PURGE + 1])
+}
+
+/// The directory of a purge's key.
+pub fn purge_directory(key: &[u8]) -> Option<InodeId> {
+    Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[PURGE])?.try_into().ok()?)))
+}
+
+fn with_id(kind: u8, id: InodeId) -> Key {
+    let mut key = Vec::with_capacity(9);
+    key.push(kind);
+    key.extend_from_slice(&id.0.to_be_bytes());
+    key
+}

@@ -1,0 +1,201 @@
+//! Changes: one file per group, one transaction each.
+
+mod append;
+mod attributes;
+mod class;
+mod content;
+mod create;
+mod directory;
+mod lease;
+mod publish;
+mod purge;
+mod remove;
+mod rename;
+mod settle;
+mod sweep;
+mod tree;
+mod xattr;
+
+pub use class::{default_class, effective};
+pub(crate) use content::{is_recorded, openable, opened};
+
+use crate::records::{AnswerRecord, decode, encode};
+use crate::view::View;
+use crate::{Batch, Caller, Context, Failure, keys};
+use kv::{Key, KvError, Snapshot};
+use types::Origin;
+use types::meta::{Change, MetaError, MetaReply, Place};
+
+pub use settle::Settlement;
+
+/// Something to be done to the tree.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// A client's change. Exact under retries.
+    Change { caller: Caller, origin: Origin, change: Change },
+    /// An `Open` to write that must be recorded (see [`crate::read::Found::Record`]).
+    OpenForWriting { caller: Caller, place: Place },
+    /// Keeps the outcome of a change that was made elsewhere (`MakeClass`), so that retries are exact.
+    Remember { origin: Origin, outcome: Result<MetaReply, MetaError> },
+    /// Takes up to `limit` entries out of directories that were removed with all that is in them.
+    Purge { limit: usize },
+    /// Ends up to `limit` leases that are over, from the key `after` on.
+    SweepLeases { after: Key, limit: usize },
+    /// Forgets answers that no retry can want any more, among `limit` from the key `after` on.
+    SweepAnswers { after: Key, limit: usize },
+    /// Records what came of collecting garbage.
+    Settle(Settlement),
+}
+
+/// What a job comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Reply(MetaReply),
+    /// Of background work: where to go on; `None`: there is no more.
+    Progress(Option<Key>),
+}
+
+/// Does one job in a batch. The outer error ends the batch: nothing of it may be answered. A job that is refused leaves
+/// no trace but the record of its refusal.
+pub async fn run<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    job: &Job,
+) -> Result<Result<Answer, MetaError>, KvError> {
+    batch.begin();
+    let outcome = match job {
+        Job::Change { caller, origin, change } => {
+            exactly_once(batch, context, caller, *origin, change).await.map(Answer::Reply)
+        }
+        Job::OpenForWriting { caller, place } => {
+            content::open_for_writing(batch, context, caller, place).await.map(Answer::Reply)
+        }
+        Job::Remember { origin, outcome } => {
+            remember(batch, context, *origin, outcome);
+            Ok(Answer::Progress(None))
+        }
+        Job::Purge { limit } => purge::purge(batch, context, *limit).await.map(Answer::Progress),
+        Job::SweepLeases { after, limit } => {
+            sweep::leases(batch, context, after, *limit).await.map(Answer::Progress)
+        }
+        Job::SweepAnswers { after, limit } => {
+            sweep::answers(batch, context, after, *limit).await.map(Answer::Progress)
+        }
+        Job::Settle(settlement) => settle::settle(batch, settlement).await.map(|()| Answer::Progress(None)),
+    };
+    match outcome {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(Failure::Store(error)) => Err(error),
+        Err(Failure::Refused(error)) => {
+            batch.undo();
+            if let (Job::Change { origin, .. }, true) = (job, is_final(&error)) {
+                // A copy of this request may still be under way: it must not succeed after its sender was refused.
+                batch.begin();
+                remember(batch, context, *origin, &Err(error.clone()));
+            }
+            Ok(Err(error))
+        }
+    }
+}
+
+/// Whether a retry gets this answer again; the others ask for one that may end otherwise.
+fn is_final(error: &MetaError) -> bool {
+    !matches!(error, MetaError::Busy | MetaError::Unavailable | MetaError::TooOld)
+}
+
+/// The answer that was given to `origin`, if it was. Refused with [`MetaError::TooOld`] when the lane is further.
+pub async fn recall<V: View>(view: &mut V, origin: Origin) -> Result<Option<MetaReply>, Failure> {
+    let Some(bytes) = view.get(&keys::answer(origin.client, origin.lane)).await? else {
+        return Ok(None);
+    };
+    let record: AnswerRecord = decode(&bytes, "answer")?;
+    match origin.sequence.cmp(&record.sequence) {
+        std::cmp::Ordering::Less => Err(MetaError::TooOld.into()),
+        std::cmp::Ordering::Equal => Ok(Some(record.outcome?)),
+        std::cmp::Ordering::Greater => Ok(None),
+    }
+}
+
+fn remember<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    origin: Origin,
+    outcome: &Result<MetaReply, MetaError>,
+) {
+    let record = AnswerRecord { sequence: origin.sequence, at: context.now, outcome: outcome.clone() };
+    batch.put(keys::answer(origin.client, origin.lane), encode(&record));
+}
+
+async fn exactly_once<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    origin: Origin,
+    what: &Change,
+) -> Result<MetaReply, Failure> {
+    if let Some(reply) = recall(batch, origin).await? {
+        return Ok(reply);
+    }
+    let reply = change(batch, context, caller, what).await?;
+    remember(batch, context, origin, &Ok(reply.clone()));
+    Ok(reply)
+}
+
+async fn change<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    change: &Change,
+) -> Result<MetaReply, Failure> {
+    match change {
+        Change::Create { place, kind, mode, device, exclusive, class } => {
+            let new = create::New { kind: *kind, mode: *mode, device: *device, class: class.as_deref() };
+            create::create(batch, context, caller, place, new, *exclusive).await
+        }
+        Change::MakeDirectory { place, mode, parents: false } => {
+            directory::make(batch, context, caller, place, *mode).await
+        }
+        Change::MakeDirectory { place, mode, parents: true } => {
+            directory::make_all(batch, context, caller, place, *mode).await
+        }
+        Change::MakeSymbolicLink { place, target } => {
+            create::symbolic_link(batch, context, caller, place, target).await
+        }
+        Change::Link { from, to } => create::link(batch, context, caller, from, to).await,
+        Change::Unlink { place } => remove::unlink(batch, context, caller, place).await,
+        Change::RemoveDirectory { place } => remove::directory(batch, context, caller, place).await,
+        Change::RemoveTree { place } => remove::tree(batch, context, caller, place).await,
+        Change::Rename { from, to, replace } => {
+            rename::rename(batch, context, caller, from, to, *replace).await
+        }
+        Change::SetAttributes { place, follow, set } => {
+            attributes::set(batch, context, caller, place, *follow, set).await
+        }
+        Change::SetXattr { place, follow, name, value, replace } => {
+            let new = xattr::New { name, value, replace: *replace };
+            xattr::set(batch, context, caller, place, *follow, new).await
+        }
+        Change::RemoveXattr { place, follow, name } => {
+            xattr::remove(batch, context, caller, place, *follow, name).await
+        }
+        Change::LeaseInodes { place, count, class } => {
+            lease::lease(batch, context, caller, place, *count, class.as_deref()).await
+        }
+        Change::RenewLease { inode } => lease::renew(batch, context, caller, *inode).await,
+        Change::Publish(publish) => publish::publish(batch, context, caller, publish).await,
+        Change::Resize { place, length } => content::resize(batch, context, caller, place, *length).await,
+        Change::Grow { inode, length, modified } => {
+            content::grow(batch, context, caller, *inode, *length, *modified).await
+        }
+        Change::OpenAppend { place } => append::open(batch, context, caller, place).await,
+        Change::ExtendAppend { inode, session, length } => {
+            append::extend(batch, context, caller, *inode, *session, *length).await
+        }
+        Change::CloseAppend { inode, session } => append::close(batch, caller, *inode, *session).await,
+        // Classes live with the manager: the server makes them there, and has the outcome remembered here.
+        Change::MakeClass { .. } => Err(MetaError::Invalid.into()),
+        Change::SetClass { place, class } => {
+            class::set(batch, context, caller, place, class.as_deref()).await
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Opening files, and changes of their length.
+
+use super::tree;
+use crate::access::{Access, Caller};
+use crate::path;
+use crate::records::{Body, Inode, Node, Share};
+use crate::view::View;
+use crate::{Batch, CAPABILITY_LIFETIME, CAPABILITY_REST_MIN, Context, Failure};
+use kv::Snapshot;
+use types::meta::{Follow, MetaError, MetaReply, Place};
+use types::{Capability, InodeId, Mode, Rights, Time};
+
+/// The answer to an open whose rights were checked: a capability if it is a file. One to write ends with what is recorded
+/// for the file.
+pub(crate) fn opened(context: &Context<'_>, caller: &Caller, node: &Node, rights: Rights) -> MetaReply {
+    let capability = match node.inode.body {
+        Body::File { writable_until, .. } => {
+            let expires = match rights {
+                Rights::Read => context.now.after(CAPABILITY_LIFETIME),
+                Rights::ReadWrite => writable_until,
+            };
+            Some(context.key.grant(node.id, 1, rights, caller.uid, expires))
+        }
+        Body::Directory { .. } | Body::SymbolicLink { .. } | Body::Special { .. } => None,
+    };
+    MetaReply::Opened { attributes: node.attributes(), capability }
+}
+
+/// Whether a capability to write can be given without recording anything.
+pub(crate) fn is_recorded(context: &Context<'_>, inode: &Inode) -> bool {
+    match inode.body {
+        Body::File { writable_until, .. } => writable_until >= context.now.after(CAPABILITY_REST_MIN),
+        Body::Directory { .. } | Body::SymbolicLink { .. } | Body::Special { .. } => true,
+    }
+}
+
+/// Records that the file may be written for a capability's lifetime, unless the last record still does for long.
+pub(super) async fn recorded<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    node: &Node,
+) -> Result<Node, Failure> {
+    if is_recorded(context, &node.inode) {
+        return Ok(node.clone());
+    }
+    tree::record_writer(batch, node, context.now.after(CAPABILITY_LIFETIME)).await
+}
+
+/// The file at a place, which the caller may read, or read and write.
+pub(crate) async fn openable<V: View>(
+    view: &mut V,
+    caller: &Caller,
+    place: &Place,
+    rights: Rights,
+) -> Result<Node, Failure> {
+    let node = path::node(view, caller, place, Follow::Yes).await?;
+    match node.inode.body {
+        Body::File { .. } => {}
+        Body::Directory { .. } => return Err(MetaError::IsDirectory.into()),
+        Body::SymbolicLink { .. } | Body::Special { .. } => return Err(MetaError::Invalid.into()),
+    }
+    // To write a file is not to read it, but chunks cannot be written in part without being read: the right to write
+    // is enough for both.
+    let access = match rights {
+        Rights::Read => Access::READ,
+        Rights::ReadWrite => Access::WRITE,
+    };
+    caller.need(&node.inode, access)?;
+    Ok(node)
+}
+
+/// An open to write, recorded.
+pub(super) async fn open_for_writing<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    place: &Place,
+) -> Result<MetaReply, Failure> {
+    let node = openable(batch, caller, place, Rights::ReadWrite).await?;
+    let node = recorded(batch, context, &node).await?;
+    Ok(opened(context, caller, &node, Rights::ReadWrite))
+}
+
+/// See [`types::meta::Change::Resize`].
+pub(super) async fn resize<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    place: &Place,
+    length: u64,
+) -> Result<MetaReply, Failure> {
+    let node = path::node(batch, caller, place, Follow::Yes).await?;
+    need_writer(caller, &node)?;
+    let node = set_length(batch, context, caller, &node, length, context.now, Coverage::Hole).await?;
+    Ok(MetaReply::Attributes(node.attributes()))
+}
+
+/// See [`types::meta::Change::Grow`].
+pub(super) async fn grow<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    inode: InodeId,
+    length: u64,
+    modified: Time,
+) -> Result<MetaReply, Failure> {
+    let node = path::node(batch, caller, &Place::inode(inode), Follow::No).await?;
+    need_writer(caller, &node)?;
+    let length = length.max(node.inode.length);
+    let node = set_length(batch, context, caller, &node, length, modified, Coverage::Hole).await?;
+    Ok(MetaReply::Attributes(node.attributes()))
+}
+
+/// Refuses unless the caller may write the file now, or owns it: who opened his own file may go on after a change of its
+/// mode, as with a file descriptor.
+pub(super) fn need_writer(caller: &Caller, node: &Node) -> Result<(), MetaError> {
+    match node.inode.body {
+        Body::File { .. } if caller.owns(&node.inode) => Ok(()),
+        Body::File { .. } => caller.need(&node.inode, Access::WRITE),
+        Body::Directory { .. } => Err(MetaError::IsDirectory),
+        Body::SymbolicLink { .. } | Body::Special { .. } => Err(MetaError::Invalid),
+    }
+}
+
+/// What lies between the old length and the new one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coverage {
+    /// Perhaps nothing: what was not written reads as zeros.
+    Hole,
+    /// Written bytes.
+    Written,
+}
+
+/// Sets a file's length.
+pub(super) async fn set_length<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    node: &Node,
+    length: u64,
+    modified: Time,
+    coverage: Coverage,
+) -> Result<Node, Failure> {
+    let before = node.inode.length;
+    batch.count(Share { bytes: tree::bytes(length) - tree::bytes(before), ..Share::default() });
+    tree::update(batch, node.id, |inode| {
+        if let Body::File { layout, dense, .. } = &mut inode.body {
+            tree::check_length(layout, length)?;
+            // An empty file has no byte that was not written.
+            *dense = length == 0 || (*dense && (length <= before || coverage == Coverage::Written));
+        }
+        inode.length = length;
+        inode.modified = modified;
+        inode.changed = context.now;
+        if !caller.is_administrator() {
+            inode.mode = without_privileges(inode.mode);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A mode without the bits that give a program its owner's rights: whoever changes the program could take them. setgid
+/// without group execution means something else.
+pub(super) fn without_privileges(mode: Mode) -> Mode {
+    let mut bits = mode.0 & !Mode::SETUID;
+    if bits & 0o010 != 0 {
+        bits &= !Mode::SETGID;
+    }
+    Mode(bits)
+}
+
+/// A capability to write one file until `expires`, which the file's record covers.
+pub(super) fn write_capability(
+    context: &Context<'_>,
+    caller: &Caller,
+    inode: InodeId,
+    expires: Time,
+) -> Capability {
+    context.key.grant(inode, 1, Rights::ReadWrite, caller.uid, expires)
+}

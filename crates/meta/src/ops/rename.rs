@@ -1,0 +1,115 @@
+//! Renaming.
+
+use super::tree;
+use crate::access::{Access, Caller};
+use crate::path::{self, Name};
+use crate::records::{Entry, Node};
+use crate::view::View;
+use crate::{Batch, Context, Failure};
+use kv::Snapshot;
+use types::FileKind;
+use types::meta::{MetaError, MetaReply, Place, Replace};
+
+/// See [`types::meta::Change::Rename`].
+pub(super) async fn rename<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    from: &Place,
+    to: &Place,
+    replace: Replace,
+) -> Result<MetaReply, Failure> {
+    let from = path::name(batch, caller, from).await?;
+    let moved = from.existing()?;
+    let to = path::name(batch, caller, to).await?;
+    if to.slash && moved.kind != FileKind::Directory {
+        return Err(MetaError::NotDirectory.into());
+    }
+    let node = batch.node(moved.inode).await?;
+    caller.need_removal(&from.parent.inode, &node.inode)?;
+    let across = from.parent.id != to.parent.id;
+    if across {
+        need_movable(caller, &node)?;
+        check_line(batch, &to, moved.inode).await?;
+    }
+    match (to.entry, replace) {
+        (Some(_), Replace::Refused) => return Err(MetaError::Exists.into()),
+        (None, Replace::Exchange) => return Err(MetaError::NotFound.into()),
+        (Some(there), _) if there.inode == moved.inode => return Ok(MetaReply::Done),
+        (Some(there), Replace::Exchange) => {
+            let other = batch.node(there.inode).await?;
+            caller.need_removal(&to.parent.inode, &other.inode)?;
+            if across {
+                need_movable(caller, &other)?;
+                check_line(batch, &from, there.inode).await?;
+            }
+            tree::detach(batch, context, (&to.parent, &to.name), there).await?;
+            tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
+            arrive(batch, context, &from, there).await?;
+        }
+        (Some(there), Replace::Allowed) => {
+            let other = batch.node(there.inode).await?;
+            caller.need_removal(&to.parent.inode, &other.inode)?;
+            check_kinds(moved, there, &other)?;
+            tree::detach(batch, context, (&to.parent, &to.name), there).await?;
+            if there.kind == FileKind::Directory {
+                tree::end(batch, context, &other).await?;
+            } else {
+                tree::drop_link(batch, context, &other).await?;
+            }
+            tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
+        }
+        (None, Replace::Allowed | Replace::Refused) => {
+            caller.need_insertion(&to.parent.inode)?;
+            tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
+        }
+    }
+    arrive(batch, context, &to, moved).await?;
+    Ok(MetaReply::Done)
+}
+
+/// Gives an inode the name `at`, which is free by now.
+async fn arrive<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    at: &Name,
+    entry: Entry,
+) -> Result<(), Failure> {
+    tree::insert(batch, context, (&at.parent, &at.name), entry).await?;
+    tree::update(batch, entry.inode, |inode| {
+        inode.parent = at.parent.id;
+        inode.name.clone_from(&at.name);
+        inode.changed = context.now;
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// A directory that gets another parent has its `..` changed: that takes the right to write it.
+fn need_movable(caller: &Caller, node: &Node) -> Result<(), MetaError> {
+    if node.inode.is_directory() { caller.need(&node.inode, Access::WRITE) } else { Ok(()) }
+}
+
+/// Refuses to put `moved` below itself.
+async fn check_line<S: Snapshot>(
+    batch: &mut Batch<S>,
+    to: &Name,
+    moved: types::InodeId,
+) -> Result<(), Failure> {
+    let line = path::line(batch, to.parent.id).await?;
+    if line.iter().any(|node| node.id == moved) {
+        return Err(MetaError::IntoItself.into());
+    }
+    Ok(())
+}
+
+/// What may replace what.
+fn check_kinds(moved: Entry, there: Entry, other: &Node) -> Result<(), MetaError> {
+    match (moved.kind == FileKind::Directory, there.kind == FileKind::Directory) {
+        (true, false) => Err(MetaError::NotDirectory),
+        (false, true) => Err(MetaError::IsDirectory),
+        (true, true) if other.inode.length > 0 => Err(MetaError::NotEmpty),
+        (true, true) | (false, false) => Ok(()),
+    }
+}

@@ -1,0 +1,119 @@
+//! Extended attributes.
+
+use super::tree;
+use crate::access::{Access, Caller};
+use crate::path;
+use crate::records::{Body, Inode, Node};
+use crate::view::View;
+use crate::{Batch, Context, Failure, XATTRS_MAX, keys};
+use kv::Snapshot;
+use types::meta::{Follow, MetaError, MetaReply, NAME_MAX, Place, XATTR_VALUE_MAX, XattrReplace};
+
+/// An attribute to set.
+pub(super) struct New<'a> {
+    pub name: &'a str,
+    pub value: &'a [u8],
+    pub replace: XattrReplace,
+}
+
+/// See [`types::meta::Change::SetXattr`].
+pub(super) async fn set<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    place: &Place,
+    follow: Follow,
+    new: New<'_>,
+) -> Result<MetaReply, Failure> {
+    let node = path::node(batch, caller, place, follow).await?;
+    need_change(caller, &node.inode, new.name)?;
+    put(batch, context, &node, new).await?;
+    Ok(MetaReply::Done)
+}
+
+/// Sets an attribute of an inode; the right to do so was checked.
+pub(super) async fn put<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    node: &Node,
+    new: New<'_>,
+) -> Result<Node, Failure> {
+    check(new.name, new.value)?;
+    let key = keys::xattr(node.id, new.name);
+    let exists = batch.get(&key).await?.is_some();
+    match new.replace {
+        XattrReplace::MustBeNew if exists => return Err(MetaError::Exists.into()),
+        XattrReplace::MustExist if !exists => return Err(MetaError::NoXattr.into()),
+        XattrReplace::Either | XattrReplace::MustBeNew | XattrReplace::MustExist => {}
+    }
+    batch.put(key, new.value.to_vec());
+    tree::update(batch, node.id, |inode| {
+        if !exists {
+            if inode.xattrs >= XATTRS_MAX {
+                return Err(MetaError::TooLarge);
+            }
+            inode.xattrs += 1;
+        }
+        inode.changed = context.now;
+        Ok(())
+    })
+    .await
+}
+
+/// See [`types::meta::Change::RemoveXattr`].
+pub(super) async fn remove<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    place: &Place,
+    follow: Follow,
+    name: &str,
+) -> Result<MetaReply, Failure> {
+    let node = path::node(batch, caller, place, follow).await?;
+    need_change(caller, &node.inode, name)?;
+    check(name, &[])?;
+    let key = keys::xattr(node.id, name);
+    if batch.get(&key).await?.is_none() {
+        return Err(MetaError::NoXattr.into());
+    }
+    batch.remove(key);
+    tree::update(batch, node.id, |inode| {
+        inode.xattrs = inode.xattrs.saturating_sub(1);
+        inode.changed = context.now;
+        Ok(())
+    })
+    .await?;
+    Ok(MetaReply::Done)
+}
+
+/// Attributes of these namespaces are the administrator's, as in Linux.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with("trusted.") || name.starts_with("security.")
+}
+
+fn need_change(caller: &Caller, inode: &Inode, name: &str) -> Result<(), MetaError> {
+    if is_reserved(name) && !caller.is_administrator() {
+        return Err(MetaError::Denied);
+    }
+    // The mode of a symbolic link stops nobody; its attributes are its owner's.
+    match inode.body {
+        Body::SymbolicLink { .. } => caller.need_owner(inode),
+        Body::File { .. } | Body::Directory { .. } | Body::Special { .. } => {
+            caller.need(inode, Access::WRITE)
+        }
+    }
+}
+
+/// Refuses names and values beyond their limits.
+pub(super) fn check(name: &str, value: &[u8]) -> Result<(), MetaError> {
+    if name.len() > NAME_MAX {
+        return Err(MetaError::NameTooLong);
+    }
+    if name.is_empty() || name.contains('\0') {
+        return Err(MetaError::Invalid);
+    }
+    if value.len() > XATTR_VALUE_MAX {
+        return Err(MetaError::TooLarge);
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! Listings: a page of a directory's entries, with attributes.
+
+use crate::access::{Access, Caller};
+use crate::pattern::Pattern;
+use crate::records::{Body, Entry as EntryRecord, Inode, decode};
+use crate::view::{Reader, View};
+use crate::{CAPABILITY_LIFETIME, Context, Failure, keys, path};
+use kv::{Key, KvError, Snapshot};
+use std::sync::Arc;
+use types::meta::{Detail, Entry, LIST_MAX, MetaReply, NAME_MAX, Place};
+use types::{InodeId, Rights};
+
+/// About how many bytes a page may take: half of what a frame's body may.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Entries that are read at once.
+const PIECE: usize = 2048;
+/// Inodes this near to each other are read by one range scan: passing over one costs less than looking one up.
+const GAP_MAX: u64 = 4;
+/// Runs shorter than this are looked up one by one: a scan has to be set up.
+const RUN_MIN: usize = 8;
+
+/// Which part of a listing is wanted.
+pub(super) struct Page<'a> {
+    pub after: Option<&'a str>,
+    pub limit: u32,
+    pub detail: Detail,
+}
+
+/// See [`types::meta::MetaRequest::List`]. The caller needs the right to read the directory, and to search it: each entry
+/// comes with its attributes.
+pub(super) async fn list<S: Snapshot>(
+    reader: &mut Reader<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    place: &Place,
+    page: Page<'_>,
+    pattern: Option<&str>,
+) -> Result<MetaReply, Failure> {
+    let directory = path::directory(reader, caller, place).await?;
+    caller.need(&directory.inode, Access::READ_SEARCH)?;
+    let pattern = pattern.map(Pattern::new).transpose()?;
+    let limit = usize::try_from(page.limit.clamp(1, LIST_MAX)).unwrap_or(usize::MAX);
+    let prefix = pattern.as_ref().map(Pattern::prefix).unwrap_or_default();
+    let prefix = if prefix.len() <= NAME_MAX { prefix.as_str() } else { "" };
+    let mut from = keys::entry(directory.id, prefix);
+    if let Some(after) = page.after.filter(|after| after.len() <= NAME_MAX) {
+        let mut next = keys::entry(directory.id, after);
+        next.push(0);
+        from = from.max(next);
+    }
+    let end = end_of(directory.id, prefix);
+    let mut entries = Vec::with_capacity(limit.min(PIECE));
+    let mut bytes = 0;
+    let mut more = false;
+    while !more {
+        let piece = PIECE.min(limit + 1 - entries.len()).max(if pattern.is_some() { PIECE } else { 1 });
+        let pairs = reader.scan(&from, &end, piece).await?;
+        let whole = pairs.len() < piece;
+        if let Some((last, _)) = pairs.last() {
+            from.clone_from(last);
+            from.push(0);
+        }
+        let mut found = Vec::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            let entry: EntryRecord = decode(&value, "entry")?;
+            let fits = match (&pattern, keys::entry_name(&key)) {
+                (Some(pattern), Some(name)) => pattern.matches(name),
+                (None, _) | (_, None) => true,
+            };
+            if fits {
+                found.push((key, entry));
+            }
+        }
+        let inodes = inodes(reader, &found).await?;
+        for ((key, _), (id, inode)) in found.into_iter().zip(inodes) {
+            if entries.len() == limit || bytes > PAGE_BYTES_MAX {
+                more = true;
+                break;
+            }
+            let entry = listed(context, caller, page.detail, key, id, &inode)?;
+            bytes += 160 + entry.name.len() + entry.attributes.target.as_ref().map_or(0, String::len);
+            entries.push(entry);
+        }
+        if whole {
+            break;
+        }
+    }
+    Ok(MetaReply::Entries { directory: directory.id, entries, more })
+}
+
+/// The first key after all names that begin with `prefix`.
+fn end_of(directory: InodeId, prefix: &str) -> Key {
+    if prefix.is_empty() {
+        return keys::entries_end(directory);
+    }
+    let mut end = keys::entry(directory, prefix);
+    // No byte of a name in UTF-8 is as large.
+    end.push(0xff);
+    end
+}
+
+fn listed(
+    context: &Context<'_>,
+    caller: &Caller,
+    detail: Detail,
+    mut key: Key,
+    id: InodeId,
+    inode: &Inode,
+) -> Result<Entry, KvError> {
+    key.drain(..keys::entry(InodeId(0), "").len());
+    let name = String::from_utf8(key).map_err(|_| KvError::Corrupt("entry: bad name".to_owned()))?;
+    let capability = match (detail, &inode.body) {
+        (Detail::Capabilities, Body::File { .. }) if caller.may(inode, Access::READ) => {
+            let expires = context.now.after(CAPABILITY_LIFETIME);
+            Some(context.key.grant(id, 1, Rights::Read, caller.uid, expires))
+        }
+        (Detail::Capabilities | Detail::Attributes, _) => None,
+    };
+    Ok(Entry { name, attributes: inode.attributes(id), capability })
+}
+
+/// The inodes of entries, in the entries' order. Inodes that were made together lie together, so most come from scans.
+async fn inodes<S: Snapshot>(
+    reader: &mut Reader<S>,
+    entries: &[(Key, EntryRecord)],
+) -> Result<Vec<(InodeId, Arc<Inode>)>, KvError> {
+    let mut order: Vec<(InodeId, usize)> =
+        entries.iter().enumerate().map(|(position, (_, entry))| (entry.inode, position)).collect();
+    order.sort_unstable();
+    let mut found: Vec<Option<(InodeId, Arc<Inode>)>> = vec![None; entries.len()];
+    for run in order.chunk_by(|a, b| b.0.0 - a.0.0 <= GAP_MAX) {
+        if run.len() < RUN_MIN {
+            for (id, position) in run {
+                found[*position] = reader.inode(*id).await?.map(|inode| (*id, inode));
+            }
+            continue;
+        }
+        let (first, last) = (run[0].0, run[run.len() - 1].0);
+        let span = usize::try_from(last.0 - first.0 + 1).unwrap_or(usize::MAX);
+        let pairs = reader.scan(&keys::inode(first), &keys::inode(InodeId(last.0 + 1)), span).await?;
+        let mut wanted = run.iter().peekable();
+        for (key, value) in pairs {
+            let Some(id) = keys::inode_of(&key) else { continue };
+            while wanted.next_if(|(next, _)| *next < id).is_some() {}
+            let mut inode = None;
+            // Two names of one file have the same id.
+            while let Some((_, position)) = wanted.next_if(|(next, _)| *next == id) {
+                if inode.is_none() {
+                    inode = Some(Arc::new(decode(&value, "inode")?));
+                }
+                found[*position] = inode.clone().map(|inode| (id, inode));
+            }
+        }
+    }
+    let lost = || KvError::Corrupt("an entry leads to no inode".to_owned());
+    found.into_iter().map(|found| found.ok_or_else(lost)).collect()
+}

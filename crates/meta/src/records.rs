@@ -1,0 +1,219 @@
+//! Records: what lies under the keys. Each is wrapped in [`Stored`], whose variant is its version.
+
+use kv::{KvError, Value};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::sync::Arc;
+use types::meta::{MetaError, MetaReply};
+use types::storage::InodeRange;
+use types::{Attributes, ClassId, FileKind, Gid, InodeId, Layout, Mode, Sequence, TableId, Time, Uid, wire};
+
+/// The version of the whole layout of keys and records.
+pub const FORMAT: u32 = 1;
+
+/// A record with its version.
+#[derive(Serialize, Deserialize)]
+enum Stored<T> {
+    V1(T),
+}
+
+/// Encodes a record.
+pub fn encode<T: Serialize>(record: &T) -> Value {
+    wire::encode(&Stored::V1(record))
+}
+
+/// Decodes a record. Fails with [`KvError::Corrupt`] when the bytes are none; `what` says which record it was.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, KvError> {
+    match wire::decode::<Stored<T>>(bytes) {
+        Ok(Stored::V1(record)) => Ok(record),
+        Err(wire::Malformed) => Err(KvError::Corrupt(format!("{what}: the record does not decode"))),
+    }
+}
+
+/// A file, directory, symbolic link or device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inode {
+    pub mode: Mode,
+    pub uid: Uid,
+    pub gid: Gid,
+    /// Names that lead here. A directory has 2 and one per subdirectory; 0 when it was taken out of the tree and waits
+    /// to be emptied.
+    pub links: u32,
+    /// Bytes of a file or of a link's target, entries of a directory.
+    pub length: u64,
+    pub accessed: Time,
+    pub modified: Time,
+    pub changed: Time,
+    pub born: Time,
+    /// How many extended attributes there are.
+    pub xattrs: u32,
+    /// The name it was last given. Of a directory this is *the* name; of a file with several it may be gone.
+    pub parent: InodeId,
+    pub name: String,
+    pub body: Body,
+}
+
+/// What only some kinds have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    File {
+        layout: Layout,
+        /// See [`Attributes::dense`].
+        dense: bool,
+        /// No capability to write, given out for this file itself, lives longer. Zero: there never was one.
+        writable_until: Time,
+    },
+    Directory {
+        /// The class of new files below; `None`: as the parent's.
+        class: Option<ClassId>,
+    },
+    SymbolicLink {
+        target: String,
+    },
+    Special {
+        kind: FileKind,
+        device: u64,
+    },
+}
+
+impl Inode {
+    /// What kind of thing it is.
+    pub fn kind(&self) -> FileKind {
+        match &self.body {
+            Body::File { .. } => FileKind::File,
+            Body::Directory { .. } => FileKind::Directory,
+            Body::SymbolicLink { .. } => FileKind::SymbolicLink,
+            Body::Special { kind, .. } => *kind,
+        }
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        matches!(self.body, Body::Directory { .. })
+    }
+
+    /// The attributes, as clients see them.
+    pub fn attributes(&self, inode: InodeId) -> Attributes {
+        let (device, layout, dense, target) = match &self.body {
+            Body::File { layout, dense, .. } => (0, Some(*layout), *dense, None),
+            Body::Directory { .. } => (0, None, false, None),
+            Body::SymbolicLink { target } => (0, None, false, Some(target.clone())),
+            Body::Special { device, .. } => (*device, None, false, None),
+        };
+        Attributes {
+            inode,
+            kind: self.kind(),
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            links: self.links,
+            length: self.length,
+            accessed: self.accessed,
+            modified: self.modified,
+            changed: self.changed,
+            born: self.born,
+            device,
+            layout,
+            dense,
+            target,
+        }
+    }
+}
+
+/// An inode and its number.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub id: InodeId,
+    pub inode: Arc<Inode>,
+}
+
+impl Node {
+    /// The attributes, as clients see them.
+    pub fn attributes(&self) -> Box<Attributes> {
+        Box::new(self.inode.attributes(self.id))
+    }
+}
+
+/// A name in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub inode: InodeId,
+    pub kind: FileKind,
+}
+
+/// Inode ids reserved for a client, up to the one in the key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub first: InodeId,
+    pub count: u32,
+    pub uid: Uid,
+    pub class: ClassId,
+    pub table: TableId,
+    pub slots: u16,
+    pub chunk_size: u32,
+    pub expires: Time,
+    /// One bit per id, lowest first: it was published.
+    pub used: Vec<u64>,
+}
+
+/// The append session of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Append {
+    pub session: u64,
+    pub uid: Uid,
+    pub expires: Time,
+}
+
+/// The last answer to a client's lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerRecord {
+    pub sequence: Sequence,
+    pub at: Time,
+    pub outcome: Result<MetaReply, MetaError>,
+}
+
+/// Chunks that nothing leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Garbage {
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    pub body: GarbageBody,
+}
+
+/// See [`Garbage`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GarbageBody {
+    /// Removed files, each counted in the totals' garbage.
+    Files(Vec<GarbageFile>),
+    /// All chunks of these inodes on all chains of a table, whatever their index. Not counted.
+    Inodes { table: TableId, slots: u16, ranges: Vec<InodeRange> },
+}
+
+/// A removed file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GarbageFile {
+    pub inode: InodeId,
+    pub layout: Layout,
+    pub length: u64,
+}
+
+/// One server's share of the totals. Single shares may be negative; the sums are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    pub files: i64,
+    pub directories: i64,
+    pub bytes: i64,
+    pub garbage: i64,
+}
+
+impl Share {
+    /// The sum of two shares.
+    #[must_use]
+    pub fn plus(self, other: Share) -> Share {
+        Share {
+            files: self.files + other.files,
+            directories: self.directories + other.directories,
+            bytes: self.bytes.saturating_add(other.bytes),
+            garbage: self.garbage + other.garbage,
+        }
+    }
+}
