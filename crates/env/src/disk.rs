@@ -56,6 +56,18 @@ pub trait File: Send + Sync + 'static {
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
     /// Bytes the file takes on the disk.
     fn allocated(&self) -> io::Result<u64>;
+
+    /// Takes space for a range, and lengthens the file to its end: later writes there find room.
+    fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
+        let zeros = [0; 64 * 1024];
+        let mut at = 0;
+        while at < length {
+            let piece = usize::try_from(length - at).unwrap_or(zeros.len()).min(zeros.len());
+            self.write_all_at(&[IoSlice::new(&zeros[..piece])], offset + at)?;
+            at += piece as u64;
+        }
+        Ok(())
+    }
 }
 
 fn already_open(directory: &Path) -> io::Error {

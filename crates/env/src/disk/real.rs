@@ -147,6 +147,11 @@ impl File for RealFile {
         Ok(())
     }
 
+    fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
+        fallocate(&self.0, FallocateFlags::empty(), offset, length)?;
+        Ok(())
+    }
+
     fn allocated(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.blocks() * 512)
     }
