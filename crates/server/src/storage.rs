@@ -12,10 +12,13 @@ mod serve;
 mod target;
 mod view;
 
+use crate::metrics::{Metrics, TargetLabel};
 use crate::storage::lease::Lease;
 use crate::storage::link::Links;
 use crate::storage::target::Target;
 use env::Clock;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -38,6 +41,7 @@ pub struct StorageOptions {
     pub managers: Vec<String>,
     pub security: Arc<net::Security>,
     pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// One open target: where it is, and what it holds.
@@ -97,6 +101,7 @@ impl Storage {
             stop: watch::channel(false).0,
         });
         storage.links.bind(&storage);
+        storage.show_metrics();
         tokio::spawn(member::live(storage.clone()));
         Ok(storage)
     }
@@ -117,6 +122,25 @@ impl Storage {
         self.routing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the manager lets this server serve.
+    pub fn has_lease(&self) -> bool {
+        self.lease.holds()
+    }
+
+    /// Whether every chain has a member that serves, and this server serves those that it heads.
+    pub fn is_ready(&self) -> bool {
+        let routing = self.routing();
+        let mut chains = routing.chains().peekable();
+        chains.peek().is_some()
+            && self.lease.holds()
+            && chains.all(|(chain, info)| match info.head() {
+                None => false,
+                Some(head) => self.target(head).is_none_or(|target| {
+                    target.view(chain).is_some_and(|view| view.epoch() == info.epoch && view.serving())
+                }),
+            })
+    }
+
     /// What checks of checksums found bad since the start, newest first.
     pub fn damage(&self) -> Vec<Damage> {
         let mut all: Vec<Damage> = self.targets.values().flat_map(|target| target.store().damage()).collect();
@@ -133,6 +157,30 @@ impl Storage {
             uptime_s: uptime.as_secs(),
             targets: self.targets.values().map(|target| target.status()).collect(),
         }
+    }
+
+    /// Keeps the targets' gauges right.
+    fn show_metrics(self: &Arc<Self>) {
+        let storage = Arc::downgrade(self);
+        self.options.metrics.add_probe(Box::new(move |metrics| {
+            let Some(storage) = storage.upgrade() else { return };
+            for target in storage.targets.values() {
+                let status = target.status();
+                let label = TargetLabel { target: target.id.0 };
+                let set = |family: &Family<TargetLabel, Gauge>, value: u64| {
+                    family.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+                };
+                set(&metrics.read, status.bytes_read);
+                set(&metrics.written, status.bytes_written);
+                set(&metrics.capacity, status.capacity);
+                set(&metrics.free, status.free);
+                set(&metrics.stored, status.stored);
+                set(&metrics.live, status.live);
+                set(&metrics.chunks, status.chunks);
+                set(&metrics.damaged, status.damaged);
+                set(&metrics.failed, u64::from(status.failed.is_some()));
+            }
+        }));
     }
 
     fn target(&self, id: TargetId) -> Option<&Arc<Target>> {

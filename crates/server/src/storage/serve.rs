@@ -4,6 +4,7 @@ use super::link::LinkCall;
 use super::target::{Answerer, Payload, Target};
 use super::view::View;
 use super::Storage;
+use crate::metrics::Call;
 use bytes::Bytes;
 use chain::Event;
 use chunk::{ReadBlocks, ReadError, Wait};
@@ -38,27 +39,29 @@ impl Storage {
     pub fn handle(self: &Arc<Self>, peer: &net::Peer, request: net::Request, responder: net::Responder) {
         let net::Request { body, payload, deadline, .. } = request;
         let node = matches!(peer.identity, net::Identity::Node(_));
-        match decode::<StorageRequest>(&body) {
+        let request = decode::<StorageRequest>(&body);
+        let asked = Asked { responder, call: self.options.metrics.begin("storage", name_of(&request)) };
+        match request {
             Ok(StorageRequest::Update { chain, epoch, origin, operation, durability, capability, source }) => {
                 let allowed = self.may_update(&operation, capability.as_ref(), source.as_ref(), node);
                 let update = (chain, epoch, origin, operation, durability);
                 match allowed.and_then(|()| self.check_update(chain, &update.3, &payload)) {
-                    Ok(target) => submit(&target, update, payload, answer_to(responder)),
-                    Err(error) => respond(responder, Err(error)),
+                    Ok(target) => submit(&target, update, payload, answer_to(asked)),
+                    Err(error) => respond(asked, Err(error)),
                 }
             }
             Ok(StorageRequest::Read { chain, epoch, target, chunk, offset, length, capability }) => {
                 let read = Read { chain, epoch, chunk, offset, length };
                 match self.check_read(read, target, &capability, node) {
-                    Ok((target, view)) => self.read(read, target, view, deadline, responder),
-                    Err(error) => respond(responder, Err(error)),
+                    Ok((target, view)) => self.read(read, target, view, deadline, asked),
+                    Err(error) => respond(asked, Err(error)),
                 }
             }
             Ok(StorageRequest::Describe { chain, epoch, target, chunk, capability }) => {
                 let read = Read { chain, epoch, chunk, offset: 0, length: 0 };
                 match self.check_read(read, target, &capability, node) {
-                    Ok((target, view)) => self.describe(read, target, view, deadline, responder),
-                    Err(error) => respond(responder, Err(error)),
+                    Ok((target, view)) => self.describe(read, target, view, deadline, asked),
+                    Err(error) => respond(asked, Err(error)),
                 }
             }
             Ok(StorageRequest::Link(link)) if node => {
@@ -70,19 +73,19 @@ impl Storage {
                     payload,
                 };
                 match self.target(call.target) {
-                    Some(_) if !self.lease.holds() => respond(responder, Err(StorageError::NotServing)),
-                    Some(target) => self.link(target, call, answer_to(responder)),
-                    None => respond(responder, Err(StorageError::NotServing)),
+                    Some(_) if !self.lease.holds() => respond(asked, Err(StorageError::NotServing)),
+                    Some(target) => self.link(target, call, answer_to(asked)),
+                    None => respond(asked, Err(StorageError::NotServing)),
                 }
             }
-            Ok(StorageRequest::Link(_)) => respond(responder, Err(StorageError::Denied)),
+            Ok(StorageRequest::Link(_)) => respond(asked, Err(StorageError::Denied)),
             Ok(StorageRequest::Status) => {
-                respond(responder, Ok((StorageReply::Status(Box::new(self.status())), Bytes::new())));
+                respond(asked, Ok((StorageReply::Status(Box::new(self.status())), Bytes::new())));
             }
             Ok(StorageRequest::Damage) => {
-                respond(responder, Ok((StorageReply::Damage(self.damage()), Bytes::new())));
+                respond(asked, Ok((StorageReply::Damage(self.damage()), Bytes::new())));
             }
-            Err(_) => respond(responder, Err(StorageError::Invalid)),
+            Err(_) => respond(asked, Err(StorageError::Invalid)),
         }
     }
 
@@ -228,16 +231,16 @@ impl Storage {
         target: Arc<Target>,
         view: Arc<View>,
         deadline: Instant,
-        responder: net::Responder,
+        asked: Asked,
     ) {
-        if read.length <= READ_INLINE_MAX {
+        if read.length <= READ_INLINE_MAX && view.pending(read.chunk).is_none() {
             match target.store().read(read.chain, read.chunk, read.offset, read.length, Wait::Never) {
                 Ok(blocks) if blocks.version <= view.committed() => {
                     let answer = self.finish_read(read, &target, &view, blocks);
-                    return respond(responder, answer);
+                    return respond(asked, answer);
                 }
                 Ok(_) | Err(ReadError::WouldBlock) => {}
-                Err(error) => return respond(responder, Err(error_of(&error))),
+                Err(error) => return respond(asked, Err(error_of(&error))),
             }
         }
         let storage = self.clone();
@@ -247,7 +250,7 @@ impl Storage {
                 Ok(answer) => answer,
                 Err(_) => Err(StorageError::Busy),
             };
-            respond(responder, answer);
+            respond(asked, answer);
         });
     }
 
@@ -258,6 +261,9 @@ impl Storage {
         view: Arc<View>,
     ) -> Result<(StorageReply, Bytes), StorageError> {
         let Read { chain, chunk, offset, length, .. } = read;
+        if let Some(version) = view.pending(chunk) {
+            view.reached(version).await;
+        }
         let blocks = match target.store().read(chain, chunk, offset, length, Wait::Never) {
             Err(ReadError::WouldBlock) => {
                 let owner = target.clone();
@@ -293,11 +299,14 @@ impl Storage {
         target: Arc<Target>,
         view: Arc<View>,
         deadline: Instant,
-        responder: net::Responder,
+        asked: Asked,
     ) {
         let storage = self.clone();
         tokio::spawn(async move {
             let work = async {
+                if let Some(version) = view.pending(read.chunk) {
+                    view.reached(version).await;
+                }
                 let owner = target.clone();
                 let described =
                     tokio::task::spawn_blocking(move || owner.store().describe(read.chain, read.chunk)).await;
@@ -312,7 +321,7 @@ impl Storage {
                 Ok((StorageReply::Chunk { state }, Bytes::new()))
             };
             let answer = tokio::time::timeout_at(deadline.into(), work).await.unwrap_or(Err(StorageError::Busy));
-            respond(responder, answer);
+            respond(asked, answer);
         });
     }
 
@@ -332,16 +341,44 @@ fn submit(
     target.ask(chain, answerer, |token| Event::Write { token, epoch, origin, durability, payload });
 }
 
-fn answer_to(responder: net::Responder) -> Answerer {
-    Box::new(move |answer| respond(responder, answer.map(|reply| (reply, Bytes::new()))))
+fn answer_to(asked: Asked) -> Answerer {
+    Box::new(move |answer| respond(asked, answer.map(|reply| (reply, Bytes::new()))))
 }
 
-fn respond(responder: net::Responder, answer: Result<(StorageReply, Bytes), StorageError>) {
-    let (reply, payload) = match answer {
-        Ok((reply, payload)) => (Ok(reply), payload),
-        Err(error) => (Err(error), Bytes::new()),
+/// A request that waits for its answer.
+struct Asked {
+    responder: net::Responder,
+    call: Call,
+}
+
+fn respond(asked: Asked, answer: Result<(StorageReply, Bytes), StorageError>) {
+    let (reply, payload, outcome) = match answer {
+        Ok((reply, payload)) => (Ok(reply), payload, "ok"),
+        Err(error) => (Err(error), Bytes::new(), "error"),
     };
-    responder.send(net::Reply { body: encode::<Result<StorageReply, StorageError>>(&reply), payload });
+    asked.call.finish(outcome);
+    asked.responder.send(net::Reply { body: encode::<Result<StorageReply, StorageError>>(&reply), payload });
+}
+
+/// For metrics.
+fn name_of<E>(request: &Result<StorageRequest, E>) -> &'static str {
+    match request {
+        Ok(StorageRequest::Update { operation, .. }) => match operation {
+            Operation::Write { .. } => "write",
+            Operation::Truncate { .. } => "truncate",
+            Operation::Punch { .. } => "punch",
+            Operation::Remove { .. } => "remove",
+            Operation::RemoveInodes { .. } => "remove_inodes",
+            Operation::Clone { .. } => "clone",
+            Operation::Barrier => "barrier",
+        },
+        Ok(StorageRequest::Read { .. }) => "read",
+        Ok(StorageRequest::Describe { .. }) => "describe",
+        Ok(StorageRequest::Link(_)) => "link",
+        Ok(StorageRequest::Status) => "status",
+        Ok(StorageRequest::Damage) => "damage",
+        Err(_) => "malformed",
+    }
 }
 
 fn error_of(error: &ReadError) -> StorageError {

@@ -220,7 +220,10 @@ impl Target {
     /// One effect, in order, without waiting.
     fn carry_out(self: &Arc<Self>, chain: ChainId, member: &mut Member, effect: Effect<Payload>) {
         match effect {
-            Effect::Apply(update) => self.apply(chain, update),
+            Effect::Apply(update) => {
+                member.view.take_in(update.version, &update.payload.operation);
+                self.apply(chain, update);
+            }
             Effect::Greet { epoch, successor } => {
                 member.failures += 1;
                 self.send(chain, epoch, successor, LinkBody::Hello, Bytes::new(), member.failures > 1);

@@ -1,24 +1,59 @@
 //! What readers need to know of a replica, without asking the one who owns it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
-use types::{Epoch, Version};
+use types::storage::Operation;
+use types::{ChunkId, Epoch, Version};
 
 /// A replica as readers see it. The owner keeps it right.
 pub(super) struct View {
     epoch: AtomicU64,
     serving: AtomicBool,
     committed: watch::Sender<Version>,
+    pending: Mutex<Pending>,
+}
+
+/// Updates taken in that are not committed yet. A member further down may have shown them to readers already, before
+/// the store here has them: reads of what they touch wait (CH-8).
+#[derive(Default)]
+struct Pending {
+    chunks: HashMap<ChunkId, Version>,
+    /// An update that may touch any chunk.
+    all: Version,
 }
 
 impl View {
     pub(super) fn new() -> View {
-        View { epoch: AtomicU64::new(0), serving: AtomicBool::new(false), committed: watch::channel(Version::ZERO).0 }
+        View { epoch: AtomicU64::new(0), serving: AtomicBool::new(false), committed: watch::channel(Version::ZERO).0, pending: Mutex::default() }
     }
 
     pub(super) fn configure(&self, epoch: Epoch, serving: bool) {
         self.serving.store(serving, Ordering::SeqCst);
         self.epoch.store(epoch.0, Ordering::SeqCst);
+    }
+
+    /// An update was taken in. Called before anybody can hear of it.
+    pub(super) fn take_in(&self, version: Version, operation: &Operation) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        match operation {
+            Operation::Write { chunk, .. } | Operation::Truncate { chunk, .. } | Operation::Punch { chunk, .. } => {
+                pending.chunks.insert(*chunk, version);
+            }
+            Operation::Remove { chunks } => pending.chunks.extend(chunks.iter().map(|chunk| (*chunk, version))),
+            Operation::Clone { to, .. } => drop(pending.chunks.insert(*to, version)),
+            Operation::RemoveInodes { .. } => pending.all = version,
+            Operation::Barrier => {}
+        }
+    }
+
+    /// The update that a read of `chunk` must wait for, if any.
+    pub(super) fn pending(&self, chunk: ChunkId) -> Option<Version> {
+        let committed = self.committed();
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = pending.chunks.get(&chunk).copied().unwrap_or_default().max(pending.all);
+        (newest > committed).then_some(newest)
     }
 
     pub(super) fn commit(&self, version: Version) {
@@ -27,6 +62,8 @@ impl View {
             *committed = version.max(*committed);
             rises
         });
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.chunks.retain(|_, last| *last > version);
     }
 
     pub(super) fn epoch(&self) -> Epoch {
