@@ -1,21 +1,19 @@
 //! The right to serve: renewed by the manager's answers to heartbeats, counted from when the heartbeat was sent.
 
 use env::Clock;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A server whose lease is over serves nothing: others may have taken its place. The clock goes on while the process is
 /// stopped, so that one that wakes finds its lease over.
 pub(super) struct Lease {
     clock: Arc<dyn Clock>,
-    /// Monotonic nanoseconds.
-    until: AtomicU64,
+    held: Mutex<cluster::lease::Lease>,
 }
 
 impl Lease {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Lease {
-        Lease { clock, until: AtomicU64::new(0) }
+        Lease { clock, held: Mutex::default() }
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -24,19 +22,15 @@ impl Lease {
 
     /// The manager gave `length` from `sent` on. Never shortens what was given.
     pub(super) fn renew(&self, sent: Duration, length: Duration) {
-        self.until.fetch_max(nanoseconds(sent + length), Ordering::SeqCst);
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).renew(sent, length);
     }
 
     /// Gives it up.
     pub(super) fn end(&self) {
-        self.until.store(0, Ordering::SeqCst);
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = cluster::lease::Lease::default();
     }
 
     pub(super) fn holds(&self) -> bool {
-        nanoseconds(self.now()) < self.until.load(Ordering::SeqCst)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).holds(self.now())
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
