@@ -1,1 +1,245 @@
-//! (being written)
+//! The metadata role: the tree as a service.
+//!
+//! Requests that change nothing run at once, each on a snapshot that shows every change answered before. Changes go
+//! through the [`sequencer`]: those that wait together become one transaction, made durable by one flush. Beside them run
+//! the [`chores`] (emptying removed directories, ending leases, forgetting old answers) and the [`reclaim`]er (taking
+//! the chunks of removed files off the chains). Several services may run over one store.
+
+mod chores;
+mod reclaim;
+mod sequencer;
+
+pub use reclaim::{Chunks, RemoveError};
+
+use env::Clock;
+use kv::{KvError, Store};
+use meta::read::Found;
+use meta::{Answer, Caller, Context, Failure, Job, Reader};
+use net::Identity;
+use sequencer::Sequencer;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
+use types::{CapabilityKey, Origin, StorageClass, Time, wire};
+
+/// The storage classes: they live with the cluster manager.
+pub trait ClassSource: Send + Sync + 'static {
+    /// All classes that are known now. Empty until the manager was heard.
+    fn all(&self) -> Arc<[StorageClass]>;
+
+    /// Makes a class; when this answers, [`ClassSource::all`] shows it. `id`, `table` and `slots` are the manager's to
+    /// choose. Refused with [`MetaError::Exists`] when the name is taken, [`MetaError::Invalid`] when it cannot be, and
+    /// [`MetaError::Unavailable`] when it may be tried again.
+    fn make(&self, class: StorageClass) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>>;
+}
+
+/// What a metadata service is made with.
+pub struct MetaOptions {
+    /// A number that no other metadata server has: it counts its share of the totals under it. Below `u32::MAX`.
+    pub server: u32,
+    /// Shared with the storage servers.
+    pub key: CapabilityKey,
+    pub clock: Arc<dyn Clock>,
+    pub classes: Arc<dyn ClassSource>,
+}
+
+/// What the service counts, since it started.
+#[derive(Debug, Default)]
+pub struct MetaCounters {
+    /// Requests that change nothing.
+    pub reads: AtomicU64,
+    /// Jobs that were sequenced, transactions that carried them, and how often one was run again after a conflict.
+    pub jobs: AtomicU64,
+    pub commits: AtomicU64,
+    pub conflicts: AtomicU64,
+    /// Nanoseconds spent running jobs, and waiting for commits.
+    pub run_ns: AtomicU64,
+    pub commit_ns: AtomicU64,
+    /// Chunks taken off chains, and calls that failed and are tried again.
+    pub chunks_removed: AtomicU64,
+    pub removals_failed: AtomicU64,
+}
+
+/// The metadata service. Clones are the same service; when the last one is dropped its tasks end.
+pub struct MetaService<S: Store> {
+    shared: Arc<Shared<S>>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl<S: Store> Clone for MetaService<S> {
+    fn clone(&self) -> MetaService<S> {
+        MetaService { shared: self.shared.clone(), tasks: self.tasks.clone() }
+    }
+}
+
+/// What the tasks share.
+struct Shared<S> {
+    store: S,
+    options: MetaOptions,
+    sequencer: Sequencer,
+    counters: MetaCounters,
+    /// There is something to purge; there is something to reclaim.
+    purge: Notify,
+    reclaim: Notify,
+}
+
+impl<S> Shared<S> {
+    fn now(&self) -> Time {
+        Time(self.options.clock.wall())
+    }
+}
+
+impl<S: Store> MetaService<S> {
+    /// Makes the tree if the store is empty, and starts the service. Its garbage stays until [`MetaService::reclaim`].
+    /// Fails when the store does, or was made by a newer build.
+    pub async fn start(store: S, options: MetaOptions) -> Result<MetaService<S>, KvError> {
+        meta::format(&store, Time(options.clock.wall())).await?;
+        let (sequencer, queue) = sequencer::new();
+        let shared = Arc::new(Shared {
+            store,
+            options,
+            sequencer,
+            counters: MetaCounters::default(),
+            purge: Notify::new(),
+            reclaim: Notify::new(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sequencer::run(shared.clone(), queue));
+        tasks.spawn(chores::purge(shared.clone()));
+        tasks.spawn(chores::sweep(shared.clone()));
+        Ok(MetaService { shared, tasks: Arc::new(Mutex::new(tasks)) })
+    }
+
+    /// Starts giving the space of removed files back, through `chunks`.
+    pub fn reclaim<C: Chunks>(&self, chunks: Arc<C>) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(reclaim::run(self.shared.clone(), chunks));
+    }
+
+    /// Answers a request as it came over a connection. Servers act as the administrator.
+    pub async fn handle(&self, identity: &Identity, body: &[u8]) -> Result<MetaReply, MetaError> {
+        let request = wire::decode(body).map_err(|wire::Malformed| MetaError::Invalid)?;
+        self.answer(&caller(identity), request).await
+    }
+
+    /// Answers a request. A change is durable when it is answered.
+    pub async fn answer(&self, caller: &Caller, request: MetaRequest) -> Result<MetaReply, MetaError> {
+        match request {
+            MetaRequest::Change { origin, change: Change::MakeClass { class } } => {
+                self.make_class(caller, origin, class).await
+            }
+            MetaRequest::Change { origin, change } => {
+                let job = Job::Change { caller: caller.clone(), origin, change };
+                self.sequence(job).await
+            }
+            request => match self.read(caller, &request).await.map_err(|failure| told(&failure))? {
+                Found::Reply(reply) => Ok(reply),
+                Found::Record(job) => self.sequence(job).await,
+            },
+        }
+    }
+
+    /// The totals of the file system.
+    pub async fn totals(&self) -> Result<Totals, KvError> {
+        meta::read::totals(&mut Reader::new(self.shared.store.snapshot().await?)).await
+    }
+
+    /// What the service counts.
+    pub fn counters(&self) -> &MetaCounters {
+        &self.shared.counters
+    }
+
+    async fn read(&self, caller: &Caller, request: &MetaRequest) -> Result<Found, Failure> {
+        self.shared.counters.reads.fetch_add(1, Ordering::Relaxed);
+        let mut reader = Reader::new(self.shared.store.snapshot().await?);
+        let classes = self.shared.options.classes.all();
+        let context = Context { now: self.shared.now(), key: &self.shared.options.key, classes: &classes };
+        meta::read::read(&mut reader, &context, caller, request).await
+    }
+
+    async fn sequence(&self, job: Job) -> Result<MetaReply, MetaError> {
+        match self.shared.sequencer.run(job).await? {
+            Answer::Reply(reply) => Ok(reply),
+            Answer::Progress(_) => Ok(MetaReply::Done),
+        }
+    }
+
+    /// Classes are made at the manager; only the outcome is kept here, so that a retry is answered the same.
+    async fn make_class(
+        &self,
+        caller: &Caller,
+        origin: Origin,
+        class: StorageClass,
+    ) -> Result<MetaReply, MetaError> {
+        let snapshot = self.shared.store.snapshot().await.map_err(|error| told(&error.into()))?;
+        let recalled = meta::ops::recall(&mut Reader::new(snapshot), origin).await;
+        if let Some(reply) = recalled.map_err(|failure| told(&failure))? {
+            return Ok(reply);
+        }
+        let outcome = match self.checked_class(caller, class).await {
+            Ok(()) => Ok(MetaReply::Classes(self.shared.options.classes.all().to_vec())),
+            Err(MetaError::Unavailable) => return Err(MetaError::Unavailable),
+            Err(error) => Err(error),
+        };
+        self.sequence(Job::Remember { origin, outcome: outcome.clone() }).await?;
+        outcome
+    }
+
+    async fn checked_class(&self, caller: &Caller, class: StorageClass) -> Result<(), MetaError> {
+        if !caller.is_administrator() {
+            return Err(MetaError::Denied);
+        }
+        let same = |other: &StorageClass| {
+            let StorageClass { id, table, slots, .. } = *other;
+            *other == StorageClass { id, table, slots, ..class.clone() }
+        };
+        let classes = self.shared.options.classes.all();
+        match classes.iter().find(|other| other.name == class.name) {
+            // A retry whose first try made it, but was cut off before its answer was kept.
+            Some(other) if same(other) => return Ok(()),
+            Some(_) => return Err(MetaError::Exists),
+            None => {}
+        }
+        if !is_sound(&class) {
+            return Err(MetaError::Invalid);
+        }
+        self.shared.options.classes.make(class).await
+    }
+}
+
+/// Whether a class can be at all.
+fn is_sound(class: &StorageClass) -> bool {
+    use types::class::COPIES_MAX;
+    use types::layout::{CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
+    let named = !class.name.is_empty() && class.name.len() <= types::meta::NAME_MAX;
+    let readable = class.name.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    let sized = (CHUNK_SIZE_MIN..=CHUNK_SIZE_MAX).contains(&class.chunk_size);
+    named
+        && readable
+        && sized
+        && class.chunk_size.is_power_of_two()
+        && (1..=COPIES_MAX).contains(&class.copies)
+}
+
+/// The user a peer acts for.
+fn caller(identity: &Identity) -> Caller {
+    match identity {
+        Identity::Node(_) => Caller::administrator(),
+        Identity::User(user) => Caller { uid: user.uid, groups: user.groups.clone() },
+    }
+}
+
+/// What a caller is told of a failure; what he is not told is logged.
+fn told(failure: &Failure) -> MetaError {
+    if let Failure::Store(error) = failure {
+        tracing::error!(%error, "a read of the metadata failed");
+    }
+    failure.answer()
+}
+
+#[cfg(test)]
+mod tests;

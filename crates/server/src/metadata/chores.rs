@@ -1,0 +1,68 @@
+//! Chores: background work on the tree, paced so that clients feel little of it.
+
+use super::Shared;
+use kv::{Key, Store};
+use meta::{Answer, Job};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use types::meta::MetaError;
+
+/// Entries per transaction of the purge: some 10 ms of the sequencer's time.
+const PURGE_ENTRIES: usize = 1000;
+/// How often the purge looks even when nobody told it to: another server may have died over its work.
+const PURGE_PERIOD: Duration = Duration::from_secs(30);
+/// How often leases are looked at. They last ten minutes.
+const LEASES_PERIOD: Duration = Duration::from_secs(60);
+/// Rounds of leases per round of answers, which are kept for an hour.
+const ANSWERS_ROUNDS: u32 = 10;
+/// Records per transaction of a sweep.
+const SWEEP_RECORDS: usize = 500;
+/// How long to wait after the store failed.
+const FAILED_WAIT: Duration = Duration::from_secs(1);
+
+/// Empties directories that were removed with all that is in them.
+pub(super) async fn purge<S: Store>(shared: Arc<Shared<S>>) {
+    loop {
+        let started = Instant::now();
+        match shared.sequencer.run(Job::Purge { limit: PURGE_ENTRIES }).await {
+            Ok(Answer::Progress(Some(_))) => {
+                // The sequencer is the clients' for as long again.
+                sleep(started.elapsed() / 2).await;
+            }
+            Ok(Answer::Progress(None) | Answer::Reply(_)) => {
+                let _ = timeout(PURGE_PERIOD, shared.purge.notified()).await;
+            }
+            Err(_) => sleep(FAILED_WAIT).await,
+        }
+    }
+}
+
+/// Ends leases that are over, and forgets answers that no retry can want any more.
+pub(super) async fn sweep<S: Store>(shared: Arc<Shared<S>>) {
+    let mut round: u32 = 0;
+    loop {
+        walk(&shared, |after| Job::SweepLeases { after, limit: SWEEP_RECORDS }).await;
+        if round.is_multiple_of(ANSWERS_ROUNDS) {
+            walk(&shared, |after| Job::SweepAnswers { after, limit: SWEEP_RECORDS }).await;
+        }
+        round = round.wrapping_add(1);
+        sleep(LEASES_PERIOD).await;
+    }
+}
+
+/// Goes once through all records of a kind.
+async fn walk<S: Store>(shared: &Shared<S>, job: impl Fn(Key) -> Job) {
+    let mut after = Key::new();
+    loop {
+        let started = Instant::now();
+        match shared.sequencer.run(job(after.clone())).await {
+            Ok(Answer::Progress(Some(next))) => after = next,
+            Ok(Answer::Progress(None) | Answer::Reply(_)) => return,
+            Err(MetaError::Busy) => sleep(FAILED_WAIT).await,
+            // The next round begins anew.
+            Err(_) => return,
+        }
+        sleep(started.elapsed()).await;
+    }
+}
