@@ -6,6 +6,7 @@
 //! the chunks of removed files off the chains). Several services may run over one store.
 
 mod chores;
+mod port;
 mod reclaim;
 mod sequencer;
 

@@ -1,0 +1,76 @@
+//! The service at the port: requests decoded, answers encoded, each with its name for the metrics.
+
+use super::{MetaService, caller};
+use crate::dispatch::{Answered, Port};
+use bytes::Bytes;
+use kv::Store;
+use net::Identity;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use types::meta::{Change, MetaError, MetaReply, MetaRequest};
+use types::wire;
+
+impl<S: Store> Port for MetaService<S> {
+    fn answer(
+        self: Arc<Self>,
+        peer: Identity,
+        body: Bytes,
+    ) -> (&'static str, Pin<Box<dyn Future<Output = Answered> + Send>>) {
+        match wire::decode::<MetaRequest>(&body) {
+            Ok(request) => {
+                let name = name(&request);
+                let future = async move {
+                    let outcome = MetaService::answer(&self, &caller(&peer), request).await;
+                    answered(&outcome)
+                };
+                (name, Box::pin(future))
+            }
+            Err(wire::Malformed) => {
+                ("malformed", Box::pin(std::future::ready(answered(&Err(MetaError::Invalid)))))
+            }
+        }
+    }
+}
+
+fn answered(outcome: &Result<MetaReply, MetaError>) -> Answered {
+    Answered { body: wire::encode(outcome), ok: outcome.is_ok() }
+}
+
+/// A request's name in the metrics.
+fn name(request: &MetaRequest) -> &'static str {
+    match request {
+        MetaRequest::Stat { .. } => "stat",
+        MetaRequest::Open { .. } => "open",
+        MetaRequest::List { .. } => "list",
+        MetaRequest::GetXattr { .. } => "get_xattr",
+        MetaRequest::ListXattrs { .. } => "list_xattrs",
+        MetaRequest::Totals => "totals",
+        MetaRequest::Classes => "classes",
+        MetaRequest::ExplainClass { .. } => "explain_class",
+        MetaRequest::PathOf { .. } => "path_of",
+        MetaRequest::Change { change, .. } => match change {
+            Change::Create { .. } => "create",
+            Change::MakeDirectory { .. } => "make_directory",
+            Change::MakeSymbolicLink { .. } => "make_symbolic_link",
+            Change::Link { .. } => "link",
+            Change::Unlink { .. } => "unlink",
+            Change::RemoveDirectory { .. } => "remove_directory",
+            Change::RemoveTree { .. } => "remove_tree",
+            Change::Rename { .. } => "rename",
+            Change::SetAttributes { .. } => "set_attributes",
+            Change::SetXattr { .. } => "set_xattr",
+            Change::RemoveXattr { .. } => "remove_xattr",
+            Change::LeaseInodes { .. } => "lease_inodes",
+            Change::RenewLease { .. } => "renew_lease",
+            Change::Publish(_) => "publish",
+            Change::Resize { .. } => "resize",
+            Change::Grow { .. } => "grow",
+            Change::OpenAppend { .. } => "open_append",
+            Change::ExtendAppend { .. } => "extend_append",
+            Change::CloseAppend { .. } => "close_append",
+            Change::MakeClass { .. } => "make_class",
+            Change::SetClass { .. } => "set_class",
+        },
+    }
+}
