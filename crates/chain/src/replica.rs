@@ -160,12 +160,9 @@ impl<P: Clone> Replica<P> {
                 Ok(()) => self.forwarded(token, update, out),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
-            Event::Installed { epoch, through, written, lanes } => {
-                if self.preceded(epoch).is_ok()
-                    && !self.told_in_sync
-                    && self.newest < through
-                    && through < VERSION_MAX
-                {
+            Event::Installed { epoch: _, through, written, lanes } => {
+                // Whatever epoch it is: the store is there now.
+                if !self.is_complete() && self.newest < through && through < VERSION_MAX {
                     self.installed(through, written, lanes);
                 }
             }
@@ -519,3 +516,6 @@ fn is_done<P>(update: &Update<P>, committed: Version, durable: Version) -> bool 
         Durability::Disk => update.version <= durable,
     }
 }
+
+#[cfg(test)]
+mod tests;
