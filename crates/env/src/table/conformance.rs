@@ -9,7 +9,7 @@ fn on_every_table(check: impl Fn(&dyn Table)) {
     check(&SimTable::new(2));
     let place = tempfile::tempdir().unwrap();
     let options = FjallOptions { memtable_bytes: 64 << 10, ..FjallOptions::default() };
-    check(&FjallTable::open(&place.path().join("table"), &["a", "b"], &options).unwrap());
+    check(&FjallTable::open(&place.path().join("table"), &["a", "b"], options).unwrap());
 }
 
 fn batch(writes: &[(usize, &str, Option<&str>)]) -> Batch {
@@ -44,6 +44,8 @@ fn the_last_write_of_a_key_in_a_batch_counts() {
         assert_eq!(table.get(0, b"k").unwrap(), Some(b"2".to_vec()));
         table.apply(batch(&[(0, "k", Some("3")), (0, "k", None)])).unwrap();
         assert_eq!(table.get(0, b"k").unwrap(), None);
+        table.apply(batch(&[(0, "k", None), (1, "k", Some("4")), (0, "k", Some("5"))])).unwrap();
+        assert_eq!(table.get(0, b"k").unwrap(), Some(b"5".to_vec()));
     });
 }
 

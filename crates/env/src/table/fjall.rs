@@ -6,6 +6,7 @@
 
 use super::{Batch, Pair, Table, TableError, TableSnapshot};
 use ::fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::ops::Bound;
@@ -54,15 +55,15 @@ struct FjallSnapshot {
 impl FjallTable {
     /// Opens the table in `directory`, or makes it. `spaces` names the spaces; later calls must name the same in the
     /// same places, and may add some at the end.
-    pub fn open(directory: &Path, spaces: &[&str], options: &FjallOptions) -> Result<FjallTable, TableError> {
+    pub fn open(directory: &Path, spaces: &[&str], options: FjallOptions) -> Result<FjallTable, TableError> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             TableError(format!("{what} {}: {error}", directory.display()))
         };
         if !directory.try_exists().map_err(|e| failed("looking for", &e))? {
-            create(directory, spaces, options).map_err(|e| failed("creating", &e))?;
+            create(directory, spaces, &options).map_err(|e| failed("creating", &e))?;
         }
         let (database, spaces) =
-            open_database(directory, spaces, options).map_err(|e| failed("opening", &e))?;
+            open_database(directory, spaces, &options).map_err(|e| failed("opening", &e))?;
         Ok(FjallTable { directory: directory.to_path_buf(), database, spaces, batches: RwLock::new(()) })
     }
 }
@@ -123,7 +124,16 @@ impl Table for FjallTable {
 
     fn apply(&self, batch: Batch) -> Result<(), TableError> {
         let mut writes = self.database.batch();
-        for (space, key, value) in batch.writes {
+        // fjall gives all writes of a batch one sequence number: two of one key would be in no order.
+        let mut seen = HashSet::new();
+        let mut last = vec![false; batch.writes.len()];
+        for (i, (space, key, _)) in batch.writes.iter().enumerate().rev() {
+            last[i] = seen.insert((*space, key.as_slice()));
+        }
+        for ((space, key, value), last) in batch.writes.into_iter().zip(last) {
+            if !last {
+                continue;
+            }
             match value {
                 Some(value) => writes.insert(&self.spaces[space], key, value),
                 None => writes.remove(&self.spaces[space], key),
