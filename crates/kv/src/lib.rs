@@ -7,8 +7,10 @@ use std::fmt;
 use std::future::Future;
 
 mod conflict;
+pub mod local;
 pub mod memory;
 
+pub use local::LocalStore;
 pub use memory::MemoryStore;
 
 /// The longest key that every engine can take. An empty key is no key: engines may panic on one.

@@ -1,0 +1,250 @@
+//! The embedded engine: a write-ahead log of ours with group commit, over a table that need not sync per commit.
+//!
+//! One thread takes all commits that wait, finds conflicts among what was written lately, appends the rest to the log,
+//! syncs once, applies them to the table, publishes a snapshot of it, and answers. So a snapshot shows everything that
+//! was answered, and one flush of the disk serves all that waited for it. Another thread syncs the table now and then
+//! and removes the log that this makes needless. After a crash the table holds some prefix of the history, and the log
+//! everything from there on.
+
+mod checkpoint;
+mod log;
+mod record;
+mod recovery;
+mod writer;
+
+use crate::{Commit, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
+use checkpoint::Checkpointer;
+use env::{Disk, Table, TableError, TableSnapshot};
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// The spaces that the table of a [`LocalStore`] must have.
+pub const SPACES: &[&str] = &["data", "position"];
+
+const DATA: usize = 0;
+const POSITION: usize = 1;
+/// Where the table says how far it is.
+const POSITION_KEY: &[u8] = b"applied";
+
+/// Commits that may wait for the writer: more wait at the caller.
+const QUEUE_MAX: usize = 4096;
+
+/// How a [`LocalStore`] uses disk and memory.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A segment of the log is finished at this size.
+    pub segment_bytes: u64,
+    /// The table is synced when the log has grown by so much since the last time. Bounds the time of a recovery.
+    pub checkpoint_bytes: u64,
+    /// The table is synced at the latest so long after a commit.
+    pub checkpoint_after: Duration,
+    /// The log is lengthened by so many zeros ahead of the records: syncing bytes that are in the file already is
+    /// nearly twice as fast as syncing a file that grew.
+    pub zeros_ahead: u64,
+    /// What is remembered of recent commits to find conflicts: older snapshots cannot commit.
+    pub recent_bytes_max: usize,
+    /// Free space on the disk below which commits are refused as [`KvError::Full`], because the table does not survive
+    /// a full disk. Commits that remove something may use half of it, so that space can be made.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            segment_bytes: 16 << 20,
+            checkpoint_bytes: 16 << 20,
+            checkpoint_after: Duration::from_secs(10),
+            zeros_ahead: 1 << 20,
+            recent_bytes_max: 16 << 20,
+            reserve_bytes: 128 << 20,
+        }
+    }
+}
+
+/// A store in a directory of this machine. Clones are the same store; the last one dropped closes it, which waits for
+/// the disk for a moment.
+#[derive(Clone)]
+pub struct LocalStore {
+    handle: Arc<Handle>,
+}
+
+/// A state of a [`LocalStore`]. Reads may touch the disk where they are called: what is in memory takes microseconds.
+#[derive(Clone)]
+pub struct LocalSnapshot {
+    view: Arc<View>,
+}
+
+/// The newest state that was published.
+struct View {
+    revision: Revision,
+    table: Box<dyn TableSnapshot>,
+}
+
+/// A commit that waits, and whom to tell how it ended.
+struct Waiting {
+    commit: Commit,
+    answer: oneshot::Sender<Result<Outcome, KvError>>,
+}
+
+/// What the threads share.
+struct Shared {
+    table: Arc<dyn Table>,
+    view: RwLock<Arc<View>>,
+    segments: log::Segments,
+    /// Why the store stopped, once it has: it never works again then, because nobody knows what is on the disk.
+    stopped: Mutex<Option<String>>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    queue: Option<mpsc::Sender<Waiting>>,
+    checkpointer: Arc<Checkpointer>,
+    threads: Vec<JoinHandle<()>>,
+    /// Held until the threads have ended.
+    _owner: Box<dyn Send + Sync>,
+}
+
+impl LocalStore {
+    /// Opens the store whose log is in `directory` of `disk` and whose state is in `table`, or makes it; recovers what a
+    /// crash left. `table` has [`SPACES`] and belongs to this store alone.
+    ///
+    /// Refused with `Unavailable` when another process has the directory, and with `Corrupt` when something that was
+    /// answered as durable cannot be read any more.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        table: Arc<dyn Table>,
+        directory: &Path,
+        options: Options,
+    ) -> Result<LocalStore, KvError> {
+        disk.create_directory(directory).map_err(|error| failed(directory, "create", &error))?;
+        let owner = disk.lock(directory).map_err(|error| KvError::Unavailable(error.to_string()))?;
+        let (log, revision) = recovery::recover(&disk, &*table, directory, &options)?;
+        let shared = Arc::new(Shared {
+            view: RwLock::new(Arc::new(View { revision, table: table.snapshot() })),
+            table,
+            segments: log.segments(),
+            stopped: Mutex::new(None),
+        });
+        let checkpointer = Arc::new(Checkpointer::new(shared.clone(), options.checkpoint_after));
+        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        let writer = writer::Writer::new(shared.clone(), checkpointer.clone(), log, revision, options);
+        let mut handle =
+            Handle { shared, queue: Some(queue), checkpointer, threads: Vec::new(), _owner: owner };
+        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+            thread.map_err(|error| KvError::Unavailable(format!("starting a thread: {error}")))
+        };
+        handle.threads.push(start("kv-writer", Box::new(move || writer.run(waiting)))?);
+        let checkpointer = handle.checkpointer.clone();
+        handle.threads.push(start("kv-checkpoint", Box::new(move || checkpointer.run()))?);
+        Ok(LocalStore { handle: Arc::new(handle) })
+    }
+
+    /// Syncs the table and removes the log that this makes needless, now. Blocks for as long as the disk takes.
+    pub fn checkpoint(&self) -> Result<(), KvError> {
+        self.handle.shared.checkpoint()
+    }
+}
+
+impl Store for LocalStore {
+    type Snapshot = LocalSnapshot;
+
+    async fn snapshot(&self) -> Result<LocalSnapshot, KvError> {
+        self.handle.shared.check_running()?;
+        Ok(LocalSnapshot { view: self.handle.shared.view() })
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
+        commit.check_size()?;
+        let stopped = || KvError::Unavailable("the store is closed".into());
+        let queue = self.handle.queue.as_ref().ok_or_else(stopped)?;
+        let (answer, outcome) = oneshot::channel();
+        queue.send(Waiting { commit, answer }).await.map_err(|_| stopped())?;
+        outcome.await.map_err(|_| stopped())?
+    }
+}
+
+impl Snapshot for LocalSnapshot {
+    fn revision(&self) -> Revision {
+        self.view.revision
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Value>, KvError> {
+        self.view.table.get(DATA, key).map_err(table_failed)
+    }
+
+    async fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
+        let pairs = self.view.table.scan(DATA, Bound::Included(from), Bound::Excluded(to), limit, false);
+        pairs.map_err(table_failed)
+    }
+}
+
+impl Shared {
+    fn view(&self) -> Arc<View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows readers the table as it is now.
+    fn publish(&self, revision: Revision) {
+        let view = Arc::new(View { revision, table: self.table.snapshot() });
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    fn check_running(&self) -> Result<(), KvError> {
+        match &*self.stopped.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(why) => Err(KvError::Unavailable(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the store: nothing is answered with success any more.
+    fn stop(&self, why: String) {
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if stopped.is_none() {
+            tracing::error!(%why, "metadata store stopped");
+            *stopped = Some(why);
+        }
+    }
+
+    fn checkpoint(&self) -> Result<(), KvError> {
+        self.check_running()?;
+        // What is published was applied before, so the sync covers it.
+        let through = self.view().revision;
+        if let Err(error) = self.table.sync() {
+            self.stop(error.to_string());
+            return Err(table_failed(error));
+        }
+        self.segments.remove_through(through)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.queue = None;
+        self.checkpointer.close();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                self.shared.stop("a thread of the store panicked".into());
+            }
+        }
+        // Makes the next start quick. Not needed for correctness, and not possible on a broken disk.
+        if let Err(error) = self.shared.checkpoint() {
+            tracing::warn!(%error, "no checkpoint when closing the metadata store");
+        }
+    }
+}
+
+fn failed(path: &Path, what: &str, error: &std::io::Error) -> KvError {
+    KvError::Unavailable(format!("{what} {}: {error}", path.display()))
+}
+
+fn table_failed(error: TableError) -> KvError {
+    KvError::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;
