@@ -1,7 +1,6 @@
 //! Who a peer is. An identity is written into a certificate as a URI (subject alternative name):
 //! `steradian://node/7`, or `steradian://user/NAME?uid=1000&gid=1000,27`.
 
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use types::{Gid, NodeId, Uid};
 
@@ -13,7 +12,7 @@ pub const NAME_MAX: usize = 255;
 pub const GROUPS_MAX: usize = 256;
 
 /// Who a peer is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// A server of this cluster.
     Node(NodeId),
@@ -22,7 +21,7 @@ pub enum Identity {
 }
 
 /// A user.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct User {
     pub name: String,
     pub uid: Uid,

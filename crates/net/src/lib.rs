@@ -12,14 +12,27 @@
 //! [`server`], [`pool`]. `docs/formats/wire.md` gives the bytes.
 
 pub mod authority;
+mod buffers;
+mod calls;
 pub mod connection;
+mod dial;
 pub mod error;
+pub mod frame;
+mod handshake;
 pub mod identity;
 pub mod limits;
+mod link;
+mod pages;
 pub mod pool;
+mod queue;
+mod record;
 pub mod security;
 pub mod server;
 pub mod service;
+mod session;
+mod stream;
+#[cfg(test)]
+mod testing;
 
 pub use authority::Authority;
 pub use connection::{Answer, Connection, PendingCall};

@@ -40,3 +40,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// Calls that a client has under way on one connection. More than a server reads at once, so that its queue never runs
+/// dry.
+pub const CALLS_MAX: usize = 4096;
+/// Bytes that a client has in the send queue of one connection. Beyond this a call fails with `CallError::Overloaded`.
+pub const CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
