@@ -1,0 +1,116 @@
+//! What waits for the writer.
+
+use crate::keeper::Checkpoint;
+use crate::locks::lock;
+use crate::record::Body;
+use crate::shared::{Done, StoreError};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::mpsc::Sender;
+use std::sync::{Condvar, Mutex};
+
+/// A job for the writer.
+pub(crate) enum Job {
+    Append(Append),
+    /// Answer with everything that changed since the last time, and the log's end.
+    Freeze(Sender<Checkpoint>),
+    /// Go on in a new segment.
+    Rotate,
+    /// Call when everything before is on the disk.
+    Flush(Done),
+}
+
+/// A record to be written.
+pub(crate) struct Append {
+    pub(crate) body: Body,
+    pub(crate) payload: Bytes,
+    /// Somebody waits for it to be on the disk.
+    pub(crate) durable: bool,
+    pub(crate) done: WhenDone,
+}
+
+/// Who is told of one record, beside the chain's progress.
+pub(crate) enum WhenDone {
+    Nobody,
+    Applied(Done),
+    Synced(Done),
+}
+
+impl WhenDone {
+    pub(crate) fn fail(self, error: &StoreError) {
+        match self {
+            WhenDone::Nobody => {}
+            WhenDone::Applied(done) | WhenDone::Synced(done) => done(Err(error.clone())),
+        }
+    }
+}
+
+impl Job {
+    pub(crate) fn fail(self, error: &StoreError) {
+        match self {
+            Job::Append(append) => append.done.fail(error),
+            Job::Flush(done) => done(Err(error.clone())),
+            // The keeper sees its channel close.
+            Job::Freeze(_) | Job::Rotate => {}
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    waiting: bool,
+    closed: Option<StoreError>,
+}
+
+impl Queue {
+    pub(crate) fn push(&self, job: Job) {
+        let mut state = lock(&self.state);
+        if let Some(error) = state.closed.clone() {
+            drop(state);
+            job.fail(&error);
+            return;
+        }
+        state.jobs.push_back(job);
+        if state.waiting {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Everything that waits; waits for something. `None` when the queue is closed and empty.
+    pub(crate) fn take(&self) -> Option<VecDeque<Job>> {
+        let mut state = lock(&self.state);
+        while state.jobs.is_empty() {
+            if state.closed.is_some() {
+                return None;
+            }
+            state.waiting = true;
+            state = self.filled.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state.waiting = false;
+        }
+        Some(std::mem::take(&mut state.jobs))
+    }
+
+    /// Takes no more. What waits is still done.
+    pub(crate) fn close(&self) {
+        lock(&self.state).closed.get_or_insert_with(|| StoreError("closed".to_owned()));
+        self.filled.notify_all();
+    }
+
+    /// Takes no more, and refuses what waits.
+    pub(crate) fn fail(&self, error: &StoreError) {
+        let jobs = {
+            let mut state = lock(&self.state);
+            state.closed = Some(error.clone());
+            std::mem::take(&mut state.jobs)
+        };
+        self.filled.notify_all();
+        jobs.into_iter().for_each(|job| job.fail(error));
+    }
+}

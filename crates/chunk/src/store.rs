@@ -1,0 +1,330 @@
+//! The store: opening, submitting, asking.
+
+use crate::keeper;
+use crate::locks::{lock, read as shared_lock};
+use crate::queue::{Append, Job, WhenDone};
+use crate::read::{self, ReadBlocks, ReadError, Wait};
+use crate::record::{Body, Install, PAYLOAD_MAX};
+use crate::recovery::{OpenError, recover};
+use crate::reserve::Reserve;
+use crate::shared::{Done, Options, Parts, Progress, Shared, StoreError};
+use crate::syncer;
+use crate::writer::Writer;
+use bytes::Bytes;
+use env::{Disk, Table};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use types::storage::{ChunkState, Damage, Durability, LaneState, Operation, TargetStatus};
+use types::{ChainId, ChunkId, Epoch, Origin, Version};
+
+/// An update of a chain.
+#[derive(Clone, Debug)]
+pub struct Update {
+    pub chain: ChainId,
+    /// In which a head gave it its version.
+    pub epoch: Epoch,
+    pub version: Version,
+    pub origin: Origin,
+    pub operation: Operation,
+    /// A write's bytes; empty for others. They must match the operation's checksums: reads will ask.
+    pub payload: Bytes,
+    pub durability: Durability,
+}
+
+/// A chunk in a listing of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    pub chunk: ChunkId,
+    /// Of its last update.
+    pub version: Version,
+    pub length: u32,
+    pub removed: bool,
+}
+
+/// The space of the target's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    pub capacity: u64,
+    pub free: u64,
+    /// Clients' writes should be refused. Removals, and what the chain has decided already, still go.
+    pub full: bool,
+}
+
+/// The chunks of one target.
+///
+/// Dropping it without [`Store::close`] leaves it as a crash of the process would: what was reported as synced is there
+/// when it is opened again, and perhaps more.
+pub struct Store {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    others: Mutex<Vec<JoinHandle<()>>>,
+    /// No other process opens the directory meanwhile.
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl Store {
+    /// Opens the store in a directory, or makes one; recovers it; starts its threads. `table` is the store's alone, with
+    /// the spaces [`crate::SPACES`]. `progress` is called from the store's threads and must not block.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        table: Arc<dyn Table>,
+        directory: &Path,
+        options: Options,
+        progress: Box<dyn Fn(&[Progress]) + Send + Sync>,
+    ) -> Result<Store, OpenError> {
+        disk.create_directory(directory)?;
+        let lock_file = disk.lock(directory)?;
+        let reserve = Reserve::open(&*disk, directory, options.reserve_bytes);
+        let recovered = recover(disk.clone(), table, directory)?;
+        let shared = Arc::new(Shared::new(Parts {
+            disk,
+            directory: directory.to_owned(),
+            options,
+            index: recovered.index,
+            segments: recovered.segments,
+            reserve,
+            synced: recovered.end.sequence,
+            progress,
+        }));
+        shared.keeper.set_last_segment(recovered.last_segment);
+        let mut writer = Writer::start(shared.clone(), recovered.end)
+            .map_err(|error| OpenError::Disk(io::Error::other(error)))?;
+        if recovered.replayed > 0 {
+            shared.keeper.due_in(std::time::Duration::from_secs(1));
+        }
+        let store = Store {
+            shared: shared.clone(),
+            writer: Mutex::default(),
+            others: Mutex::default(),
+            _lock: lock_file,
+        };
+        *lock(&store.writer) = Some(spawn("chunk-writer", &shared, move |_| writer.run())?);
+        let syncer = spawn("chunk-syncer", &shared, syncer::run)?;
+        let keeper = spawn("chunk-keeper", &shared, keeper::run)?;
+        lock(&store.others).extend([syncer, keeper]);
+        Ok(store)
+    }
+
+    /// Takes an update; never blocks. Those of one chain come in the order of their versions, without a gap: anything
+    /// else is a mistake that fails the store. What became of it, `progress` is told.
+    pub fn submit(&self, update: Update) {
+        let Update { chain, epoch, version, origin, operation, payload, durability } = update;
+        let body = Body::Update { chain, epoch, version, origin, operation };
+        self.append(body, payload, durability == Durability::Disk, WhenDone::Nobody);
+    }
+
+    /// Takes a piece of a whole chunk, while the chain is brought up to date. Done when reads would see it. The chain's
+    /// position stays until [`Store::install_done`].
+    pub fn install(&self, install: Install, payload: Bytes, done: Done) {
+        self.append(Body::Install(install), payload, false, WhenDone::Applied(done));
+    }
+
+    /// Notes that a chunk is no more, while the chain is brought up to date.
+    pub fn install_removed(&self, chain: ChainId, chunk: ChunkId, written: Version, done: Done) {
+        let body = Body::InstallRemoved { chain, chunk, written };
+        self.append(body, Bytes::new(), false, WhenDone::Applied(done));
+    }
+
+    /// Everything of the chain through `through`, an update of epoch `epoch`, was installed; `lanes` replace those known.
+    /// Done when all of it is on the disk: the chain is at `through` then.
+    pub fn install_done(
+        &self,
+        chain: ChainId,
+        epoch: Epoch,
+        through: Version,
+        lanes: Vec<LaneState>,
+        done: Done,
+    ) {
+        let body = Body::InstallDone { chain, epoch, through, lanes };
+        self.append(body, Bytes::new(), true, WhenDone::Synced(done));
+    }
+
+    /// Calls `done` when everything submitted before is on the disk.
+    pub fn flush(&self, done: Done) {
+        self.shared.queue.push(Job::Flush(done));
+    }
+
+    fn append(&self, body: Body, payload: Bytes, durable: bool, done: WhenDone) {
+        assert!(payload.len() <= PAYLOAD_MAX as usize, "payloads are bounded by the frame");
+        let length = u32::try_from(payload.len()).expect("bounded above");
+        assert!(body.fits(length), "a payload has a checksum for each block, and lies within a chunk");
+        self.shared.queue.push(Job::Append(Append { body, payload, durable, done }));
+    }
+
+    /// Reads `length` bytes at `offset` of a chunk; each byte was checked against its checksum. Beside the writer.
+    pub fn read(
+        &self,
+        chain: ChainId,
+        chunk: ChunkId,
+        offset: u32,
+        length: u32,
+        wait: Wait,
+    ) -> Result<ReadBlocks, ReadError> {
+        read::read(&self.shared, chain, chunk, offset, length, wait)
+    }
+
+    /// A chunk's version and length.
+    pub fn describe(&self, chain: ChainId, chunk: ChunkId) -> Result<Option<ChunkState>, StoreError> {
+        let Some(chain) = self.shared.index.chain(chain) else { return Ok(None) };
+        let head =
+            self.shared.index.look(&chain, chunk, false, |entry| entry.map(|entry| entry.head))?.flatten();
+        let there = head.filter(|head| !head.removed);
+        Ok(there.map(|head| ChunkState { version: head.version, length: head.length }))
+    }
+
+    /// The newest update of each chain, and its epoch.
+    pub fn positions(&self) -> Vec<(ChainId, Epoch, Version)> {
+        let position = |chain: Arc<crate::index::Chain>| {
+            let state = shared_lock(&chain.state);
+            (chain.id, state.history.epoch, state.history.version)
+        };
+        self.shared.index.chains().into_iter().map(position).collect()
+    }
+
+    /// The first version of each of a chain's last epochs, rising.
+    pub fn epochs(&self, chain: ChainId) -> Vec<(Epoch, Version)> {
+        let chain = self.shared.index.chain(chain);
+        chain.map(|chain| shared_lock(&chain.state).history.epochs.clone()).unwrap_or_default()
+    }
+
+    /// The last update of each of a chain's lanes, the newest 4096.
+    pub fn lanes(&self, chain: ChainId) -> Vec<LaneState> {
+        let chain = self.shared.index.chain(chain);
+        chain.map(|chain| shared_lock(&chain.state).history.lanes()).unwrap_or_default()
+    }
+
+    /// Chunks whose last update is newer than `version`, in order, those removed too; at most `limit`, from behind `after`.
+    pub fn changed_since(
+        &self,
+        chain: ChainId,
+        version: Version,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<Changed>, StoreError> {
+        let Some(chain) = self.shared.index.chain(chain) else { return Ok(Vec::new()) };
+        let found = self.shared.index.list(&chain, after, limit, |head| head.version > version)?;
+        let changed = |(chunk, head): (ChunkId, crate::entry::Head)| Changed {
+            chunk,
+            version: head.version,
+            length: head.length,
+            removed: head.removed,
+        };
+        Ok(found.into_iter().map(changed).collect())
+    }
+
+    /// A chain's chunks in order; at most `limit`, from behind `after`.
+    pub fn chunks(
+        &self,
+        chain: ChainId,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<(ChunkId, ChunkState)>, StoreError> {
+        let Some(chain) = self.shared.index.chain(chain) else { return Ok(Vec::new()) };
+        let found = self.shared.index.list(&chain, after, limit, |head| !head.removed)?;
+        let state = |head: crate::entry::Head| ChunkState { version: head.version, length: head.length };
+        Ok(found.into_iter().map(|(chunk, head)| (chunk, state(head))).collect())
+    }
+
+    /// Nobody will ask for removals through `through` any more: every member of the chain has them.
+    pub fn forget_removed(&self, chain: ChainId, through: Version) {
+        if let Some(chain) = self.shared.index.chain(chain)
+            && chain.forgotten.fetch_max(through.0, Ordering::Relaxed) < through.0
+        {
+            self.shared.keeper.due_in(std::time::Duration::from_secs(20));
+        }
+    }
+
+    /// What reads and compaction found bad since the store was opened, newest first, at most 1000.
+    pub fn damage(&self) -> Vec<Damage> {
+        lock(&self.shared.damage).iter().copied().collect()
+    }
+
+    /// The space of the disk. Asks the disk: some microseconds.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        let (capacity, free) = self.shared.disk_space()?;
+        Ok(Space { capacity, free, full: self.shared.is_full(capacity, free) })
+    }
+
+    /// The state of the target.
+    pub fn status(&self) -> TargetStatus {
+        let (capacity, free) = self.shared.disk_space().unwrap_or_default();
+        let usage = self.shared.segments.usage();
+        let chains = self.shared.index.chains();
+        let counters = &self.shared.counters;
+        TargetStatus {
+            target: self.shared.options.target,
+            directory: self.shared.directory.display().to_string(),
+            capacity,
+            free,
+            chunks: chains.iter().map(|chain| shared_lock(&chain.state).count).sum(),
+            live: usage.iter().map(|(_, usage)| usage.live).sum(),
+            stored: usage.iter().map(|(_, usage)| usage.stored()).sum(),
+            bytes_read: counters.bytes_read.load(Ordering::Relaxed),
+            bytes_written: counters.bytes_written.load(Ordering::Relaxed),
+            damaged: counters.damaged.load(Ordering::Relaxed),
+            failed: self.shared.failure().map(|error| error.0),
+        }
+    }
+
+    /// Makes a checkpoint now: recovery after it is short, and what died before it gives its space back.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        self.shared.keeper.checkpoint()
+    }
+
+    /// Makes everything durable, makes a checkpoint, and ends the threads.
+    pub fn close(self) -> Result<(), StoreError> {
+        let (sender, receiver) = channel();
+        self.flush(Box::new(move |result| {
+            // The receiver waits below.
+            let _ = sender.send(result);
+        }));
+        receiver.recv().unwrap_or_else(|_| Err(StoreError("closed".to_owned())))?;
+        self.checkpoint()
+    }
+
+    /// Ends the threads, in the order in which they need each other.
+    fn stop(&self) {
+        self.shared.queue.close();
+        if let Some(writer) = lock(&self.writer).take() {
+            join(writer);
+        }
+        self.shared.keeper.stop();
+        self.shared.syncs.stop();
+        let others = std::mem::take(&mut *lock(&self.others));
+        others.into_iter().for_each(join);
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Waits for a thread, unless it is this one: a callback may hold the last store.
+fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() {
+        // Its panic was caught, and has failed the store.
+        let _ = thread.join();
+    }
+}
+
+/// Starts a thread whose panic fails the store.
+fn spawn(
+    name: &str,
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let shared = shared.clone();
+    let body = move || {
+        if catch_unwind(AssertUnwindSafe(|| work(&shared))).is_err() {
+            shared.fail("a thread of the store panicked");
+        }
+    };
+    Ok(std::thread::Builder::new().name(name.to_owned()).spawn(body)?)
+}
