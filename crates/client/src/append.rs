@@ -1,40 +1,123 @@
 //! Append sessions: one writer at a time lengthens a file.
 
-use crate::{Client, Result};
+use crate::call::WhenBusy;
+use crate::file::Content;
+use crate::grant::{Grant, GrantSource};
+use crate::pipeline::Tail;
+use crate::tree::{describe, done};
+use crate::{Client, Error, ErrorKind, Result};
 use bytes::Bytes;
-use types::meta::Place;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::task::JoinHandle;
+use types::Duration;
+use types::meta::{Change, MetaReply, Place};
+
+const ACTION: &str = "append to";
+/// A session that is idle is renewed this often. The servers let it run for 60 s.
+const RENEW_EVERY: Duration = Duration::from_secs(15);
 
 /// The one append session of a file. Dropping it leaves it to its lease to end; [`Appender::close`] ends it at once.
 #[derive(Debug)]
-pub struct Appender {}
+pub struct Appender {
+    session: Arc<Session>,
+    tail: Tail,
+    renewal: Renewal,
+}
+
+#[derive(Debug)]
+struct Session {
+    client: Client,
+    content: Arc<Content>,
+    number: u64,
+    /// What others may see.
+    length: AtomicU64,
+}
+
+/// Renews the session in the background; ends when dropped.
+#[derive(Debug)]
+struct Renewal(JoinHandle<()>);
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 impl Client {
     /// Opens the append session of a file. Refused with `Busy` when another client has it.
     pub async fn append(&self, place: impl Into<Place>) -> Result<Appender> {
-        let _ = place.into();
-        unimplemented!()
+        let place = place.into();
+        let path = describe(&place);
+        let change = Change::OpenAppend { place };
+        let reply = self.change_unless_busy(ACTION, &path, change, WhenBusy::GiveUp).await?;
+        let MetaReply::Appending { attributes, capability, session: number, .. } = reply else {
+            return Err(Error::unexpected(ACTION, &path));
+        };
+        let no_file = || Error::new(ErrorKind::Invalid, ACTION, &path, "is no regular file");
+        let layout = attributes.layout.ok_or_else(no_file)?;
+        let grant = Grant::new(GrantSource::Session, Some(capability));
+        let content = Arc::new(Content { path, inode: attributes.inode, layout, grant });
+        let length = AtomicU64::new(attributes.length);
+        let session = Arc::new(Session { client: self.clone(), content: content.clone(), number, length });
+        let tail = Tail::new(self.clone(), ACTION, content, attributes.length);
+        let idle = session.clone();
+        let renewal = Renewal(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(RENEW_EVERY).await;
+                if let Err(error) = idle.extend(idle.length.load(Ordering::Acquire)).await {
+                    tracing::warn!(%error, "append session not renewed");
+                }
+            }
+        }));
+        Ok(Appender { session, tail, renewal })
+    }
+}
+
+impl Session {
+    /// Says that the file is written up to `length`; gets a new capability for it.
+    async fn extend(&self, length: u64) -> Result<()> {
+        let Content { path, inode, .. } = &*self.content;
+        let change = Change::ExtendAppend { inode: *inode, session: self.number, length };
+        match self.client.change(ACTION, path, change).await? {
+            MetaReply::Appending { capability, .. } => {
+                self.content.grant.put(capability);
+                self.length.fetch_max(length, Ordering::AcqRel);
+                Ok(())
+            }
+            _ => Err(Error::unexpected(ACTION, path)),
+        }
     }
 }
 
 impl Appender {
     /// The length of the file with all that was appended so far.
     pub fn length(&self) -> u64 {
-        unimplemented!()
+        self.tail.end()
     }
 
     /// Appends bytes; others see them after [`Appender::flush`].
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let _ = bytes;
-        unimplemented!()
+        self.tail.write(bytes).await
     }
 
     /// Makes all that was appended durable, and visible.
     pub async fn flush(&mut self) -> Result<()> {
-        unimplemented!()
+        self.tail.flush().await?;
+        let end = self.tail.end();
+        if end > self.session.length.load(Ordering::Acquire) {
+            self.session.extend(end).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Flushes, and ends the session.
-    pub async fn close(self) -> Result<()> {
-        unimplemented!()
+    pub async fn close(mut self) -> Result<()> {
+        self.flush().await?;
+        drop(self.renewal);
+        let Session { client, content, number, .. } = &*self.session;
+        let change = Change::CloseAppend { inode: content.inode, session: *number };
+        done(client.change(ACTION, &content.path, change).await?, ACTION, &content.path)
     }
 }

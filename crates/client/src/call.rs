@@ -1,15 +1,228 @@
-//! Calls: one request, one typed answer.
+//! Calls to the metadata servers and the manager: one request, one typed answer. The one place that retries them.
 
-use crate::{Client, Result};
-use types::meta::{Change, MetaReply, MetaRequest};
+use crate::retry::Retry;
+use crate::{Client, Error, ErrorKind, Result};
+use bytes::Bytes;
+use net::{CallError, ConnectError, Connection, Pool};
+use serde::de::DeserializeOwned;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use types::Duration;
+use types::manager::{ManagerError, ManagerReply, ManagerRequest};
+use types::meta::{Change, MetaError, MetaReply, MetaRequest};
+use types::wire::{Channel, decode, encode};
+
+/// The longest that one attempt waits for its answer. A stopped server is noticed sooner, by its silence.
+const ATTEMPT_MAX: Duration = Duration::from_secs(15);
+
+/// The metadata servers, and which one is spoken to now.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    addresses: Vec<String>,
+    /// Counts the changes from one to the next.
+    turn: AtomicUsize,
+}
+
+/// Why an attempt gave no answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Trouble {
+    Connect(ConnectError),
+    Call(CallError),
+    /// The answer is no message of this version.
+    Malformed,
+}
+
+/// Whether a `Busy` is worth waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenBusy {
+    Wait,
+    /// Somebody holds what was asked for, and may do so for long.
+    GiveUp,
+}
+
+impl Servers {
+    pub(crate) fn new(addresses: Vec<String>) -> Servers {
+        Servers { addresses, turn: AtomicUsize::new(0) }
+    }
+
+    fn now(&self) -> (usize, &str) {
+        let turn = self.turn.load(Ordering::Relaxed);
+        let address = self.addresses.get(turn % self.addresses.len().max(1));
+        (turn, address.map_or("", String::as_str))
+    }
+
+    /// Turns to the next server, unless somebody did so since `turn`.
+    fn pass_over(&self, turn: usize) {
+        let next = turn.wrapping_add(1);
+        // If this loses, another caller has passed over the same server.
+        let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+impl Trouble {
+    /// Trying again cannot help: a person must act.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Trouble::Connect(error) => matches!(
+                error,
+                ConnectError::NotTrusted(_) | ConnectError::Version { .. } | ConnectError::Malformed(_)
+            ),
+            Trouble::Call(error) => matches!(error, CallError::TooLarge),
+            Trouble::Malformed => true,
+        }
+    }
+
+    pub(crate) fn into_error(self, action: &str, subject: &str, server: &str) -> Error {
+        let (kind, cause) = match &self {
+            Trouble::Connect(error) => {
+                let kind = match error {
+                    ConnectError::NotTrusted(_) => ErrorKind::Denied,
+                    ConnectError::Version { .. } | ConnectError::Malformed(_) => ErrorKind::Broken,
+                    ConnectError::Unreachable(_) | ConnectError::WrongNode { .. } | ConnectError::Full => {
+                        ErrorKind::NotReachable
+                    }
+                };
+                (kind, error.to_string())
+            }
+            Trouble::Call(CallError::TooLarge) => (ErrorKind::Invalid, CallError::TooLarge.to_string()),
+            Trouble::Call(error) => (ErrorKind::NotReachable, error.to_string()),
+            Trouble::Malformed => {
+                (ErrorKind::Broken, "the server gave an answer that is no message".to_string())
+            }
+        };
+        let error = Error::new(kind, action, subject, format!("server {server}: {cause}"));
+        match kind {
+            ErrorKind::Denied => error.advise("use the context file of this cluster (`--context FILE`)"),
+            _ => error,
+        }
+    }
+}
+
+/// One attempt at one call.
+pub(crate) async fn attempt<R: DeserializeOwned>(
+    pool: &Pool,
+    address: &str,
+    channel: Channel,
+    body: Vec<u8>,
+    payload: Bytes,
+    deadline: Duration,
+) -> std::result::Result<(R, Bytes), Trouble> {
+    let started = tokio::time::Instant::now();
+    let connection: Connection = match tokio::time::timeout(deadline, pool.get(address)).await {
+        Ok(connection) => connection.map_err(Trouble::Connect)?,
+        Err(_) => return Err(Trouble::Call(CallError::Deadline)),
+    };
+    let left = deadline.saturating_sub(started.elapsed());
+    let answer = connection.start(channel, body, payload, left).await.map_err(Trouble::Call)?;
+    let reply = decode(&answer.body).map_err(|_| Trouble::Malformed)?;
+    Ok((reply, answer.payload))
+}
 
 impl Client {
+    /// A question to a metadata server.
     pub(crate) async fn meta(&self, action: &str, subject: &str, request: &MetaRequest) -> Result<MetaReply> {
-        let _ = (action, subject, request);
-        unimplemented!()
+        self.ask_meta(action, subject, encode(request), WhenBusy::Wait).await
     }
+
+    /// A change of the tree, on a lane of its own: it happens at most once however often it is sent.
     pub(crate) async fn change(&self, action: &str, subject: &str, change: Change) -> Result<MetaReply> {
-        let _ = (action, subject, change);
-        unimplemented!()
+        self.change_unless_busy(action, subject, change, WhenBusy::Wait).await
+    }
+
+    pub(crate) async fn change_unless_busy(
+        &self,
+        action: &str,
+        subject: &str,
+        change: Change,
+        busy: WhenBusy,
+    ) -> Result<MetaReply> {
+        let ticket = self.shared.meta_lanes.take().await;
+        let body = encode(&MetaRequest::Change { origin: ticket.origin, change });
+        self.ask_meta(action, subject, body, busy).await
+    }
+
+    async fn ask_meta(
+        &self,
+        action: &str,
+        subject: &str,
+        body: Vec<u8>,
+        busy: WhenBusy,
+    ) -> Result<MetaReply> {
+        let shared = &self.shared;
+        let mut retry = Retry::new(shared.options.deadline);
+        loop {
+            let (turn, address) = shared.servers.now();
+            let time = retry.left().min(ATTEMPT_MAX);
+            // The body is kept for the next attempt: some hundred bytes.
+            let sent = attempt::<std::result::Result<MetaReply, MetaError>>(
+                &shared.small,
+                address,
+                Channel::Meta,
+                body.clone(),
+                Bytes::new(),
+                time,
+            );
+            let error = match sent.await {
+                Ok((Ok(reply), _)) => return Ok(reply),
+                Ok((Err(refused), _)) => {
+                    let again = match refused {
+                        MetaError::Busy => busy == WhenBusy::Wait,
+                        MetaError::Unavailable => true,
+                        _ => false,
+                    };
+                    let error = Error::meta(action, subject, &refused);
+                    if !again {
+                        return Err(error);
+                    }
+                    error
+                }
+                Err(trouble) => {
+                    shared.servers.pass_over(turn);
+                    let is_final = trouble.is_final();
+                    let error = trouble.into_error(action, subject, address);
+                    if is_final {
+                        return Err(error);
+                    }
+                    error
+                }
+            };
+            tracing::debug!(%error, "metadata call failed");
+            if !retry.pause().await {
+                return Err(error);
+            }
+        }
+    }
+
+    /// One question to the manager, which any metadata server may be.
+    pub(crate) async fn ask_manager(&self, request: &ManagerRequest, time: Duration) -> Result<ManagerReply> {
+        const ACTION: &str = "fetch the routing";
+        let shared = &self.shared;
+        let (turn, address) = shared.servers.now();
+        let sent = attempt::<std::result::Result<ManagerReply, ManagerError>>(
+            &shared.small,
+            address,
+            Channel::Manager,
+            encode(request),
+            Bytes::new(),
+            time,
+        );
+        match sent.await {
+            Ok((Ok(reply), _)) => Ok(reply),
+            Ok((Err(refused), _)) => {
+                shared.servers.pass_over(turn);
+                let cause = match refused {
+                    ManagerError::NotManager => "this server is not the manager now",
+                    ManagerError::Unavailable => "the metadata store is unavailable",
+                    ManagerError::Denied => {
+                        return Err(Error::new(ErrorKind::Denied, ACTION, "", "permission denied"));
+                    }
+                    ManagerError::Unknown | ManagerError::Invalid => "the manager refused the request",
+                };
+                Err(Error::new(ErrorKind::NotReachable, ACTION, "", format!("server {address}: {cause}")))
+            }
+            Err(trouble) => {
+                shared.servers.pass_over(turn);
+                Err(trouble.into_error(ACTION, "", address))
+            }
+        }
     }
 }

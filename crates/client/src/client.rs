@@ -1,9 +1,16 @@
 //! The client: what all calls share.
 
-use crate::{Context, Options, Result};
+use crate::call::Servers;
+use crate::lanes::Lanes;
+use crate::lease::Leases;
+use crate::nearness::Nearness;
+use crate::routes::Routes;
+use crate::{Context, ContextSecurity, File, Options, Result, retry};
+use net::{Credentials, Identity, Pool, PoolOptions, Security, User};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use types::meta::Entry;
-use types::{ClientId, Rights, Routing};
+use types::{ClientId, Gid, Rights, Routing, Uid};
 
 /// A connection to a Steradian cloud. Clones share everything; when the last is dropped its connections close.
 #[derive(Clone, Debug)]
@@ -11,18 +18,62 @@ pub struct Client {
     pub(crate) shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) id: ClientId,
+    pub(crate) servers: Servers,
+    /// One connection per server: for calls that are small, and must not wait behind bulk data.
+    pub(crate) small: Pool,
+    /// Several connections per server, so that several cores encrypt.
+    pub(crate) bulk: Pool,
+    pub(crate) routes: Routes,
+    pub(crate) meta_lanes: Arc<Lanes>,
+    pub(crate) storage_lanes: Arc<Lanes>,
+    pub(crate) nearness: Nearness,
+    pub(crate) leases: Leases,
+    /// Pieces that may be asked of a second copy because the first is slow.
+    pub(crate) second_tries: Semaphore,
+}
+
+/// Changes of the tree under way at most: more would only wait in the server.
+const META_LANES: usize = 1024;
+/// Updates of chunks under way at most: 256 of 1 MiB.
+const STORAGE_LANES: usize = 256;
+/// See [`Shared::second_tries`]: 8 MiB of waste at most on a path that is merely slow.
+const SECOND_TRIES: usize = 8;
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Client {
-    /// Connects, and fetches the routing: fails within [`Options::deadline`] when no metadata server answers. Later
-    /// losses of connections are repaired silently.
+    /// Connects, and fetches the routing: fails within [`Options::connect_deadline`] when no metadata server answers.
+    /// Later losses of connections are repaired silently.
     pub async fn connect(context: &Context, options: Options) -> Result<Client> {
-        let _ = (context, options);
-        unimplemented!()
+        let security = Arc::new(security(context)?);
+        let pool = |connections| {
+            let options = PoolOptions { connections, ..PoolOptions::default() };
+            Pool::new(security.clone(), options)
+        };
+        let id = ClientId(retry::random());
+        let shared = Arc::new(Shared {
+            id,
+            servers: Servers::new(context.servers.clone()),
+            small: pool(1),
+            bulk: pool(options.bulk_connections.max(1)),
+            routes: Routes::new(),
+            meta_lanes: Lanes::new(id, META_LANES),
+            storage_lanes: Lanes::new(id, STORAGE_LANES),
+            nearness: Nearness::new(options.host.clone()),
+            leases: Leases::default(),
+            second_tries: Semaphore::new(SECOND_TRIES),
+            options,
+        });
+        let client = Client { shared };
+        client.first_routing().await?;
+        Ok(client)
     }
 
     /// This client's id: drawn at random when it connected.
@@ -37,15 +88,30 @@ impl Client {
 
     /// The routing this client uses now.
     pub fn routing(&self) -> Arc<Routing> {
-        unimplemented!()
+        self.shared.routes.current()
     }
 
     /// A file of a listing with [`types::meta::Detail::Capabilities`], open for reading without another request. `None`
     /// when the entry is no file or the user may not read it. `path` is how errors name it.
-    pub fn listed(&self, path: impl Into<String>, entry: &Entry) -> Option<crate::File> {
+    pub fn listed(&self, path: impl Into<String>, entry: &Entry) -> Option<File> {
         let capability = entry.capability?;
         let attributes = entry.attributes.clone();
         attributes.layout?;
-        Some(crate::File::new(self.clone(), path.into(), attributes, Rights::Read, Some(capability)))
+        Some(File::new(self.clone(), path.into(), attributes, Rights::Read, Some(capability)))
+    }
+}
+
+fn security(context: &Context) -> Result<Security> {
+    match &context.security {
+        ContextSecurity::Tls { authority, certificate, key } => Ok(Security::Tls(Credentials {
+            authority: context.resolve(authority)?,
+            certificate: context.resolve(certificate)?,
+            key: context.resolve(key)?,
+        })),
+        ContextSecurity::Plain { name, user, groups } => Ok(Security::Plain(Identity::User(User {
+            name: name.clone(),
+            uid: Uid(*user),
+            groups: groups.iter().copied().map(Gid).collect(),
+        }))),
     }
 }

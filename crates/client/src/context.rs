@@ -35,7 +35,7 @@ pub enum ContextSecurity {
     /// TLS 1.3, both certificates checked. Each is PEM text, or the name of a file that holds it.
     Tls { authority: String, certificate: String, key: String },
     /// No encryption: only where the administrator turned it off for the whole cluster.
-    Plain { user: u32, groups: Vec<u32> },
+    Plain { name: String, user: u32, groups: Vec<u32> },
 }
 
 impl Context {

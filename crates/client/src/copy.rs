@@ -1,18 +1,41 @@
 //! Copies made by the servers.
 
-use crate::{Client, PutOptions, Result};
-use types::Attributes;
+use crate::file::{Content, FileState};
+use crate::put::{new_content, publication};
+use crate::span::chunk_length;
+use crate::transfer::Update;
+use crate::tree::describe;
+use crate::{Client, Error, ErrorKind, File, PutOptions, Result};
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::task::JoinSet;
 use types::meta::Place;
+use types::storage::{Durability, Operation};
+use types::{Attributes, ChunkId, ChunkIndex, Rights};
 
 /// How a file is copied.
 #[derive(Clone, Debug, Default)]
 pub struct CopyOptions {
-    /// The new file's class, mode, times and attributes, and what happens when the name is there. Mode and modification
-    /// time are the source's if `None` here.
+    /// The new file's class, mode, times and attributes, and what happens when the name is there.
     pub put: PutOptions,
-    /// The new file gets the source's mode and times, not those of `put`.
-    pub preserve: bool,
+    pub keep: Keep,
 }
+
+/// What a copy takes over from its source besides the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Its mode.
+    #[default]
+    Mode,
+    /// Its mode and times.
+    ModeAndTimes,
+    /// Nothing: all is as [`CopyOptions::put`] says.
+    Nothing,
+}
+
+const ACTION: &str = "copy";
+/// Chunks cloned at the same time.
+const CLONES_AT_ONCE: usize = 32;
 
 impl Client {
     /// Copies the file `from` to `to`. Where both are of one class the servers share the bytes and nothing is sent;
@@ -23,7 +46,97 @@ impl Client {
         to: impl Into<Place>,
         options: CopyOptions,
     ) -> Result<Attributes> {
-        let _ = (from.into(), to.into(), options);
-        unimplemented!()
+        let (from, to) = (from.into(), to.into());
+        let source = self.open(from, Rights::Read).await?;
+        let attributes = source.attributes();
+        let Some(layout) = attributes.layout else {
+            return Err(Error::new(ErrorKind::Invalid, ACTION, source.path(), "is no regular file"));
+        };
+        let mut put = options.put;
+        if options.keep != Keep::Nothing {
+            put.mode = attributes.mode;
+        }
+        if options.keep == Keep::ModeAndTimes {
+            (put.modified, put.accessed) = (Some(attributes.modified), Some(attributes.accessed));
+        }
+        let subject = describe(&to);
+        let leased = self.lease(&to, put.class.as_deref(), &subject).await?;
+        let mut copy = new_content(&leased, subject);
+        let same = (copy.layout.class, copy.layout.table, copy.layout.slots, copy.layout.chunk_size)
+            == (layout.class, layout.table, layout.slots, layout.chunk_size);
+        if same {
+            // The same seed puts the copy's chunks on the chains of the source's.
+            copy.layout = layout;
+            let copy = Arc::new(copy);
+            match self.clone_chunks(&source, &copy, attributes.length).await {
+                Ok(()) => {
+                    let mut publish = publication(&to, &copy, attributes.length, &put);
+                    publish.dense = attributes.dense;
+                    return self.publish(publish, &copy.path).await;
+                }
+                // A copy of the source is bad where the servers would clone it: reading finds a good one.
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                    tracing::warn!(%error, "cannot clone; copying through this client");
+                }
+                Err(error) => return Err(error.about(ACTION, &format!("{} to {}", source.path(), copy.path))),
+            }
+        }
+        let mut uploader = self.uploader(to, put).await?;
+        let mut reader = source.reader(0, attributes.length);
+        while let Some(bytes) = reader.next().await? {
+            uploader.write(bytes).await?;
+        }
+        uploader.finish().await
+    }
+
+    async fn clone_chunks(&self, source: &File, copy: &Arc<Content>, length: u64) -> Result<()> {
+        let too_large = || Error::new(ErrorKind::Invalid, ACTION, source.path(), "too large");
+        let chunks = copy.layout.chunks(length).ok_or_else(too_large)?;
+        let mut clones: JoinSet<Result<()>> = JoinSet::new();
+        let stopped = |stopped: tokio::task::JoinError| {
+            Error::new(ErrorKind::Broken, ACTION, source.path(), stopped.to_string())
+        };
+        for index in (0..chunks).map(ChunkIndex) {
+            if clones.len() >= CLONES_AT_ONCE
+                && let Some(joined) = clones.join_next().await
+            {
+                joined.map_err(stopped)??;
+            }
+            let (client, state, copy) = (self.clone(), source.state.clone(), copy.clone());
+            clones.spawn(async move { client.clone_chunk(&state, &copy, index, length).await });
+        }
+        while let Some(joined) = clones.join_next().await {
+            joined.map_err(stopped)??;
+        }
+        Ok(())
+    }
+
+    async fn clone_chunk(
+        &self,
+        source: &FileState,
+        copy: &Content,
+        index: ChunkIndex,
+        length: u64,
+    ) -> Result<()> {
+        let operation = Operation::Clone {
+            from: ChunkId { inode: source.content.inode, index },
+            to: ChunkId { inode: copy.inode, index },
+            length: chunk_length(&copy.layout, index, length),
+        };
+        let update = Update {
+            action: ACTION,
+            subject: &source.content.path,
+            chain: copy.layout.chain(index),
+            operation,
+            payload: Bytes::new(),
+            durability: Durability::Disk,
+            grant: &copy.grant,
+            source: Some(&source.content.grant),
+        };
+        match self.update(update).await {
+            // A hole stays a hole.
+            Err(error) if error.kind() == ErrorKind::NotFound && !source.shape().0 => Ok(()),
+            other => other.map(drop),
+        }
     }
 }

@@ -1,31 +1,42 @@
 //! Open files: random reads and writes.
 
+mod write;
+
+use crate::grant::{Grant, GrantSource};
+use crate::span::spans;
+use crate::tree;
 use crate::{Client, Error, ErrorKind, Reader, Result};
 use bytes::Bytes;
-use std::sync::{Arc, Mutex};
-use types::storage::Durability;
-use types::{Attributes, Capability, InodeId, Rights};
+use std::sync::{Arc, Mutex, PoisonError};
+use types::meta::{MetaRequest, Place};
+use types::{Attributes, Capability, ClassId, FileKind, InodeId, Layout, Rights, TableId};
+use write::Unsynced;
 
-/// An open file. Clones share one state. Closing is dropping; what was written with [`Durability::Memory`] and not
-/// synced is then as safe as the memory of the servers.
+/// An open file. Clones share one state. Closing is dropping; what was written with [`types::storage::Durability::Memory`]
+/// and not synced is then as safe as the memory of the servers.
 #[derive(Clone, Debug)]
 pub struct File {
     pub(crate) client: Client,
     pub(crate) state: Arc<FileState>,
 }
 
+/// The bytes of an inode: where they are, and the right to them.
 #[derive(Debug)]
-pub(crate) struct FileState {
+pub(crate) struct Content {
     /// How errors name it.
     pub(crate) path: String,
-    pub(crate) rights: Rights,
-    pub(crate) changing: Mutex<Changing>,
+    pub(crate) inode: InodeId,
+    pub(crate) layout: Layout,
+    pub(crate) grant: Grant,
 }
 
 #[derive(Debug)]
-pub(crate) struct Changing {
-    pub(crate) attributes: Attributes,
-    pub(crate) capability: Option<Capability>,
+pub(crate) struct FileState {
+    pub(crate) content: Arc<Content>,
+    attributes: Mutex<Attributes>,
+    unsynced: Mutex<Unsynced>,
+    /// Held while written bytes are made durable.
+    syncing: tokio::sync::Mutex<()>,
 }
 
 /// Bytes of a file, as the pieces they came in. Nothing is copied to join them unless asked for.
@@ -53,6 +64,32 @@ impl Pieces {
     }
 }
 
+/// The layout of what has no bytes; nothing is ever read or written by it.
+const NO_LAYOUT: Layout =
+    Layout { class: ClassId(0), table: TableId(0), slots: 1, chunk_size: 65536, seed: 0 };
+
+impl FileState {
+    /// Whether a missing byte is damage, and the length: both as last seen.
+    pub(crate) fn shape(&self) -> (bool, u64) {
+        let attributes = self.attributes.lock().unwrap_or_else(PoisonError::into_inner);
+        (attributes.dense, attributes.length)
+    }
+
+    /// Fetches the attributes again.
+    pub(crate) async fn refresh(&self, client: &Client) -> Result<Attributes> {
+        let request =
+            MetaRequest::Stat { place: Place::inode(self.content.inode), follow: types::meta::Follow::No };
+        let reply = client.meta("stat", &self.content.path, &request).await?;
+        let attributes = tree::attributes(reply, "stat", &self.content.path)?;
+        self.put(attributes.clone());
+        Ok(attributes)
+    }
+
+    fn put(&self, attributes: Attributes) {
+        *self.attributes.lock().unwrap_or_else(PoisonError::into_inner) = attributes;
+    }
+}
+
 impl File {
     pub(crate) fn new(
         client: Client,
@@ -61,64 +98,79 @@ impl File {
         rights: Rights,
         capability: Option<Capability>,
     ) -> File {
-        let changing = Mutex::new(Changing { attributes, capability });
-        File { client, state: Arc::new(FileState { path, rights, changing }) }
+        let inode = attributes.inode;
+        let layout = attributes.layout.unwrap_or(NO_LAYOUT);
+        let grant = Grant::new(GrantSource::Open { inode, rights }, capability);
+        let state = FileState {
+            content: Arc::new(Content { path, inode, layout, grant }),
+            attributes: Mutex::new(attributes),
+            unsynced: Mutex::default(),
+            syncing: tokio::sync::Mutex::default(),
+        };
+        File { client, state: Arc::new(state) }
     }
 
     /// How errors name the file.
     pub fn path(&self) -> &str {
-        &self.state.path
+        &self.state.content.path
     }
 
     /// The file's inode.
     pub fn inode(&self) -> InodeId {
-        self.attributes().inode
+        self.state.content.inode
     }
 
     /// The attributes as last seen: at opening, or after a change through this handle.
     pub fn attributes(&self) -> Attributes {
-        unimplemented!()
+        self.state.attributes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The length as last seen.
     pub fn length(&self) -> u64 {
-        self.attributes().length
+        self.state.shape().1
     }
 
     /// Asks the metadata server for the attributes again: another client may have changed the file.
     pub async fn refresh(&self) -> Result<Attributes> {
-        unimplemented!()
+        self.state.refresh(&self.client).await
+    }
+
+    /// Refuses what has no bytes, and ranges beyond all chunks.
+    fn check_range(&self, action: &str, offset: u64, length: u64) -> Result<crate::span::Spans> {
+        let refuse = |kind, cause: &str| Error::new(kind, action, &self.state.content.path, cause);
+        match self.attributes().kind {
+            FileKind::File => {}
+            FileKind::Directory => return Err(refuse(ErrorKind::IsDirectory, "is a directory")),
+            _ => return Err(refuse(ErrorKind::Invalid, "is no regular file")),
+        }
+        let spans = spans(&self.state.content.layout, offset, length);
+        spans.ok_or_else(|| refuse(ErrorKind::Invalid, "the position is beyond the largest file"))
     }
 
     /// Reads up to `length` bytes at `offset`; fewer only at the end of the file (as last seen). Holes of files that
     /// have them read as zeros. Each byte matched its checksum; when no good copy of one is to be had, the error names
-    /// the file and the byte.
+    /// the file and the byte. All of it is held in memory: the caller bounds `length`.
     pub async fn read_at(&self, offset: u64, length: u64) -> Result<Pieces> {
-        let _ = (offset, length);
-        unimplemented!()
+        let length = length.min(self.length().saturating_sub(offset));
+        let mut spans = self.check_range("read", offset, length)?;
+        let Some(only) = spans.next() else { return Ok(Pieces::default()) };
+        if u64::from(only.length) == length {
+            return Ok(Pieces(vec![self.client.read_span(&self.state, only).await?]));
+        }
+        let mut reader = self.reader(offset, length);
+        let mut pieces = Vec::new();
+        while let Some(piece) = reader.next().await? {
+            pieces.push(piece);
+        }
+        Ok(Pieces(pieces))
     }
 
     /// Streams `length` bytes from `offset` (to the end of the file as last seen if that is nearer), reading ahead.
     pub fn reader(&self, offset: u64, length: u64) -> Reader {
-        let _ = (offset, length);
-        unimplemented!()
-    }
-
-    /// Writes `bytes` at `offset`, exactly once, and lengthens the file when they end beyond it. Overlapping writes at the
-    /// same time end in some order. When the future is dropped the write may still happen.
-    pub async fn write_at(&self, offset: u64, bytes: Bytes, durability: Durability) -> Result<()> {
-        let _ = (offset, bytes, durability);
-        unimplemented!()
-    }
-
-    /// Makes durable what was written through this handle with [`Durability::Memory`], and the length.
-    pub async fn sync(&self) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// Sets the length: cuts, or lengthens with a hole.
-    pub async fn truncate(&self, length: u64) -> Result<()> {
-        let _ = length;
-        unimplemented!()
+        let length = length.min(self.length().saturating_sub(offset));
+        Reader::new(self.clone(), self.check_range("read", offset, length))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,22 @@
 //! What administrators and tools ask: where bytes are, whether they are well, and how the servers do.
 
-use crate::{Client, Error, Result};
+use crate::call::attempt;
+use crate::span::chunk_length;
+use crate::tree::describe;
+use crate::{Client, Error, ErrorKind, Result, WalkOptions};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use types::meta::{Place, Totals};
+use tokio::task::JoinSet;
+use types::meta::{Follow, MetaReply, MetaRequest, Place, Totals};
 use types::routing::{MemberState, NodeInfo};
-use types::storage::{ChunkState, Damage, StorageStatus};
-use types::{ChainId, ChunkIndex, Epoch, InodeId, NodeId, Routing, TargetId};
+use types::storage::{ChunkState, Damage, StorageError, StorageReply, StorageRequest, StorageStatus};
+use types::wire::{Channel, encode};
+use types::{
+    Attributes, ChainId, ChunkId, ChunkIndex, Duration, Epoch, FileKind, InodeId, NodeId, Rights, Routing,
+    TargetId,
+};
 
 /// A file's BLAKE3 hash. Shown as 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,7 +89,37 @@ pub struct DamageReport {
     pub offset: Option<u64>,
 }
 
+/// The time for a server to say how it is.
+const ANSWER_TIME: Duration = Duration::from_secs(3);
+
 impl Client {
+    /// One question to a storage server, asked once.
+    async fn ask_storage(
+        &self,
+        action: &str,
+        address: &str,
+        request: &StorageRequest,
+    ) -> Result<StorageReply> {
+        let sent = attempt::<std::result::Result<StorageReply, StorageError>>(
+            &self.shared.small,
+            address,
+            Channel::Storage,
+            encode(request),
+            Bytes::new(),
+            ANSWER_TIME,
+        );
+        match sent.await {
+            Ok((Ok(reply), _)) => Ok(reply),
+            Ok((Err(StorageError::Denied), _)) => {
+                Err(Error::new(ErrorKind::Denied, action, "", format!("server {address}: permission denied")))
+            }
+            Ok((Err(refused), _)) => {
+                Err(Error::new(ErrorKind::Busy, action, "", format!("server {address}: {refused:?}")))
+            }
+            Err(trouble) => Err(trouble.into_error(action, "", address)),
+        }
+    }
+
     /// Where the chunks of a file are, from chunk `first`, at most `count` of them.
     pub async fn locate(
         &self,
@@ -87,8 +127,32 @@ impl Client {
         first: ChunkIndex,
         count: u32,
     ) -> Result<Vec<ChunkLocation>> {
-        let _ = (place.into(), first, count);
-        unimplemented!()
+        let place = place.into();
+        let subject = describe(&place);
+        let attributes = self.stat(place, Follow::Yes).await?;
+        let no_file = |cause| Error::new(ErrorKind::Invalid, "locate", &subject, cause);
+        let layout = attributes.layout.ok_or_else(|| no_file("is no regular file"))?;
+        let chunks = layout.chunks(attributes.length).ok_or_else(|| no_file("too large"))?;
+        let routing = self.newest_routing().await?;
+        let locations = (first.0..chunks.min(first.0.saturating_add(count))).map(|index| {
+            let index = ChunkIndex(index);
+            let chain = layout.chain(index);
+            let info = routing.chain(chain).cloned().unwrap_or_default();
+            let copies = info.members.iter().map(|member| CopyLocation {
+                target: member.target,
+                state: member.state,
+                node: node_of(&routing, member.target),
+            });
+            ChunkLocation {
+                index,
+                offset: u64::from(index.0) * u64::from(layout.chunk_size),
+                length: u64::from(chunk_length(&layout, index, attributes.length)),
+                chain,
+                epoch: info.epoch,
+                copies: copies.collect(),
+            }
+        });
+        Ok(locations.collect())
     }
 
     /// What each serving member of a chunk's chain says of its copy, in the chain's order.
@@ -97,30 +161,166 @@ impl Client {
         place: impl Into<Place>,
         index: ChunkIndex,
     ) -> Result<Vec<(TargetId, Result<Option<ChunkState>>)>> {
-        let _ = (place.into(), index);
-        unimplemented!()
+        let file = self.open(place, Rights::Read).await?;
+        let content = &file.state.content;
+        let capability = content.grant.get(self, &content.path).await?;
+        let routing = self.newest_routing().await?;
+        let chain = content.layout.chain(index);
+        let Some(info) = routing.chain(chain) else { return Ok(Vec::new()) };
+        let chunk = ChunkId { inode: content.inode, index };
+        let mut copies = Vec::new();
+        for target in info.serving() {
+            let Some(node) = routing.node_of(target) else { continue };
+            let request = StorageRequest::Describe { chain, epoch: info.epoch, target, chunk, capability };
+            let state = match self.ask_storage("describe", &node.address, &request).await {
+                Ok(StorageReply::Chunk { state }) => Ok(state),
+                Ok(_) => Err(Error::unexpected("describe", &content.path)),
+                Err(error) => Err(error),
+            };
+            copies.push((target, state));
+        }
+        Ok(copies)
+    }
+
+    /// Asks each storage server one thing, all at the same time.
+    async fn ask_nodes(
+        &self,
+        action: &'static str,
+        routing: &Routing,
+        request: StorageRequest,
+    ) -> Vec<(NodeId, Result<StorageReply>)> {
+        let mut asked = JoinSet::new();
+        for (node, info) in &routing.nodes {
+            let (client, node, address, request) =
+                (self.clone(), *node, info.address.clone(), request.clone());
+            asked.spawn(async move { (node, client.ask_storage(action, &address, &request).await) });
+        }
+        let mut answers = asked.join_all().await;
+        answers.sort_by_key(|(node, _)| *node);
+        answers
     }
 
     /// The cluster's state: routing, totals, and each storage server's own word. A server that does not answer does not
     /// fail the call.
     pub async fn status(&self) -> Result<Status> {
-        unimplemented!()
+        let routing = self.newest_routing().await?;
+        let answers = self.ask_nodes("ask for the state", &routing, StorageRequest::Status).await;
+        let nodes = answers.into_iter().filter_map(|(node, answer)| {
+            let info = routing.nodes.get(&node)?.clone();
+            let status = match answer {
+                Ok(StorageReply::Status(status)) => Ok(*status),
+                Ok(_) => Err(Error::unexpected("ask for the state", &info.address)),
+                Err(error) => Err(error),
+            };
+            Some(NodeStatus { node, info, status })
+        });
+        let nodes = nodes.collect();
+        let totals = self.totals().await?;
+        Ok(Status { routing, totals, nodes })
     }
 
-    /// What servers found bad since they started, by path. Looks through the whole tree when there is any.
+    /// What servers found bad since they started. Servers that do not answer are left out. Paths are known only to the
+    /// administrator.
     pub async fn damage(&self) -> Result<Vec<DamageReport>> {
-        unimplemented!()
+        const ACTION: &str = "ask for damage";
+        let routing = self.newest_routing().await?;
+        let mut reports = Vec::new();
+        let mut files: BTreeMap<InodeId, (Option<String>, Option<u64>)> = BTreeMap::new();
+        for (node, answer) in self.ask_nodes(ACTION, &routing, StorageRequest::Damage).await {
+            let found = match answer {
+                Ok(StorageReply::Damage(found)) => found,
+                Ok(_) => return Err(Error::unexpected(ACTION, "")),
+                Err(error) => {
+                    tracing::warn!(%error, %node, "no word on damage");
+                    continue;
+                }
+            };
+            for damage in found {
+                let (path, chunk_size) = match files.get(&damage.inode) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let known =
+                            (self.path_of(damage.inode).await, self.chunk_size_of(damage.inode).await);
+                        files.insert(damage.inode, known.clone());
+                        known
+                    }
+                };
+                let offset =
+                    chunk_size.map(|size| u64::from(damage.index.0) * size + u64::from(damage.offset));
+                reports.push(DamageReport { node, damage, path, offset });
+            }
+        }
+        Ok(reports)
+    }
+
+    async fn path_of(&self, inode: InodeId) -> Option<String> {
+        let request = MetaRequest::PathOf { inode };
+        match self.meta("name", &format!("inode {inode}"), &request).await {
+            Ok(MetaReply::Path(path)) => Some(path),
+            // It was removed, or only the administrator may know: the report gives the inode then.
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    async fn chunk_size_of(&self, inode: InodeId) -> Option<u64> {
+        let attributes = self.stat(inode, Follow::No).await.ok()?;
+        Some(u64::from(attributes.layout?.chunk_size))
     }
 
     /// A file's BLAKE3 hash, computed here from verified bytes.
     pub async fn checksum(&self, place: impl Into<Place>) -> Result<ContentHash> {
-        let _ = place.into();
-        unimplemented!()
+        let file = self.open(place, Rights::Read).await?;
+        let mut reader = file.reader(0, u64::MAX);
+        let mut hasher = blake3::Hasher::new();
+        while let Some(bytes) = reader.next().await? {
+            hasher.update(&bytes);
+        }
+        Ok(ContentHash(*hasher.finalize().as_bytes()))
     }
 
-    /// Counts and lengths of all below `path` (the path itself too).
+    /// Counts and lengths of all below `path` (the path itself too). A file with several names counts once. Fails at the
+    /// first directory that cannot be read.
     pub async fn usage(&self, path: &str) -> Result<Usage> {
-        let _ = path;
-        unimplemented!()
+        let start = self.stat(path, Follow::Yes).await?;
+        let mut usage = Usage::default();
+        usage.add(&start);
+        if start.kind != FileKind::Directory {
+            return Ok(usage);
+        }
+        let mut seen = HashSet::new();
+        let mut walk = self.walk(path, WalkOptions::default());
+        while let Some(page) = walk.next().await {
+            for entry in page?.entries {
+                let attributes = &entry.attributes;
+                let several = attributes.kind != FileKind::Directory && attributes.links > 1;
+                if !several || seen.insert(attributes.inode) {
+                    usage.add(attributes);
+                }
+            }
+        }
+        Ok(usage)
     }
+}
+
+impl Usage {
+    /// Counts one more.
+    pub fn add(&mut self, attributes: &Attributes) {
+        match attributes.kind {
+            FileKind::File => {
+                self.files += 1;
+                self.bytes += attributes.length;
+            }
+            FileKind::Directory => self.directories += 1,
+            FileKind::SymbolicLink
+            | FileKind::Fifo
+            | FileKind::Socket
+            | FileKind::CharacterDevice
+            | FileKind::BlockDevice => self.others += 1,
+        }
+    }
+}
+
+fn node_of(routing: &Routing, target: TargetId) -> Option<(NodeId, NodeInfo)> {
+    let node = routing.targets.get(&target)?.node;
+    Some((node, routing.nodes.get(&node)?.clone()))
 }

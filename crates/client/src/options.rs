@@ -7,6 +7,8 @@ use types::Duration;
 pub struct Options {
     /// The time a call may take with all its retries. A transfer has this much for each of its pieces.
     pub deadline: Duration,
+    /// The time that [`crate::Client::connect`] may take: a server that restarts is back within it.
+    pub connect_deadline: Duration,
     /// Bytes that one stream (a reader or a writer) holds in flight.
     pub window: usize,
     /// Connections per server for bulk data. Small calls have one of their own.
@@ -20,6 +22,12 @@ const WINDOW: usize = 32 * 1024 * 1024;
 
 impl Default for Options {
     fn default() -> Options {
-        Options { deadline: Duration::from_secs(60), window: WINDOW, bulk_connections: 3, host: None }
+        Options {
+            deadline: Duration::from_secs(60),
+            connect_deadline: Duration::from_secs(5),
+            window: WINDOW,
+            bulk_connections: 3,
+            host: None,
+        }
     }
 }

@@ -41,11 +41,11 @@ fn unknown_keys_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("context.toml");
     let cases = [
-        "servers = ['a:1']\ncolour = 'red'\n[security]\nmode = 'plain'\nuser = 0\ngroups = []\n",
-        "servers = ['a:1']\n[security]\nmode = 'plain'\nuser = 0\ngroups = []\nkey = 'x'\n",
+        "servers = ['a:1']\ncolour = 'red'\n[security]\nmode = 'plain'\nname = 'root'\nuser = 0\ngroups = []\n",
+        "servers = ['a:1']\n[security]\nmode = 'plain'\nname = 'root'\nuser = 0\ngroups = []\nkey = 'x'\n",
         "servers = ['a:1']\n[security]\nmode = 'none'\n",
-        "servers = []\n[security]\nmode = 'plain'\nuser = 0\ngroups = []\n",
-        "[security]\nmode = 'plain'\nuser = 0\ngroups = []\n",
+        "servers = []\n[security]\nmode = 'plain'\nname = 'root'\nuser = 0\ngroups = []\n",
+        "[security]\nmode = 'plain'\nname = 'root'\nuser = 0\ngroups = []\n",
     ];
     for text in cases {
         std::fs::write(&path, text).unwrap();

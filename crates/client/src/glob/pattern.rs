@@ -14,8 +14,8 @@ impl fmt::Display for PatternError {
 
 impl std::error::Error for PatternError {}
 
-/// The most plain patterns that the braces of one pattern may stand for.
-const ALTERNATIVES_MAX: usize = 4096;
+/// The most plain patterns that the braces of one pattern may stand for: what the servers take for one level.
+const ALTERNATIVES_MAX: usize = 256;
 
 /// A pattern for one name (`**` is as `*` here).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +39,11 @@ enum Token {
 }
 
 impl Pattern {
-    /// Reads a pattern. Refuses a `[` or `{` that is never closed, a `\` at the end, and braces that stand for more than
-    /// 4096 patterns.
+    /// Reads a pattern. A `[` or `{` that is never closed, and a `\` at the end, stand for themselves. Refuses braces that
+    /// stand for more than 256 patterns.
     pub fn parse(text: &str) -> Result<Pattern, PatternError> {
         let alternatives = expand_braces(text)?;
-        let alternatives = alternatives.iter().map(|plain| tokens(plain)).collect::<Result<_, _>>()?;
-        Ok(Pattern { alternatives })
+        Ok(Pattern { alternatives: alternatives.iter().map(|plain| tokens(plain)).collect() })
     }
 
     /// Whether `name` matches from its start to its end.
@@ -90,7 +89,7 @@ impl Token {
 }
 
 /// The tokens of a pattern without braces.
-fn tokens(text: &str) -> Result<Vec<Token>, PatternError> {
+fn tokens(text: &str) -> Vec<Token> {
     let letters: Vec<char> = text.chars().collect();
     let mut found = Vec::new();
     let mut at = 0;
@@ -101,24 +100,24 @@ fn tokens(text: &str) -> Result<Vec<Token>, PatternError> {
             '*' => found.push(Token::Run),
             '?' => found.push(Token::Any),
             '\\' => {
-                let next = letters.get(at).ok_or(PatternError("a backslash at the end of the pattern"))?;
-                found.push(Token::Letter(*next));
+                found.push(Token::Letter(letters.get(at).copied().unwrap_or('\\')));
                 at += 1;
             }
-            '[' => {
-                let (class, after) = class(&letters, at)?;
-                found.push(class);
-                at = after;
-            }
+            '[' => match class(&letters, at) {
+                Some((class, after)) => {
+                    found.push(class);
+                    at = after;
+                }
+                None => found.push(Token::Letter('[')),
+            },
             other => found.push(Token::Letter(other)),
         }
     }
-    Ok(found)
+    found
 }
 
-/// The class whose `[` is just before `at`, and the position after its `]`.
-fn class(letters: &[char], mut at: usize) -> Result<(Token, usize), PatternError> {
-    const OPEN: PatternError = PatternError("a [ that is never closed (write \\[ for the letter)");
+/// The class whose `[` is just before `at`, and the position after its `]`. `None`: it is never closed.
+fn class(letters: &[char], mut at: usize) -> Option<(Token, usize)> {
     let negated = matches!(letters.get(at), Some('!' | '^'));
     at += usize::from(negated);
     let start = at;
@@ -126,13 +125,13 @@ fn class(letters: &[char], mut at: usize) -> Result<(Token, usize), PatternError
     loop {
         // A `]` that comes first is a letter.
         if letters.get(at) == Some(&']') && at > start {
-            return Ok((Token::Class { ranges, negated }, at + 1));
+            return Some((Token::Class { ranges, negated }, at + 1));
         }
-        let (low, after) = class_letter(letters, at).ok_or(OPEN)?;
+        let (low, after) = class_letter(letters, at)?;
         at = after;
         let mut high = low;
         if letters.get(at) == Some(&'-') && letters.get(at + 1).is_some_and(|next| *next != ']') {
-            (high, at) = class_letter(letters, at + 1).ok_or(OPEN)?;
+            (high, at) = class_letter(letters, at + 1)?;
         }
         ranges.push((low, high));
     }
@@ -165,7 +164,7 @@ fn atoms(text: &str) -> Vec<&str> {
 /// Bytes of the class that `text` starts with; `None` when it is never closed.
 fn class_end(text: &str) -> Option<usize> {
     let letters: Vec<char> = text.chars().collect();
-    let (_, after) = class(&letters, 1).ok()?;
+    let (_, after) = class(&letters, 1)?;
     Some(letters[..after].iter().map(|letter| letter.len_utf8()).sum())
 }
 
@@ -175,42 +174,53 @@ pub(crate) fn expand_braces(text: &str) -> Result<Vec<String>, PatternError> {
     // The last one is expanded next; each step takes one brace away.
     let mut open = vec![text.to_string()];
     while let Some(next) = open.pop() {
-        match first_braces(&next)? {
+        match first_braces(&next) {
             None => done.push(next),
             Some(choices) => open.extend(choices.into_iter().rev()),
         }
         if done.len() + open.len() > ALTERNATIVES_MAX {
-            return Err(PatternError("the braces stand for more than 4096 patterns"));
+            return Err(PatternError("the braces stand for more than 256 patterns"));
         }
     }
     Ok(done)
 }
 
 /// `text` with its first braces replaced by each of their choices. `None` when there are none.
-fn first_braces(text: &str) -> Result<Option<Vec<String>>, PatternError> {
+fn first_braces(text: &str) -> Option<Vec<String>> {
     let atoms = atoms(text);
-    let Some(open) = atoms.iter().position(|atom| *atom == "{") else { return Ok(None) };
+    let opens = atoms.iter().enumerate().filter(|(_, atom)| **atom == "{");
+    let cuts = opens.map(|(open, _)| open).find_map(|open| cuts(&atoms, open))?;
+    let (open, close) = (*cuts.first()?, *cuts.last()?);
+    let (before, after) = (atoms[..open].concat(), atoms[close + 1..].concat());
+    let choice = |cut: &[usize]| format!("{before}{}{after}", atoms[cut[0] + 1..cut[1]].concat());
+    Some(cuts.windows(2).map(choice).collect())
+}
+
+/// Where the braces that open at `open` have their `{`, their commas and their `}`. `None`: they are never closed.
+fn cuts(atoms: &[&str], open: usize) -> Option<Vec<usize>> {
     let mut depth = 0;
-    let mut cuts = vec![open];
-    let mut close = None;
+    let mut cuts = Vec::new();
     for (at, atom) in atoms.iter().enumerate().skip(open) {
         match *atom {
             "{" => depth += 1,
-            "}" if depth == 1 => {
-                close = Some(at);
-                break;
-            }
             "}" => depth -= 1,
-            "," if depth == 1 => cuts.push(at),
+            _ => {}
+        }
+        match (*atom, depth) {
+            ("}", 0) => {
+                cuts.push(at);
+                return Some(cuts);
+            }
+            ("{" | ",", 1) => {
+                // A brace at depth 1 is the opening one itself: those within are deeper.
+                if *atom == "," || at == open {
+                    cuts.push(at);
+                }
+            }
             _ => {}
         }
     }
-    let close = close.ok_or(PatternError("a { that is never closed (write \\{ for the letter)"))?;
-    cuts.push(close);
-    let (before, after) = (atoms[..open].concat(), atoms[close + 1..].concat());
-    let choices =
-        cuts.windows(2).map(|cut| format!("{before}{}{after}", atoms[cut[0] + 1..cut[1]].concat())).collect();
-    Ok(Some(choices))
+    None
 }
 
 /// One level of a path's pattern.
@@ -259,7 +269,9 @@ fn cut_levels(text: &str) -> Result<Vec<Level>, PatternError> {
 
 /// Whether a text has wildcards in it: otherwise it names itself (after [`unescape`]).
 pub fn is_pattern(text: &str) -> bool {
-    atoms(text).iter().any(|atom| matches!(*atom, "*" | "?" | "{") || atom.starts_with('['))
+    let atoms = atoms(text);
+    let wild = |atom: &str| matches!(atom, "*" | "?") || (atom.len() > 1 && atom.starts_with('['));
+    atoms.iter().any(|atom| wild(atom)) || first_braces(text).is_some()
 }
 
 /// The text with each `\x` replaced by `x`.

@@ -30,10 +30,17 @@ fn matches_as_documented() {
 }
 
 #[test]
-fn refuses_what_makes_no_sense() {
-    for pattern in ["[a", "[", "[]", "[!", "{a", "{a,{b}", "a\\", "[a-"] {
-        assert!(Pattern::parse(pattern).is_err(), "{pattern}");
+fn what_is_never_closed_stands_for_itself() {
+    for text in ["[a", "[", "[]", "[!", "{a", "a\\", "[a-", "}a,b", "a]b", "{[}]"] {
+        check(text, &[text], &["a", "b", ""]);
+        assert!(!is_pattern(text), "{text}");
     }
+    check("{a{b,c}", &["{ab", "{ac"], &["a", "ab"]);
+    assert!(is_pattern("{a{b,c}"));
+}
+
+#[test]
+fn refuses_braces_without_end() {
     assert!(Pattern::parse(&"{a,b}".repeat(20)).is_err());
 }
 

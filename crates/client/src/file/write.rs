@@ -1,0 +1,238 @@
+//! Writes, syncs and truncations of an open file.
+
+use super::File;
+use crate::pipeline::{Pipeline, Written};
+use crate::span::chunk_length;
+use crate::transfer::{Update, Updated};
+use crate::{Error, ErrorKind, Result, tree};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use tokio::task::JoinSet;
+use types::meta::{Change, Place};
+use types::storage::{Durability, Operation};
+use types::{Attributes, ChainId, ChunkId, ChunkIndex, Epoch, Time};
+
+/// What was written to memory only, kept until it is on disk: members that went away may have lost it.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced {
+    writes: Vec<Written>,
+    /// Bytes of them.
+    held: usize,
+    /// Something was overwritten, and the metadata does not know yet.
+    touched: bool,
+}
+
+/// Bytes of one file held until they are on disk; more make a write wait for a sync.
+const HELD_MAX: usize = 64 * 1024 * 1024;
+/// Chunks that one request removes.
+const REMOVED_AT_ONCE: usize = 1000;
+/// Requests of one truncation under way.
+const CUTS_AT_ONCE: usize = 16;
+
+impl File {
+    /// Writes `bytes` at `offset`, exactly once, and lengthens the file when they end beyond it. Writes of overlapping ranges
+    /// at the same time end in some order. When the future is dropped the write may still happen. The modification time of
+    /// an overwrite is set by [`File::sync`].
+    pub async fn write_at(&self, offset: u64, bytes: Bytes, durability: Durability) -> Result<()> {
+        let total = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let mut spans = self.check_range("write", offset, total)?;
+        let Some(only) = spans.next() else { return Ok(()) };
+        let mut written = Vec::new();
+        if u64::from(only.length) == total {
+            let (client, content) = (&self.client, &self.state.content);
+            let updated = client.write_span("write", content, only, bytes.clone(), durability).await?;
+            written.push(Written { span: only, bytes, updated });
+        } else {
+            let content = self.state.content.clone();
+            let mut pipeline = Pipeline::new(self.client.clone(), "write", content, durability);
+            let mut rest = bytes;
+            for span in std::iter::once(only).chain(spans) {
+                let piece = rest.split_to(rest.len().min(usize::try_from(span.length).unwrap_or(usize::MAX)));
+                written.extend(pipeline.push(span, piece).await?);
+            }
+            while let Some(finished) = pipeline.finished().await? {
+                written.push(finished);
+            }
+        }
+        let held = self.note(written, durability);
+        if offset + total > self.length() {
+            self.grow(offset + total).await?;
+        }
+        if held > HELD_MAX { self.sync().await } else { Ok(()) }
+    }
+
+    /// Keeps what is not on disk; gives the bytes kept.
+    fn note(&self, written: Vec<Written>, durability: Durability) -> usize {
+        let mut unsynced = self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        unsynced.touched = true;
+        if durability == Durability::Memory {
+            unsynced.held += written.iter().map(|write| write.bytes.len()).sum::<usize>();
+            unsynced.writes.extend(written);
+        }
+        unsynced.held
+    }
+
+    /// Tells the metadata that the file was written, up to at least `length`.
+    async fn grow(&self, length: u64) -> Result<Attributes> {
+        let modified = Time(env::Clock::wall(&env::SystemClock::new()));
+        let change = Change::Grow { inode: self.inode(), length, modified };
+        self.changed("write", change).await
+    }
+
+    async fn resize(&self, length: u64) -> Result<Attributes> {
+        self.changed("truncate", Change::Resize { place: Place::inode(self.inode()), length }).await
+    }
+
+    async fn changed(&self, action: &str, change: Change) -> Result<Attributes> {
+        let reply = self.client.change(action, self.path(), change).await?;
+        let attributes = tree::attributes(reply, action, self.path())?;
+        self.state.put(attributes.clone());
+        Ok(attributes)
+    }
+
+    /// Makes durable what was written through this handle with [`Durability::Memory`], and the times.
+    ///
+    /// A barrier in the epoch in which a write was acknowledged proves that it is on disk. If the chain has changed since,
+    /// the members that had the write in memory may be gone: it is written once more.
+    pub async fn sync(&self) -> Result<()> {
+        let _syncing = self.state.syncing.lock().await;
+        let (writes, touched) = {
+            let mut unsynced = self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+            unsynced.held = 0;
+            (std::mem::take(&mut unsynced.writes), std::mem::take(&mut unsynced.touched))
+        };
+        // Put back unless all went well: also when this future is dropped.
+        let mut kept = Kept { file: self, writes, touched };
+        self.make_durable(&kept.writes).await?;
+        kept.writes.clear();
+        if kept.touched {
+            self.grow(0).await?;
+            kept.touched = false;
+        }
+        Ok(())
+    }
+
+    async fn make_durable(&self, writes: &[Written]) -> Result<()> {
+        let layout = self.state.content.layout;
+        let mut epochs: BTreeMap<ChainId, Epoch> = BTreeMap::new();
+        for write in writes {
+            epochs.insert(layout.chain(write.span.index), Epoch(0));
+        }
+        let mut barriers = JoinSet::new();
+        for chain in epochs.keys().copied() {
+            let file = self.clone();
+            barriers.spawn(async move {
+                let updated = file.cut("sync", chain, Operation::Barrier).await?;
+                Ok::<_, Error>((chain, updated.epoch))
+            });
+        }
+        while let Some(joined) = barriers.join_next().await {
+            let (chain, epoch) = joined.map_err(|stopped| self.stopped("sync", &stopped))??;
+            epochs.insert(chain, epoch);
+        }
+        for write in writes {
+            let chain = layout.chain(write.span.index);
+            if epochs.get(&chain) != Some(&write.updated.epoch) {
+                // In the order in which they were written: a later write over an earlier one stays.
+                let (client, content) = (&self.client, &self.state.content);
+                client.write_span("sync", content, write.span, write.bytes.clone(), Durability::Disk).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped(&self, action: &str, stopped: &tokio::task::JoinError) -> Error {
+        Error::new(ErrorKind::Broken, action, self.path(), stopped.to_string())
+    }
+
+    /// An update without bytes.
+    async fn cut(&self, action: &str, chain: ChainId, operation: Operation) -> Result<Updated> {
+        let update = Update {
+            action,
+            subject: self.path(),
+            chain,
+            operation,
+            payload: Bytes::new(),
+            durability: Durability::Disk,
+            grant: &self.state.content.grant,
+            source: None,
+        };
+        self.client.update(update).await
+    }
+
+    /// Sets the length: cuts, or lengthens with a hole. The chunks are cut first, so that no old byte is ever read again
+    /// when the file grows later.
+    pub async fn truncate(&self, length: u64) -> Result<()> {
+        self.check_range("truncate", 0, length)?;
+        let unsynced = self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner).held > 0;
+        if unsynced {
+            self.sync().await?;
+        }
+        let old = self.refresh().await?.length;
+        if length < old {
+            self.cut_chunks(length, old).await?;
+        }
+        self.resize(length).await?;
+        Ok(())
+    }
+
+    async fn cut_chunks(&self, length: u64, old: u64) -> Result<()> {
+        let layout = self.state.content.layout;
+        let inode = self.inode();
+        let too_large = || Error::new(ErrorKind::Invalid, "truncate", self.path(), "too large");
+        let (kept, end) =
+            (layout.chunks(length).ok_or_else(too_large)?, layout.chunks(old).ok_or_else(too_large)?);
+        if let Some(last) = kept.checked_sub(1).map(ChunkIndex) {
+            let rest = chunk_length(&layout, last, length);
+            if rest < chunk_length(&layout, last, old) {
+                let operation = Operation::Truncate { chunk: ChunkId { inode, index: last }, length: rest };
+                self.cut("truncate", layout.chain(last), operation).await?;
+            }
+        }
+        let mut cuts = JoinSet::new();
+        // Chunks of one chain are `slots` apart.
+        for first in (kept..end).take(usize::from(layout.slots.max(1))) {
+            let chain = layout.chain(ChunkIndex(first));
+            let mut indexes = (first..end).step_by(usize::from(layout.slots.max(1)));
+            loop {
+                let chunks = indexes.by_ref().take(REMOVED_AT_ONCE);
+                let chunks: Vec<_> =
+                    chunks.map(|index| ChunkId { inode, index: ChunkIndex(index) }).collect();
+                if chunks.is_empty() {
+                    break;
+                }
+                if cuts.len() >= CUTS_AT_ONCE
+                    && let Some(joined) = cuts.join_next().await
+                {
+                    joined.map_err(|stopped| self.stopped("truncate", &stopped))??;
+                }
+                let file = self.clone();
+                cuts.spawn(async move {
+                    file.cut("truncate", chain, Operation::Remove { chunks }).await.map(drop)
+                });
+            }
+        }
+        while let Some(joined) = cuts.join_next().await {
+            joined.map_err(|stopped| self.stopped("truncate", &stopped))??;
+        }
+        Ok(())
+    }
+}
+
+/// Writes taken out to be made durable; what is left in it goes back when it is dropped.
+struct Kept<'a> {
+    file: &'a File,
+    writes: Vec<Written>,
+    touched: bool,
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        let mut unsynced = self.file.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        let newer = std::mem::replace(&mut unsynced.writes, std::mem::take(&mut self.writes));
+        unsynced.writes.extend(newer);
+        unsynced.held = unsynced.writes.iter().map(|write| write.bytes.len()).sum();
+        unsynced.touched |= self.touched;
+    }
+}

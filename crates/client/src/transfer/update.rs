@@ -1,0 +1,187 @@
+//! One update of a chain: sent to its head, and again to whoever is head then, until it is answered.
+
+use super::{ATTEMPT_MAX, PATIENCE, ROUTING_PATIENCE, is_silence, no_copy};
+use crate::call::{Trouble, attempt};
+use crate::grant::Grant;
+use crate::retry::Retry;
+use crate::{Client, Error, ErrorKind, Result};
+use bytes::Bytes;
+use net::CallError;
+use types::storage::{Durability, Operation, StorageError, StorageReply, StorageRequest};
+use types::wire::{Channel, encode};
+use types::{Capability, ChainId, Epoch, Origin};
+
+/// What is to be done to a chain.
+#[derive(Debug)]
+pub(crate) struct Update<'a> {
+    /// For errors: what is being done, to which path.
+    pub(crate) action: &'a str,
+    pub(crate) subject: &'a str,
+    pub(crate) chain: ChainId,
+    pub(crate) operation: Operation,
+    pub(crate) payload: Bytes,
+    pub(crate) durability: Durability,
+    /// To change the chunks.
+    pub(crate) grant: &'a Grant,
+    /// To read what a clone is made from.
+    pub(crate) source: Option<&'a Grant>,
+}
+
+/// An update that was acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Updated {
+    /// The chain's epoch in which it was: what a later barrier in the same epoch makes durable.
+    pub(crate) epoch: Epoch,
+}
+
+/// What follows from an attempt that did not succeed.
+enum Next {
+    /// The routing may be old.
+    Refresh(Error),
+    /// Too much waits there.
+    Pause(Error),
+    /// The capability no longer holds.
+    Renew(Error),
+    GiveUp(Error),
+}
+
+impl Client {
+    /// Carries an update through, exactly once, on a lane of its own.
+    pub(crate) async fn update(&self, update: Update<'_>) -> Result<Updated> {
+        let ticket = self.shared.storage_lanes.take().await;
+        let mut retry = Retry::new(self.shared.options.deadline);
+        let mut capability = update.grant.get(self, update.subject).await?;
+        let mut source = match update.source {
+            Some(grant) => Some(grant.get(self, update.subject).await?),
+            None => None,
+        };
+        let mut renewals = 0;
+        loop {
+            let routing = self.routing();
+            let head = routing.chain(update.chain).and_then(|info| {
+                let node = routing.node_of(info.head()?)?;
+                Some((info.epoch, node.address.as_str()))
+            });
+            let next = match head {
+                None => Next::Refresh(no_copy(update.action, update.subject, update.chain)),
+                Some((epoch, address)) => {
+                    match self.send(&update, ticket.origin, epoch, address, capability, source, &retry).await
+                    {
+                        Ok(()) => return Ok(Updated { epoch }),
+                        Err(next) => next,
+                    }
+                }
+            };
+            let error = match next {
+                Next::GiveUp(error) => return Err(error),
+                Next::Pause(error) => error,
+                Next::Refresh(error) => {
+                    self.newer_routing(routing.version, ROUTING_PATIENCE.min(retry.left())).await;
+                    error
+                }
+                Next::Renew(error) => {
+                    renewals += 1;
+                    if renewals > 2 {
+                        return Err(error);
+                    }
+                    capability = update.grant.renew(self, update.subject, Some(capability)).await?;
+                    if let Some(grant) = update.source {
+                        source = Some(grant.renew(self, update.subject, source).await?);
+                    }
+                    continue;
+                }
+            };
+            tracing::debug!(%error, chain = %update.chain, "update failed");
+            if !retry.pause().await {
+                return Err(error);
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one message, from one caller")]
+    async fn send(
+        &self,
+        update: &Update<'_>,
+        origin: Origin,
+        epoch: Epoch,
+        address: &str,
+        capability: Capability,
+        source: Option<Capability>,
+        retry: &Retry,
+    ) -> std::result::Result<(), Next> {
+        let bytes = u32::try_from(update.payload.len()).unwrap_or(u32::MAX);
+        let request = StorageRequest::Update {
+            chain: update.chain,
+            epoch,
+            origin,
+            operation: update.operation.clone(),
+            durability: update.durability,
+            capability: Some(capability),
+            source,
+        };
+        let sent = attempt::<std::result::Result<StorageReply, StorageError>>(
+            self.pool_for(bytes),
+            address,
+            Channel::Storage,
+            encode(&request),
+            update.payload.clone(),
+            retry.left().min(ATTEMPT_MAX),
+        );
+        // When the answer takes long, the chain may have been given another head meanwhile: then that one is asked.
+        let moved = async {
+            tokio::time::sleep(PATIENCE).await;
+            self.chain_changed(update.chain, epoch).await;
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = sent => answer,
+            () = moved => {
+                let cause = format!("server {address} was cut out of the chain before it answered");
+                return Err(Next::Pause(Error::new(ErrorKind::NotReachable, update.action, update.subject, cause)));
+            }
+        };
+        match answer {
+            Ok((Ok(StorageReply::Updated { .. }), _)) => Ok(()),
+            Ok((Ok(_), _)) => Err(Next::GiveUp(Error::unexpected(update.action, update.subject))),
+            Ok((Err(refused), _)) => Err(next_after(&refused, update.action, update.subject, address)),
+            Err(trouble) => {
+                if is_silence(&trouble) {
+                    self.shared.nearness.suspect(address);
+                }
+                let overloaded = matches!(trouble, Trouble::Call(CallError::Overloaded));
+                let is_final = trouble.is_final();
+                let error = trouble.into_error(update.action, update.subject, address);
+                Err(match (is_final, overloaded) {
+                    (true, _) => Next::GiveUp(error),
+                    (false, true) => Next::Pause(error),
+                    (false, false) => Next::Refresh(error),
+                })
+            }
+        }
+    }
+}
+
+fn next_after(refused: &StorageError, action: &str, subject: &str, address: &str) -> Next {
+    let error =
+        |kind, cause: &str| Error::new(kind, action, subject, format!("storage server {address}: {cause}"));
+    match refused {
+        StorageError::WrongEpoch { .. } | StorageError::NotServing => {
+            Next::Refresh(error(ErrorKind::NotReachable, "it does not lead this chain now"))
+        }
+        StorageError::Disk => Next::Refresh(error(ErrorKind::NotReachable, "its disk failed")),
+        StorageError::Busy | StorageError::Gap { .. } => Next::Pause(error(ErrorKind::Busy, "too busy")),
+        StorageError::BadChecksum => {
+            Next::Pause(error(ErrorKind::Damaged, "the bytes arrived damaged, again and again"))
+        }
+        StorageError::Full => Next::GiveUp(error(ErrorKind::Full, "its disk is full")),
+        StorageError::Denied => Next::Renew(error(ErrorKind::Denied, "permission denied")),
+        StorageError::NoChunk => Next::GiveUp(error(ErrorKind::NotFound, "no such chunk")),
+        StorageError::Corrupt { .. } => {
+            Next::GiveUp(error(ErrorKind::Damaged, "the bytes to copy do not match their checksum"))
+        }
+        StorageError::OldSequence => {
+            Next::GiveUp(error(ErrorKind::Broken, "a newer request came through the same lane"))
+        }
+        StorageError::Invalid => Next::GiveUp(error(ErrorKind::Invalid, "the request makes no sense to it")),
+    }
+}
