@@ -11,7 +11,7 @@ fn step(i: u64) -> Commit {
         (format!("own{i:04}").into_bytes(), Some(vec![b'x'; usize::try_from(i * 37 % 300).unwrap()])),
     ];
     let shared = format!("shared{}", i % 5).into_bytes();
-    writes.push((shared, (i % 3 != 0).then(|| number.into_bytes())));
+    writes.push((shared, (!i.is_multiple_of(3)).then(|| number.into_bytes())));
     Commit { writes, ..Commit::default() }
 }
 
