@@ -1,0 +1,280 @@
+//! Tests of the whole crate: a world with a tree, users and a clock that tests turn.
+
+mod append;
+mod batching;
+mod classes;
+mod entries;
+mod garbage;
+mod leases;
+mod model;
+mod permissions;
+mod retries;
+
+use crate::read::Found;
+use crate::records::{Inode, decode};
+use crate::{Answer, Batch, Caller, Context, IdBlock, Job, Reader, format, keys, read, run};
+use kv::{MemoryStore, Outcome, Snapshot, Store};
+use tokio::runtime::Runtime;
+use types::meta::*;
+use types::*;
+
+/// A tree in memory, and one server.
+pub(crate) struct World {
+    pub runtime: Runtime,
+    pub store: MemoryStore,
+    pub ids: IdBlock,
+    pub now: Time,
+    pub key: CapabilityKey,
+    pub classes: Vec<StorageClass>,
+    pub sequence: u64,
+}
+
+pub(crate) const ROOT: u32 = 0;
+
+/// A user with a group of his number, and the group 100.
+pub(crate) fn user(uid: u32) -> Caller {
+    match uid {
+        0 => Caller::administrator(),
+        uid => Caller { uid: Uid(uid), groups: vec![Gid(uid), Gid(100)] },
+    }
+}
+
+pub(crate) fn class(id: u16, name: &str) -> StorageClass {
+    StorageClass {
+        id: ClassId(id),
+        name: name.to_owned(),
+        copies: 2,
+        chunk_size: 64 * 1024,
+        domain: FailureDomain::Target,
+        sites: Vec::new(),
+        table: TableId(id),
+        slots: 8,
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let store = MemoryStore::new();
+        let now = Time(1_000_000_000_000_000_000);
+        runtime.block_on(format(&store, now)).unwrap();
+        let classes = vec![class(1, "default"), class(2, "other")];
+        World {
+            runtime,
+            store,
+            ids: IdBlock::default(),
+            now,
+            key: CapabilityKey([7; 32]),
+            classes,
+            sequence: 0,
+        }
+    }
+
+    /// A world whose root everybody may write.
+    pub(crate) fn open() -> World {
+        let mut world = World::new();
+        let set = SetAttributes { mode: Some(Mode(0o777)), ..SetAttributes::default() };
+        world.change(ROOT, Change::SetAttributes { place: "/".into(), follow: Follow::Yes, set }).unwrap();
+        world
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+    }
+
+    pub(crate) fn origin(&mut self) -> Origin {
+        self.sequence += 1;
+        Origin { client: ClientId(1), lane: Lane(1), sequence: Sequence(self.sequence) }
+    }
+
+    /// A change of its own, committed.
+    pub(crate) fn change(&mut self, uid: u32, change: Change) -> Result<MetaReply, MetaError> {
+        let origin = self.origin();
+        self.retry(uid, origin, change)
+    }
+
+    pub(crate) fn retry(&mut self, uid: u32, origin: Origin, change: Change) -> Result<MetaReply, MetaError> {
+        match self.job(Job::Change { caller: user(uid), origin, change })? {
+            Answer::Reply(reply) => Ok(reply),
+            Answer::Progress(_) => panic!("a change gives a reply"),
+        }
+    }
+
+    /// A job of its own, committed.
+    pub(crate) fn job(&mut self, job: Job) -> Result<Answer, MetaError> {
+        self.jobs(&[job]).pop().unwrap()
+    }
+
+    /// Jobs in one batch, committed.
+    pub(crate) fn jobs(&mut self, jobs: &[Job]) -> Vec<Result<Answer, MetaError>> {
+        self.now = Time(self.now.0 + 1);
+        let context = Context { now: self.now, key: &self.key, classes: &self.classes };
+        self.runtime.block_on(async {
+            let snapshot = self.store.snapshot().await.unwrap();
+            let mut batch = Batch::new(snapshot, self.ids);
+            let mut answers = Vec::new();
+            for job in jobs {
+                answers.push(run(&mut batch, &context, job).await.unwrap());
+            }
+            let finished = batch.finish(1, self.now).await.unwrap();
+            self.ids = finished.ids;
+            if let Some(commit) = finished.commit {
+                let outcome = self.store.commit(commit).await.unwrap();
+                assert!(matches!(outcome, Outcome::Committed(_)));
+            }
+            answers
+        })
+    }
+
+    pub(crate) fn read(&mut self, uid: u32, request: MetaRequest) -> Result<MetaReply, MetaError> {
+        let context = Context { now: self.now, key: &self.key, classes: &self.classes };
+        let found = self.runtime.block_on(async {
+            let mut reader = Reader::new(self.store.snapshot().await.unwrap());
+            read::read(&mut reader, &context, &user(uid), &request).await
+        });
+        match found {
+            Ok(Found::Reply(reply)) => Ok(reply),
+            Ok(Found::Record(job)) => match self.job(job)? {
+                Answer::Reply(reply) => Ok(reply),
+                Answer::Progress(_) => panic!("an open gives a reply"),
+            },
+            Err(crate::Failure::Refused(error)) => Err(error),
+            Err(crate::Failure::Store(error)) => panic!("{error}"),
+        }
+    }
+
+    // What tests do most.
+
+    pub(crate) fn make(&mut self, uid: u32, path: &str, mode: u16) -> Result<Attributes, MetaError> {
+        let change = Change::Create {
+            place: path.into(),
+            kind: FileKind::File,
+            mode: Mode(mode),
+            device: 0,
+            exclusive: Exclusive::Yes,
+            class: None,
+        };
+        match self.change(uid, change)? {
+            MetaReply::Opened { attributes, .. } => Ok(*attributes),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn mkdir(&mut self, uid: u32, path: &str, mode: u16) -> Result<Attributes, MetaError> {
+        let change = Change::MakeDirectory { place: path.into(), mode: Mode(mode), parents: false };
+        attributes(self.change(uid, change)?)
+    }
+
+    pub(crate) fn symlink(&mut self, uid: u32, path: &str, target: &str) -> Result<Attributes, MetaError> {
+        let change = Change::MakeSymbolicLink { place: path.into(), target: target.to_owned() };
+        attributes(self.change(uid, change)?)
+    }
+
+    pub(crate) fn unlink(&mut self, uid: u32, path: &str) -> Result<(), MetaError> {
+        self.change(uid, Change::Unlink { place: path.into() }).map(done)
+    }
+
+    pub(crate) fn rename(&mut self, uid: u32, from: &str, to: &str) -> Result<(), MetaError> {
+        let change = Change::Rename { from: from.into(), to: to.into(), replace: Replace::Allowed };
+        self.change(uid, change).map(done)
+    }
+
+    pub(crate) fn remove_tree(&mut self, uid: u32, path: &str) -> Result<(), MetaError> {
+        self.change(uid, Change::RemoveTree { place: path.into() }).map(done)
+    }
+
+    pub(crate) fn stat(&mut self, uid: u32, place: impl Into<Place>) -> Result<Attributes, MetaError> {
+        attributes(self.read(uid, MetaRequest::Stat { place: place.into(), follow: Follow::No })?)
+    }
+
+    pub(crate) fn list(&mut self, uid: u32, path: &str) -> Result<Vec<String>, MetaError> {
+        let request = MetaRequest::List {
+            place: path.into(),
+            after: None,
+            limit: LIST_MAX,
+            pattern: None,
+            detail: Detail::Attributes,
+        };
+        match self.read(uid, request)? {
+            MetaReply::Entries { entries, .. } => Ok(entries.into_iter().map(|entry| entry.name).collect()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn totals(&mut self) -> Totals {
+        match self.read(ROOT, MetaRequest::Totals).unwrap() {
+            MetaReply::Totals(totals) => totals,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Purges all there is.
+    pub(crate) fn purge(&mut self, limit: usize) {
+        while let Answer::Progress(Some(_)) = self.job(Job::Purge { limit }).unwrap() {}
+    }
+
+    /// The number of records under a first byte.
+    pub(crate) fn records(&mut self, kind: u8) -> Vec<(kv::Key, kv::Value)> {
+        self.runtime.block_on(async {
+            let snapshot = self.store.snapshot().await.unwrap();
+            snapshot.scan(&[kind], &[kind + 1], 1_000_000).await.unwrap()
+        })
+    }
+
+    /// Checks what must always hold of the records.
+    pub(crate) fn check(&mut self) {
+        use std::collections::BTreeMap;
+        let inodes: BTreeMap<InodeId, Inode> = self
+            .records(b'I')
+            .into_iter()
+            .map(|(key, value)| (keys::inode_of(&key).unwrap(), decode(&value, "inode").unwrap()))
+            .collect();
+        let mut names: BTreeMap<InodeId, u32> = BTreeMap::new();
+        let mut entries: BTreeMap<InodeId, u64> = BTreeMap::new();
+        let mut subdirectories: BTreeMap<InodeId, u32> = BTreeMap::new();
+        for (key, value) in self.records(b'D') {
+            let directory = InodeId(u64::from_be_bytes(key[1..9].try_into().unwrap()));
+            let entry: crate::records::Entry = decode(&value, "entry").unwrap();
+            let inode = &inodes[&entry.inode];
+            assert_eq!(inode.kind(), entry.kind);
+            assert!(inodes[&directory].is_directory());
+            *names.entry(entry.inode).or_default() += 1;
+            *entries.entry(directory).or_default() += 1;
+            if inode.is_directory() {
+                *subdirectories.entry(directory).or_default() += 1;
+                assert_eq!(inode.parent, directory);
+                assert_eq!(Some(inode.name.as_str()), keys::entry_name(&key));
+            }
+        }
+        let mut totals = Totals::default();
+        for (id, inode) in &inodes {
+            if inode.is_directory() {
+                totals.directories += 1;
+                assert_eq!(inode.length, entries.get(id).copied().unwrap_or(0), "entries of {id}");
+                if inode.links != 0 {
+                    assert_eq!(inode.links, 2 + subdirectories.get(id).copied().unwrap_or(0));
+                    assert_eq!(names.get(id).copied().unwrap_or(0), u32::from(*id != InodeId::ROOT));
+                }
+            } else {
+                totals.files += 1;
+                if inode.kind() == FileKind::File {
+                    totals.bytes += inode.length;
+                }
+                assert_eq!(inode.links, names[id], "links of {id}");
+            }
+        }
+        totals.garbage = self.totals().garbage;
+        assert_eq!(self.totals(), totals);
+    }
+}
+
+pub(crate) fn attributes(reply: MetaReply) -> Result<Attributes, MetaError> {
+    match reply {
+        MetaReply::Attributes(attributes) => Ok(*attributes),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn done(reply: MetaReply) {
+    assert_eq!(reply, MetaReply::Done);
+}
