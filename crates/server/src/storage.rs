@@ -20,6 +20,7 @@ use env::Clock;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -77,12 +78,13 @@ impl Storage {
         let lease = Arc::new(Lease::new(options.clock.clone()));
         let links = Arc::new(Links::new(options.security.clone()));
         let mut open = BTreeMap::new();
-        for target in targets {
+        let sharers = sharers(&targets);
+        for (target, sharers) in targets.into_iter().zip(sharers) {
             let id = target.target;
             let runtime = tokio::runtime::Handle::current();
-            let (lease, links) = (lease.clone(), links.clone());
+            let links = links.clone();
             let opened =
-                tokio::task::spawn_blocking(move || Target::open(target, lease, links, runtime)).await;
+                tokio::task::spawn_blocking(move || Target::open(target, sharers, links, runtime)).await;
             match opened {
                 Ok(target) => open.insert(id, target?),
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -186,4 +188,12 @@ impl Storage {
     fn target(&self, id: TargetId) -> Option<&Arc<Target>> {
         self.targets.get(&id)
     }
+}
+
+/// How many of the targets are on each one's disk, itself included.
+fn sharers(targets: &[TargetOptions]) -> Vec<u64> {
+    let disk_of = |target: &TargetOptions| std::fs::metadata(&target.directory).ok().map(|found| found.dev());
+    let disks: Vec<Option<u64>> = targets.iter().map(disk_of).collect();
+    let same = |disk: &Option<u64>| disks.iter().filter(|other| *other == disk).count().max(1) as u64;
+    disks.iter().map(same).collect()
 }

@@ -137,9 +137,10 @@ pub enum StorageReply {
     Chunk {
         state: Option<ChunkState>,
     },
-    /// The receiver has all updates up to `newest`.
+    /// The receiver has all updates up to `newest`, which was written in the epoch `written`.
     Linked {
         newest: Version,
+        written: Epoch,
     },
     /// The receiver and all after it have everything up to `applied` in memory, up to `synced` on disk.
     Acked {

@@ -4,7 +4,7 @@ use super::link::LinkCall;
 use super::target::{Answerer, Target, lanes_of};
 use bytes::Bytes;
 use chain::Event;
-use chunk::{Changed, ReadError, Wait};
+use chunk::{Changed, Install, ReadError, Wait};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -190,11 +190,8 @@ pub(super) fn install(
     };
     match body {
         LinkBody::Install { chunk, written, length, first, offset, checksums } => {
-            if types::checksum::first_mismatch(&payload, &checksums).is_some() {
-                return answerer(Err(StorageError::BadChecksum));
-            }
-            let piece = chunk::Piece { chunk, written, length, first, offset, checksums, payload };
-            store.install(chain, piece, answer(answerer));
+            let install = Install { chain, chunk, written, length, first, offset, checksums };
+            store.install(install, payload, answer(answerer));
         }
         LinkBody::InstallRemoved { chunk, written } => {
             store.install_removed(chain, chunk, written, answer(answerer));

@@ -143,12 +143,14 @@ enum Positions {
 
 fn report(storage: &Storage, positions: Positions) -> Vec<TargetReport> {
     let of = |target: &super::Target| {
-        let space = target.store().space();
+        // A disk that does not even tell its size is taken for full. One that several targets share counts once.
+        let space = target.store().space().ok();
+        let sharers = target.sharers();
         TargetReport {
             target: target.id,
-            capacity: space.capacity,
-            used: space.capacity.saturating_sub(space.free),
-            full: space.full,
+            capacity: space.map_or(0, |space| space.capacity / sharers),
+            used: space.map_or(0, |space| space.capacity.saturating_sub(space.free) / sharers),
+            full: space.is_none_or(|space| space.full),
             failed: target.failed().is_some(),
             chains: match positions {
                 Positions::Give => target.store().positions(),

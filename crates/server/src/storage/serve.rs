@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 use types::capability::CapabilityError;
-use types::storage::{ChunkState, Durability, Operation, StorageError, StorageReply, StorageRequest};
+use types::storage::{ChunkState, Durability, LinkBody, Operation, StorageError, StorageReply, StorageRequest};
 use types::wire::{decode, encode};
 use types::{Capability, ChainId, ChunkId, Epoch, Origin, Rights, TargetId, Time};
 
@@ -91,9 +91,27 @@ impl Storage {
 
     /// Bytes from another server are checked before they enter the store; within the process they were already.
     fn link(&self, target: &Arc<Target>, call: LinkCall, answerer: Answerer) {
-        if let types::storage::LinkBody::Forward { operation: Operation::Write { checksums, .. }, .. } = &call.body
-            && types::checksum::first_mismatch(&call.payload, checksums).is_some()
-        {
+        let limit = types::layout::CHUNK_SIZE_MAX;
+        let fits = |offset: u32| {
+            u32::try_from(call.payload.len()).is_ok_and(|n| offset.checked_add(n).is_some_and(|end| end <= limit))
+        };
+        let (checksums, sensible) = match &call.body {
+            LinkBody::Forward { operation: Operation::Write { checksums, offset, .. }, .. } => {
+                (checksums.as_slice(), fits(*offset) && !call.payload.is_empty())
+            }
+            LinkBody::Install { checksums, offset, length, .. } => {
+                (checksums.as_slice(), fits(*offset) && *length <= limit)
+            }
+            LinkBody::Forward { .. }
+            | LinkBody::Hello
+            | LinkBody::InSync { .. }
+            | LinkBody::InstallRemoved { .. }
+            | LinkBody::InstallDone { .. } => (&[][..], call.payload.is_empty()),
+        };
+        if !sensible {
+            return answerer(Err(StorageError::Invalid));
+        }
+        if types::checksum::first_mismatch(&call.payload, checksums).is_some() {
             return answerer(Err(StorageError::BadChecksum));
         }
         target.linked(call, answerer);
@@ -185,7 +203,8 @@ impl Storage {
             return Err(StorageError::BadChecksum);
         }
         let full = |id: TargetId| routing.targets.get(&id).is_some_and(|target| target.full);
-        if grows && (target.store().space().full || info.active().any(|member| full(member.target))) {
+        let room = target.store().space().is_ok_and(|space| !space.full);
+        if grows && (!room || info.active().any(|member| full(member.target))) {
             return Err(StorageError::Full);
         }
         Ok(target.clone())

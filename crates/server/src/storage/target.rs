@@ -4,7 +4,6 @@
 //! is one owner at a time and one order, without a task to wake per event. Effects are carried out by that owner in
 //! order; none of them blocks.
 
-use super::lease::Lease;
 use super::link::{self, LinkCall, Links};
 use super::view::View;
 use super::{TargetOptions, catch_up};
@@ -44,8 +43,9 @@ struct Member {
 pub(super) struct Target {
     pub(super) id: TargetId,
     directory: PathBuf,
+    /// Targets of this server on the same disk, this one included.
+    sharers: u64,
     store: OnceLock<Store>,
-    pub(super) lease: Arc<Lease>,
     links: Arc<Links>,
     runtime: Handle,
     queue: Mutex<Queue>,
@@ -72,15 +72,15 @@ impl Target {
     /// Opens the store, which recovers it. Blocks.
     pub(super) fn open(
         options: TargetOptions,
-        lease: Arc<Lease>,
+        sharers: u64,
         links: Arc<Links>,
         runtime: Handle,
     ) -> Result<Arc<Target>, chunk::OpenError> {
         let target = Arc::new(Target {
             id: options.target,
             directory: options.directory.clone(),
+            sharers,
             store: OnceLock::new(),
-            lease,
             links,
             runtime,
             queue: Mutex::default(),
@@ -113,9 +113,20 @@ impl Target {
     }
 
     pub(super) fn close(&self) {
-        if !self.closed.swap(true, Ordering::SeqCst) {
-            self.store().close();
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
         }
+        let (sender, flushed) = std::sync::mpsc::channel();
+        // The receiver waits below.
+        self.store().flush(Box::new(move |done| drop(sender.send(done))));
+        let closed = flushed.recv().map_or(Ok(()), |done| done).and_then(|()| self.store().checkpoint());
+        if let Err(error) = closed {
+            tracing::warn!(target = %self.id, %error, "the target was not closed in order; it recovers at the next start");
+        }
+    }
+
+    pub(super) fn sharers(&self) -> u64 {
+        self.sharers
     }
 
     pub(super) fn failed(&self) -> Option<String> {

@@ -1,0 +1,45 @@
+//! The commands that are servers, and those that set servers up. The only place that composes roles.
+
+mod ca;
+mod directory;
+mod meta;
+mod node;
+mod parts;
+mod ready;
+mod serving;
+mod storage;
+mod up;
+
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// Where a metadata server listens unless told otherwise.
+pub(crate) const LISTEN: &str = "127.0.0.1:7400";
+
+/// The roles' commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole private cloud in this process
+    Up(up::Up),
+    /// Run a metadata server with the cluster manager
+    Meta(meta::Meta),
+    /// Run a storage server
+    Storage(storage::Storage),
+    /// Make a certificate authority and issue certificates
+    #[command(subcommand)]
+    Ca(ca::Command),
+    /// Look at the servers of the cluster
+    #[command(subcommand)]
+    Node(node::Command),
+}
+
+/// Carries a role's command out. An error is a sentence for the user.
+pub(crate) async fn run(command: Command, context: Option<PathBuf>) -> Result<(), String> {
+    match command {
+        Command::Up(arguments) => up::run(arguments).await,
+        Command::Meta(arguments) => meta::run(arguments).await,
+        Command::Storage(arguments) => storage::run(arguments).await,
+        Command::Ca(command) => ca::run(command),
+        Command::Node(command) => node::run(command, context).await,
+    }
+}

@@ -1,0 +1,103 @@
+//! `sr meta`: a metadata server with the cluster manager, on its own.
+
+use super::directory::Directory;
+use super::parts::{self, Machine};
+use super::{LISTEN, ca, ready, serving};
+use clap::Args;
+use serde::Deserialize;
+use server::manager::ManagerOptions;
+use std::path::PathBuf;
+use std::sync::Arc;
+use types::FailureDomain;
+
+/// Arguments of `sr meta`. A flag wins over the config file.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The config file (TOML):
+  dir = \"/srv/steradian/meta\"        # holds node.pem and node.key from `sr ca node`
+  listen = \"127.0.0.1:7400\"
+  copies = 2                         # of the default class, when the cluster is new
+  targets = 3                        # how many must be there before a new cluster places anything
+  domain = \"host\"                    # no two copies in one: target, host, rack, site
+
+Example:
+  sr ca init ./authority && sr ca node ./authority ./meta --id 1
+  sr meta --dir ./meta --targets 3")]
+pub(crate) struct Meta {
+    /// Config file
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Where the metadata is kept
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Address to listen on [default: 127.0.0.1:7400]
+    #[arg(long)]
+    listen: Option<String>,
+    /// Copies of each chunk in the default class of a new cluster [default: 2]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
+    copies: Option<u8>,
+    /// Targets that must be there before a new cluster places anything [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    targets: Option<u32>,
+    /// No two copies in one: target, host, rack or site [default: host]
+    #[arg(long, value_enum)]
+    domain: Option<Domain>,
+}
+
+/// What two copies never share.
+#[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Domain {
+    Target,
+    Host,
+    Rack,
+    Site,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    dir: Option<PathBuf>,
+    listen: Option<String>,
+    copies: Option<u8>,
+    targets: Option<u32>,
+    domain: Option<Domain>,
+}
+
+/// Runs until it is told to stop.
+pub(crate) async fn run(arguments: Meta) -> Result<(), String> {
+    let config: Config = parts::read_config(arguments.config.as_deref())?;
+    let dir = arguments.dir.or(config.dir).ok_or("say where the metadata is kept: --dir, or `dir` in the config")?;
+    let listen = arguments.listen.or(config.listen).unwrap_or_else(|| LISTEN.to_owned());
+    let directory = Directory::existing(&dir)?;
+    let _lock = directory.lock()?;
+    let security = Arc::new(net::Security::Tls(directory.credentials("node").map_err(|why| {
+        format!("{why}; issue a certificate with `sr ca node AUTHORITY {} --id N`", dir.display())
+    })?));
+    let machine = Machine::new();
+    let store = Arc::new(parts::open_metadata(&machine, &directory)?);
+    let copies = arguments.copies.or(config.copies).unwrap_or(2);
+    if !(1..=types::class::COPIES_MAX).contains(&copies) {
+        return Err(format!("copies = {copies}: 1 to {}", types::class::COPIES_MAX));
+    }
+    let options = ManagerOptions {
+        copies,
+        targets: arguments.targets.or(config.targets).unwrap_or(3),
+        domain: match arguments.domain.or(config.domain).unwrap_or(Domain::Host) {
+            Domain::Target => FailureDomain::Target,
+            Domain::Host => FailureDomain::Host,
+            Domain::Rack => FailureDomain::Rack,
+            Domain::Site => FailureDomain::Site,
+        },
+        ..ManagerOptions::default()
+    };
+    let server = serving::Serving::start(&machine, &listen, security, Some((store, options))).await?;
+    if directory.has("admin.pem") {
+        let context = ca::context_for("admin", vec![server.address().to_string()], &directory);
+        context.save(&directory.path("context.toml")).map_err(|error| error.to_string())?;
+    }
+    println!("metadata server at {}", server.address());
+    println!("ready");
+    ready::told_to_stop().await;
+    server.stop().await
+}

@@ -1,0 +1,132 @@
+//! Opens the parts of a server from its directory: what `up`, `meta` and `storage` share.
+
+use super::directory::Directory;
+use chunk::Options as StoreOptions;
+use env::table::{FjallOptions, FjallTable};
+use env::{Clock, Disk, RealDisk, SystemClock, Table};
+use server::metrics::Metrics;
+use server::storage::{Storage, StorageOptions, TargetOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use types::{Incarnation, NodeId, TargetId};
+
+/// What every role of a process shares.
+pub(crate) struct Machine {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Machine {
+        Machine {
+            clock: Arc::new(SystemClock::new()),
+            disk: Arc::new(RealDisk),
+            metrics: Arc::new(Metrics::new()),
+        }
+    }
+}
+
+/// Opens the local metadata store in `meta/` of a server's directory.
+pub(crate) fn open_metadata(machine: &Machine, directory: &Directory) -> Result<kv::LocalStore, String> {
+    let path = directory.path("meta");
+    let failed = |error: &dyn std::fmt::Display| format!("cannot open the metadata in {}: {error}", path.display());
+    std::fs::create_dir_all(&path).map_err(|error| failed(&error))?;
+    let table = FjallTable::open(&path.join("table"), kv::local::SPACES, FjallOptions::default());
+    let table: Arc<dyn Table> = Arc::new(table.map_err(|error| failed(&error))?);
+    kv::LocalStore::open(machine.disk.clone(), table, &path.join("log"), kv::local::Options::default())
+        .map_err(|error| failed(&error))
+}
+
+/// A target: its id and its directory.
+pub(crate) struct TargetPlace {
+    pub(crate) target: TargetId,
+    pub(crate) directory: PathBuf,
+}
+
+/// Where a storage server stands and whom it talks to.
+pub(crate) struct StoragePlace {
+    pub(crate) node: NodeId,
+    pub(crate) address: String,
+    pub(crate) site: String,
+    pub(crate) rack: String,
+    pub(crate) host: String,
+    pub(crate) managers: Vec<String>,
+    pub(crate) security: Arc<net::Security>,
+}
+
+/// Opens the targets and starts the storage role.
+pub(crate) async fn start_storage(
+    machine: &Machine,
+    place: StoragePlace,
+    targets: Vec<TargetPlace>,
+) -> Result<Arc<Storage>, String> {
+    let mut options = Vec::new();
+    for TargetPlace { target, directory } in targets {
+        let failed =
+            |error: &dyn std::fmt::Display| format!("cannot open the target {}: {error}", directory.display());
+        std::fs::create_dir_all(&directory).map_err(|error| failed(&error))?;
+        claim(&directory, target)?;
+        let table = FjallTable::open(&directory.join("index"), &chunk::SPACES, FjallOptions::default());
+        let table: Arc<dyn Table> = Arc::new(table.map_err(|error| failed(&error))?);
+        let (disk, store) = (machine.disk.clone(), StoreOptions::default());
+        options.push(TargetOptions { target, directory, disk, table, store });
+    }
+    let storage = StorageOptions {
+        node: place.node,
+        incarnation: Incarnation(random()),
+        address: place.address,
+        site: place.site,
+        rack: place.rack,
+        host: place.host,
+        managers: place.managers,
+        security: place.security,
+        clock: machine.clock.clone(),
+        metrics: machine.metrics.clone(),
+    };
+    Storage::start(storage, options).await.map_err(|error| format!("cannot open a target: {error}"))
+}
+
+/// A target's directory says whose it is, so that a disk mounted in another's place is noticed before it is written to.
+fn claim(directory: &Path, target: TargetId) -> Result<(), String> {
+    let path = directory.join("target");
+    let wanted = format!("steradian target {target}\n");
+    match std::fs::read_to_string(&path) {
+        Ok(found) if found == wanted => Ok(()),
+        Ok(found) => Err(format!(
+            "{} says `{}`, but is configured as target {target}: was a disk mounted in the wrong place?",
+            path.display(),
+            found.trim()
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::write(&path, wanted)
+            .map_err(|error| format!("cannot write {}: {error}", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+/// A number nobody can guess, from the kernel.
+pub(crate) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            // The kernel of every machine we run on has it.
+            Err(error) => panic!("no random numbers: {error}"),
+        }
+    }
+    u64::from_le_bytes(bytes)
+}
+
+/// Reads a role's config file; an absent one is all defaults.
+pub(crate) fn read_config<T: serde::de::DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, String> {
+    let Some(path) = path else { return Ok(T::default()) };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The machine's name.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

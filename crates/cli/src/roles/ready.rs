@@ -1,0 +1,65 @@
+//! When a server may say "ready", and when it must stop.
+
+use client::{Context, ContextSecurity};
+use server::storage::Storage;
+use std::path::Path;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a start may take: a large cluster's log is replayed in less.
+const READY_MAX: Duration = Duration::from_secs(120);
+
+/// Waits until every chain has a member that serves, and this server does its part.
+pub(crate) async fn wait(storage: &Storage) -> Result<(), String> {
+    let work = async {
+        while !storage.is_ready() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let late = |_| "not ready after two minutes: the log above says why".to_owned();
+    tokio::time::timeout(READY_MAX, work).await.map_err(late)
+}
+
+/// Waits until the manager knows this server and has given it a lease. A new cluster waits for more servers than one.
+pub(crate) async fn registered(storage: &Storage) {
+    while !storage.has_lease() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits for Ctrl-C or a polite kill.
+pub(crate) async fn told_to_stop() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}
+
+/// Makes `context` the one that `sr` uses when none is named, unless the user has another. Whether it is now.
+pub(crate) fn publish_context(context: &Context) -> bool {
+    let Some(default) = crate::context::default_path() else { return false };
+    if default.symlink_metadata().is_ok() && !is_ours(&default, context) {
+        return false;
+    }
+    let Some(parent) = default.parent() else { return false };
+    std::fs::create_dir_all(parent).is_ok() && context.save(&default).is_ok()
+}
+
+/// Whether a context file belongs to this cluster's directory, or to one that is gone.
+fn is_ours(file: &Path, context: &Context) -> bool {
+    let authority_of = |context: &Context| match &context.security {
+        ContextSecurity::Tls { authority, .. } => Some(context.directory.join(authority)),
+        ContextSecurity::Plain { .. } => None,
+    };
+    let Ok(found) = Context::load(file) else { return false };
+    match (authority_of(&found), authority_of(context)) {
+        (Some(found), Some(ours)) => found == ours || !found.exists(),
+        (None, _) | (_, None) => false,
+    }
+}

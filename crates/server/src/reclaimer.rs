@@ -1,0 +1,100 @@
+//! How the metadata service takes chunks off chains: as a node, at each chain's head.
+
+use crate::metadata::{Chunks, RemoveError};
+use bytes::Bytes;
+use net::{Pool, PoolOptions, Security};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use types::storage::{Durability, InodeRange, Operation, StorageError, StorageReply, StorageRequest};
+use types::wire::{Channel, decode, encode};
+use types::{ChainId, ChunkId, ClientId, Lane, Origin, Routing, Sequence};
+
+/// How long one removal may take: a thousand chunks, one group commit on each member.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The chains' heads, as the routing names them.
+pub struct ChainHeads {
+    routing: watch::Receiver<Arc<Routing>>,
+    pool: Pool,
+    client: ClientId,
+    sequence: AtomicU64,
+    /// Lanes nobody uses now. There are as many as were ever in use at once.
+    lanes: Mutex<Vec<u32>>,
+    lanes_made: AtomicU64,
+}
+
+impl ChainHeads {
+    /// Follows `routing`. `client` is a random number of this process.
+    pub fn new(routing: watch::Receiver<Arc<Routing>>, security: Arc<Security>, client: ClientId) -> ChainHeads {
+        ChainHeads {
+            routing,
+            pool: Pool::new(security, PoolOptions { connections: 1, ..PoolOptions::default() }),
+            client,
+            sequence: AtomicU64::new(0),
+            lanes: Mutex::default(),
+            lanes_made: AtomicU64::new(0),
+        }
+    }
+
+    /// Removing again what was removed is no harm, so that a failure is simply told: the caller comes again.
+    async fn update(&self, chain: ChainId, operation: Operation) -> Result<(), RemoveError> {
+        let routing = self.routing.borrow().clone();
+        let Some(info) = routing.chain(chain) else {
+            // A routing without a single chain is not one yet.
+            return Err(if routing.tables.is_empty() { RemoveError::Unavailable } else { RemoveError::NoChain });
+        };
+        let head = info.head().and_then(|head| routing.node_of(head)).ok_or(RemoveError::Unavailable)?;
+        let lane = self.take_lane();
+        let origin = Origin {
+            client: self.client,
+            lane: Lane(lane),
+            sequence: Sequence(self.sequence.fetch_add(1, Ordering::SeqCst)),
+        };
+        let request = StorageRequest::Update {
+            chain,
+            epoch: info.epoch,
+            origin,
+            operation,
+            durability: Durability::Disk,
+            capability: None,
+            source: None,
+        };
+        let answer = self.call(&head.address, &request).await;
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+        answer
+    }
+
+    async fn call(&self, address: &str, request: &StorageRequest) -> Result<(), RemoveError> {
+        let connection = self.pool.get(address).await.map_err(|_| RemoveError::Unavailable)?;
+        let answer = connection.start(Channel::Storage, encode(request), Bytes::new(), DEADLINE).await;
+        let answer = answer.map_err(|_| RemoveError::Unavailable)?;
+        match decode::<Result<StorageReply, StorageError>>(&answer.body) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::debug!(?error, "chunks could not be removed now");
+                Err(RemoveError::Unavailable)
+            }
+            Err(_) => Err(RemoveError::Unavailable),
+        }
+    }
+
+    fn take_lane(&self) -> u32 {
+        let free = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.unwrap_or_else(|| {
+            let made = self.lanes_made.fetch_add(1, Ordering::SeqCst);
+            u32::try_from(made).unwrap_or(u32::MAX)
+        })
+    }
+}
+
+impl Chunks for ChainHeads {
+    async fn remove(&self, chain: ChainId, chunks: Vec<ChunkId>) -> Result<(), RemoveError> {
+        self.update(chain, Operation::Remove { chunks }).await
+    }
+
+    async fn remove_inodes(&self, chain: ChainId, ranges: Vec<InodeRange>) -> Result<(), RemoveError> {
+        self.update(chain, Operation::RemoveInodes { ranges }).await
+    }
+}
