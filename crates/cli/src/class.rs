@@ -1,0 +1,241 @@
+//! `class`.
+
+use crate::outcome::Stop;
+use crate::remote;
+use crate::session::Session;
+use crate::text::size;
+use clap::{Args, Subcommand, ValueEnum};
+use client::{Error, ErrorKind};
+use serde::Serialize;
+use types::{ClassId, FailureDomain, StorageClass, TableId};
+
+/// Storage classes: named policies of how data is kept.
+#[derive(Args, Debug)]
+pub(crate) struct Class {
+    #[command(subcommand)]
+    command: ClassCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum ClassCommand {
+    /// List the classes.
+    #[command(after_help = "Example:\n  sr class ls --json")]
+    Ls {
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a class.
+    #[command(after_help = "Example:\n  sr class show default")]
+    Show {
+        name: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a class (administrator only). A class never changes.
+    #[command(
+        after_help = "Examples:\n  sr class create archive --copies 3 --domain rack\n  sr class create scratch --copies 1 --chunk-size 4M"
+    )]
+    Create {
+        name: String,
+        /// Copies of each chunk, 1 to 9.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
+        copies: u8,
+        /// Bytes per chunk: a power of two from 64K to 64M.
+        #[arg(long, default_value = "64M", value_parser = size::parse)]
+        chunk_size: u64,
+        /// What no two copies may share.
+        #[arg(long, value_enum, default_value_t = Domain::Host)]
+        domain: Domain,
+        /// Only targets at this site (repeat for more); none: any.
+        #[arg(long = "site")]
+        sites: Vec<String>,
+    },
+    /// Set the class of new files below a directory.
+    #[command(after_help = "Examples:\n  sr class set archive /iso\n  sr class set --inherit /iso")]
+    Set {
+        /// As the parent directory says.
+        #[arg(long)]
+        inherit: bool,
+        /// The class (not with --inherit), and the directories.
+        #[arg(required = true, value_names = ["CLASS", "PATH"], num_args = 1..)]
+        names: Vec<String>,
+    },
+    /// Show which class new files at a path get, and why.
+    #[command(after_help = "Example:\n  sr class explain /iso/new")]
+    Explain {
+        #[arg(long)]
+        json: bool,
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Domain {
+    /// A disk.
+    Target,
+    Host,
+    Rack,
+    Site,
+}
+
+impl From<Domain> for FailureDomain {
+    fn from(domain: Domain) -> FailureDomain {
+        match domain {
+            Domain::Target => FailureDomain::Target,
+            Domain::Host => FailureDomain::Host,
+            Domain::Rack => FailureDomain::Rack,
+            Domain::Site => FailureDomain::Site,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ClassLine<'a> {
+    name: &'a str,
+    copies: u8,
+    chunk_size: u32,
+    domain: &'static str,
+    sites: &'a [String],
+    table: u16,
+    chains: u16,
+}
+
+impl<'a> From<&'a StorageClass> for ClassLine<'a> {
+    fn from(class: &'a StorageClass) -> ClassLine<'a> {
+        ClassLine {
+            name: &class.name,
+            copies: class.copies,
+            chunk_size: class.chunk_size,
+            domain: domain_word(class.domain),
+            sites: &class.sites,
+            table: class.table.0,
+            chains: class.slots,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ExplainLine<'a> {
+    path: &'a str,
+    set_by: Option<&'a str>,
+    #[serde(flatten)]
+    class: ClassLine<'a>,
+}
+
+fn domain_word(domain: FailureDomain) -> &'static str {
+    match domain {
+        FailureDomain::Target => "target",
+        FailureDomain::Host => "host",
+        FailureDomain::Rack => "rack",
+        FailureDomain::Site => "site",
+    }
+}
+
+/// `2 copies on different hosts, chunks of 64 MiB`.
+fn sentence(class: &StorageClass) -> String {
+    let copies = match class.copies {
+        1 => "1 copy".to_owned(),
+        copies => format!("{copies} copies on different {}s", domain_word(class.domain)),
+    };
+    let sites = match class.sites.as_slice() {
+        [] => String::new(),
+        sites => format!(", only at {}", sites.join(" and ")),
+    };
+    format!("{copies}, chunks of {}{sites}", size::words(u64::from(class.chunk_size)))
+}
+
+impl Class {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
+        match self.command {
+            ClassCommand::Ls { json } => {
+                let classes = session.client.classes().await?;
+                let width = classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0);
+                for class in &classes {
+                    if json {
+                        session.out.json(&ClassLine::from(class))?;
+                    } else {
+                        session.out.line(&format!("{:width$}  {}", class.name, sentence(class)))?;
+                    }
+                }
+                Ok(())
+            }
+            ClassCommand::Show { name, json } => show(session, &name, json).await,
+            ClassCommand::Create { name, copies, chunk_size, domain, sites } => {
+                let chunk_size = u32::try_from(chunk_size).unwrap_or(u32::MAX);
+                let class = StorageClass {
+                    // The server chooses these three.
+                    id: ClassId::default(),
+                    table: TableId::default(),
+                    slots: 0,
+                    name: name.clone(),
+                    copies,
+                    chunk_size,
+                    domain: domain.into(),
+                    sites,
+                };
+                session.client.make_class(class).await?;
+                Ok(())
+            }
+            ClassCommand::Set { inherit, mut names } => {
+                let class = if inherit { None } else { Some(names.remove(0)) };
+                if names.is_empty() {
+                    return Err(Stop::usage("a directory is wanted after the class"));
+                }
+                for path in &names {
+                    let set = session.client.set_class(remote::normal(path).as_str(), class.clone()).await;
+                    session.report.item(set)?;
+                }
+                Ok(())
+            }
+            ClassCommand::Explain { json, paths } => explain(session, json, &paths).await,
+        }
+    }
+}
+
+async fn show(session: &mut Session, name: &str, json: bool) -> Result<(), Stop> {
+    let classes = session.client.classes().await?;
+    let Some(class) = classes.iter().find(|class| class.name == name) else {
+        let known: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
+        let error = Error::new(ErrorKind::NotFound, "show the class", name, "there is no such class");
+        return Err(error.advise(format!("the classes are: {}", known.join(", "))).into());
+    };
+    if json {
+        return session.out.json(&ClassLine::from(class));
+    }
+    for line in [
+        format!("      Name: {}", class.name),
+        format!("    Copies: {}", class.copies),
+        format!("Chunk size: {}", size::words(u64::from(class.chunk_size))),
+        format!("Apart from: each other's {}", domain_word(class.domain)),
+        format!(
+            "     Sites: {}",
+            if class.sites.is_empty() { "any".to_owned() } else { class.sites.join(", ") }
+        ),
+        format!("    Chains: {} (table {})", class.slots, class.table),
+    ] {
+        session.out.line(&line)?;
+    }
+    Ok(())
+}
+
+async fn explain(session: &mut Session, json: bool, paths: &[String]) -> Result<(), Stop> {
+    for path in paths {
+        let path = remote::normal(path);
+        let explained = session.client.explain_class(path.as_str()).await;
+        let Some((class, set_by)) = session.report.item(explained)? else { continue };
+        if json {
+            let set_by = set_by.as_deref();
+            session.out.json(&ExplainLine { path: &path, set_by, class: ClassLine::from(&class) })?;
+            continue;
+        }
+        let why = match set_by {
+            Some(directory) => format!("set on {}", session.out.name(&directory)),
+            None => "the default".to_owned(),
+        };
+        let line = format!("{}: {} ({why}): {}", session.out.name(&path), class.name, sentence(&class));
+        session.out.line(&line)?;
+    }
+    Ok(())
+}

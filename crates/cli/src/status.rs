@@ -1,0 +1,363 @@
+//! `status`.
+
+use crate::locate::state_word;
+use crate::outcome::Stop;
+use crate::session::Session;
+use crate::text::size;
+use clap::Args;
+use client::{NodeStatus, Status};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use types::Routing;
+use types::routing::{ChainInfo, MemberState};
+
+/// Show how the cluster is: servers, targets, chains, space and rates.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  sr status\n  sr status --damage\n  watch -n 5 sr status")]
+pub(crate) struct StatusCommand {
+    /// Also list what checks found damaged, by path.
+    #[arg(long)]
+    damage: bool,
+    /// One JSON object per line: the cluster, its servers, their targets, damage.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Rates are measured over this time.
+const RATE_TIME: Duration = Duration::from_millis(500);
+
+#[derive(Serialize)]
+#[serde(tag = "record", rename_all = "lowercase")]
+enum Record<'a> {
+    Cluster(Cluster),
+    Server(Server<'a>),
+    Target(Target<'a>),
+    Damage(Damaged<'a>),
+}
+
+#[derive(Debug, Serialize)]
+struct Cluster {
+    health: &'static str,
+    routing: u64,
+    chains: usize,
+    /// With all their members serving; with fewer; with none.
+    whole: usize,
+    degraded: usize,
+    unavailable: usize,
+    files: u64,
+    directories: u64,
+    bytes: u64,
+    garbage: u64,
+}
+
+#[derive(Serialize)]
+struct Server<'a> {
+    node: u32,
+    address: &'a str,
+    alive: bool,
+    site: &'a str,
+    rack: &'a str,
+    host: &'a str,
+    version: Option<&'a str>,
+    uptime_s: Option<u64>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Target<'a> {
+    target: u32,
+    node: u32,
+    state: String,
+    directory: Option<&'a str>,
+    capacity: u64,
+    used: u64,
+    full: bool,
+    chunks: Option<u64>,
+    live: Option<u64>,
+    stored: Option<u64>,
+    read_rate: Option<u64>,
+    write_rate: Option<u64>,
+    damaged: Option<u64>,
+    failed: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Damaged<'a> {
+    node: u32,
+    target: u32,
+    path: Option<&'a str>,
+    inode: u64,
+    chunk: u32,
+    offset: Option<u64>,
+}
+
+/// Bytes read and written by a target.
+type Rates = BTreeMap<u32, (u64, u64)>;
+
+impl StatusCommand {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
+        let before = session.client.status().await?;
+        tokio::time::sleep(RATE_TIME).await;
+        let status = session.client.status().await?;
+        let rates = rates(&before, &status);
+        let cluster = cluster(&status);
+        session.report.done();
+        if self.json {
+            session.out.json(&Record::Cluster(cluster))?;
+        } else {
+            overview(session, &status, &cluster)?;
+        }
+        for node in &status.nodes {
+            self.server(session, &status.routing, node, &rates)?;
+        }
+        if self.damage {
+            self.damage(session).await?;
+        }
+        Ok(())
+    }
+
+    fn server(
+        &self,
+        session: &mut Session,
+        routing: &Routing,
+        node: &NodeStatus,
+        rates: &Rates,
+    ) -> Result<(), Stop> {
+        let server = server(node);
+        if self.json {
+            session.out.json(&Record::Server(server))?;
+        } else {
+            let state = if server.alive { "alive" } else { "not alive" };
+            let place = format!("{}/{}/{}", server.site, server.rack, server.host);
+            let word = match (&server.error, server.version, server.uptime_s) {
+                (Some(error), _, _) => format!("no answer: {error}"),
+                (None, Some(version), Some(seconds)) => {
+                    format!("version {version}, up {}", duration(seconds))
+                }
+                _ => String::new(),
+            };
+            session.out.line("")?;
+            session
+                .out
+                .line(&format!("server {} at {} ({place}): {state}, {word}", server.node, server.address))?;
+        }
+        for target in targets(routing, node, rates) {
+            if self.json {
+                session.out.json(&Record::Target(target))?;
+            } else {
+                session.out.line(&target_line(&target))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn damage(&self, session: &mut Session) -> Result<(), Stop> {
+        let reports = session.client.damage().await?;
+        if reports.is_empty() && !self.json {
+            session.out.line("")?;
+            return session.out.line("damage: none found since the servers started");
+        }
+        for report in &reports {
+            let damaged = Damaged {
+                node: report.node.0,
+                target: report.damage.target.0,
+                path: report.path.as_deref(),
+                inode: report.damage.inode.0,
+                chunk: report.damage.index.0,
+                offset: report.offset,
+            };
+            if self.json {
+                session.out.json(&Record::Damage(damaged))?;
+                continue;
+            }
+            let file = match damaged.path {
+                Some(path) => session.out.name(path).into_owned(),
+                None => format!("inode {} (no longer named)", damaged.inode),
+            };
+            let at = damaged.offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
+            session.out.line(&format!(
+                "damage: {file}{at}: chunk {} on target {} of server {}",
+                damaged.chunk, damaged.target, damaged.node
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+fn overview(session: &mut Session, status: &Status, cluster: &Cluster) -> Result<(), Stop> {
+    let Cluster { health, chains, whole, degraded, unavailable, files, directories, bytes, garbage, .. } =
+        cluster;
+    let capacity: u64 = status.routing.targets.values().map(|target| target.capacity).sum();
+    let used: u64 = status.routing.targets.values().map(|target| target.used).sum();
+    session.out.line(&format!("health: {health}"))?;
+    session
+        .out
+        .line(&format!("chains: {chains}: {whole} whole, {degraded} degraded, {unavailable} unavailable"))?;
+    session.out.line(&format!(
+        "data:   {files} files of {} in {directories} directories, {garbage} removed and not yet cleared away",
+        size::words(*bytes)
+    ))?;
+    session.out.line(&format!("space:  {} used of {}", size::words(used), size::words(capacity)))
+}
+
+fn cluster(status: &Status) -> Cluster {
+    let mut cluster = Cluster {
+        health: "good: every chunk has all its copies",
+        routing: status.routing.version,
+        chains: 0,
+        whole: 0,
+        degraded: 0,
+        unavailable: 0,
+        files: status.totals.files,
+        directories: status.totals.directories,
+        bytes: status.totals.bytes,
+        garbage: status.totals.garbage,
+    };
+    for class in &status.routing.classes {
+        let Some(table) = status.routing.tables.get(&class.table) else { continue };
+        for chain in &table.chains {
+            cluster.chains += 1;
+            match serving(chain) {
+                0 => cluster.unavailable += 1,
+                few if few < usize::from(class.copies) => cluster.degraded += 1,
+                _ => cluster.whole += 1,
+            }
+        }
+    }
+    let damaged: u64 = status
+        .nodes
+        .iter()
+        .filter_map(|node| node.status.as_ref().ok())
+        .flat_map(|status| &status.targets)
+        .map(|target| target.damaged)
+        .sum();
+    if cluster.unavailable > 0 {
+        cluster.health = "bad: some data is not available; start the servers that are down";
+    } else if cluster.degraded > 0 {
+        cluster.health = "degraded: some data has fewer copies than it should";
+    } else if damaged > 0 {
+        cluster.health = "damaged: checks found bad bytes; see `sr status --damage`";
+    } else if cluster.chains == 0 {
+        cluster.health = "bad: there are no chains; start storage servers";
+    }
+    cluster
+}
+
+fn serving(chain: &ChainInfo) -> usize {
+    chain.members.iter().filter(|member| member.state == MemberState::Serving).count()
+}
+
+fn server(node: &NodeStatus) -> Server<'_> {
+    let word = node.status.as_ref().ok();
+    Server {
+        node: node.node.0,
+        address: &node.info.address,
+        alive: node.info.alive,
+        site: &node.info.site,
+        rack: &node.info.rack,
+        host: &node.info.host,
+        version: word.map(|status| status.version.as_str()),
+        uptime_s: word.map(|status| status.uptime_s),
+        error: node.status.as_ref().err().map(|error| error.cause().to_owned()),
+    }
+}
+
+/// The targets of a server: what the routing knows, and the server's own word where there is one.
+fn targets<'a>(routing: &Routing, node: &'a NodeStatus, rates: &Rates) -> Vec<Target<'a>> {
+    let mut targets = Vec::new();
+    for (id, info) in routing.targets.iter().filter(|(_, info)| info.node == node.node) {
+        let own =
+            node.status.as_ref().ok().and_then(|status| status.targets.iter().find(|t| t.target == *id));
+        let rate = rates.get(&id.0);
+        targets.push(Target {
+            target: id.0,
+            node: node.node.0,
+            state: member_states(routing, *id),
+            directory: own.map(|own| own.directory.as_str()),
+            capacity: info.capacity,
+            used: info.used,
+            full: info.full,
+            chunks: own.map(|own| own.chunks),
+            live: own.map(|own| own.live),
+            stored: own.map(|own| own.stored),
+            read_rate: rate.map(|rate| rate.0),
+            write_rate: rate.map(|rate| rate.1),
+            damaged: own.map(|own| own.damaged),
+            failed: own.and_then(|own| own.failed.as_deref()),
+        });
+    }
+    targets
+}
+
+/// `serving 80, syncing 3`: in how many chains a target is in which state.
+fn member_states(routing: &Routing, target: types::TargetId) -> String {
+    let mut counts: BTreeMap<MemberState, usize> = BTreeMap::new();
+    for (_, chain) in routing.chains() {
+        for member in chain.members.iter().filter(|member| member.target == target) {
+            *counts.entry(member.state).or_default() += 1;
+        }
+    }
+    if counts.is_empty() {
+        return "in no chain".to_owned();
+    }
+    let words: Vec<String> =
+        counts.iter().map(|(state, count)| format!("{} {count}", state_word(*state))).collect();
+    words.join(", ")
+}
+
+fn target_line(target: &Target<'_>) -> String {
+    let mut line = format!("  target {:>3}: {}", target.target, target.state);
+    if let (Some(chunks), Some(live), Some(stored)) = (target.chunks, target.live, target.stored) {
+        line.push_str(&format!(
+            "; {chunks} chunks of {} in {} on disk",
+            size::words(live),
+            size::words(stored)
+        ));
+    }
+    if let (Some(read), Some(write)) = (target.read_rate, target.write_rate) {
+        line.push_str(&format!("; reads {}/s, writes {}/s", size::words(read), size::words(write)));
+    }
+    line.push_str(&format!("; disk {} used of {}", size::words(target.used), size::words(target.capacity)));
+    if target.full {
+        line.push_str("; full");
+    }
+    if let Some(damaged) = target.damaged.filter(|count| *count > 0) {
+        line.push_str(&format!("; {damaged} damaged"));
+    }
+    if let Some(why) = target.failed {
+        line.push_str(&format!("; failed: {why}"));
+    }
+    line
+}
+
+/// Bytes per second of each target between two moments [`RATE_TIME`] apart.
+fn rates(before: &Status, after: &Status) -> Rates {
+    let totals = |status: &Status| -> Rates {
+        let known = status.nodes.iter().filter_map(|node| node.status.as_ref().ok());
+        known.flat_map(|s| &s.targets).map(|t| (t.target.0, (t.bytes_read, t.bytes_written))).collect()
+    };
+    let before = totals(before);
+    let per_second = |from: u64, to: u64| {
+        let bytes = u128::from(to.saturating_sub(from)) * 1000 / RATE_TIME.as_millis();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    };
+    let rate = |(target, (read, written)): (u32, (u64, u64))| {
+        let (read_before, written_before) = before.get(&target).copied().unwrap_or((read, written));
+        (target, (per_second(read_before, read), per_second(written_before, written)))
+    };
+    totals(after).into_iter().map(rate).collect()
+}
+
+/// `3 d 4 h`, `5 min`.
+fn duration(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
