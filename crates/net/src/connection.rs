@@ -123,23 +123,18 @@ impl Connection {
             return Err(CallError::TooLarge);
         }
         let deadline = Instant::now() + deadline.min(Duration::from_secs(86_400));
-        let (id, receiver) = core.calls.insert(deadline)?;
-        let frame = Outgoing {
+        core.link.queue.begin_call().map_err(|refused| match refused {
+            Refused::Full => CallError::Overloaded,
+            Refused::Closed => CallError::Closed(core.link.why_closed().cloned().unwrap_or(Closed::ByPeer)),
+        })?;
+        let (id, receiver) = core.calls.insert(deadline).inspect_err(|_| core.link.queue.done())?;
+        core.link.queue.push(Outgoing {
             channel: channel as u8,
             deadline: Some(deadline),
             body,
             payload,
             ..Outgoing::bare(Kind::Request, 0, id)
-        };
-        core.link.queue.push_request(frame).map_err(|refused| {
-            core.calls.abandon(id);
-            match refused {
-                Refused::Full => CallError::Overloaded,
-                Refused::Closed => {
-                    CallError::Closed(core.link.why_closed().cloned().unwrap_or(Closed::ByPeer))
-                }
-            }
-        })?;
+        });
         Ok((id, receiver))
     }
 

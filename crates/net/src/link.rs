@@ -135,7 +135,7 @@ impl Link {
         let sent = self.pulse.take_sent();
         let heard = self.pulse.take_heard();
         if !sent {
-            self.queue.push(Outgoing::bare(Kind::Ping, 0, 0));
+            self.queue.push_ping();
         }
         let alive = heard || (sent && self.paused.load(Ordering::Relaxed));
         *silent = if alive { 0 } else { *silent + 1 };

@@ -130,7 +130,7 @@ impl SendQueue {
         }
     }
 
-    /// Puts a frame into the queue whatever is there: a ping or a farewell, of which there are few.
+    /// Puts a frame into the queue whatever is there: the request of a call that was begun, or a farewell.
     pub(crate) fn push(&self, frame: Outgoing) {
         let state = self.lock();
         if !state.closed {
@@ -138,8 +138,16 @@ impl SendQueue {
         }
     }
 
-    /// A client's request: refused when too much is under way. It is under way until [`SendQueue::done`].
-    pub(crate) fn push_request(&self, frame: Outgoing) -> Result<(), Refused> {
+    /// Puts a ping into the queue, unless something waits there anyway.
+    pub(crate) fn push_ping(&self) {
+        let state = self.lock();
+        if !state.closed && state.frames.is_empty() {
+            self.enqueue(state, Outgoing::bare(Kind::Ping, 0, 0));
+        }
+    }
+
+    /// A client begins a call: refused when too much is under way. It is under way until [`SendQueue::done`].
+    pub(crate) fn begin_call(&self) -> Result<(), Refused> {
         let mut state = self.lock();
         if state.closed || state.farewell {
             return Err(Refused::Closed);
@@ -148,7 +156,6 @@ impl SendQueue {
             return Err(Refused::Full);
         }
         state.requests += 1;
-        self.enqueue(state, frame);
         Ok(())
     }
 

@@ -55,16 +55,11 @@ pub(crate) struct Session {
     kernel: Mutex<Kernel>,
     /// The peer asked us to change our key.
     rekey: AtomicBool,
-    records_per_key: u64,
 }
 
 impl Session {
     pub(crate) fn new(kernel: Kernel) -> Arc<Session> {
-        Session::with_key_limit(kernel, RECORDS_PER_KEY)
-    }
-
-    fn with_key_limit(kernel: Kernel, records_per_key: u64) -> Arc<Session> {
-        Arc::new(Session { kernel: Mutex::new(kernel), rekey: AtomicBool::new(false), records_per_key })
+        Arc::new(Session { kernel: Mutex::new(kernel), rekey: AtomicBool::new(false) })
     }
 
     fn next_secrets(&self, sending: bool) -> Result<ConnectionTrafficSecrets, RecordError> {
@@ -125,6 +120,7 @@ impl Key {
 pub(crate) struct Sealer {
     key: Key,
     session: Arc<Session>,
+    records_per_key: u64,
 }
 
 impl Sealer {
@@ -133,7 +129,7 @@ impl Sealer {
         secrets: &ConnectionTrafficSecrets,
         session: Arc<Session>,
     ) -> Result<Sealer, RecordError> {
-        Ok(Sealer { key: Key::new(sequence, secrets)?, session })
+        Ok(Sealer { key: Key::new(sequence, secrets)?, session, records_per_key: RECORDS_PER_KEY })
     }
 
     /// The most that [`Sealer::seal`] writes for one record's content: the record, and before it perhaps one that
@@ -146,7 +142,7 @@ impl Sealer {
         let mut written = 0;
         let asked =
             self.session.rekey.load(Ordering::Relaxed) && self.session.rekey.swap(false, Ordering::Relaxed);
-        if asked || self.key.sequence >= self.session.records_per_key {
+        if asked || self.key.sequence >= self.records_per_key {
             written = self.record(TYPE_HANDSHAKE, &KEY_UPDATE, out)?;
             self.key = Key::new(0, &self.session.next_secrets(true)?)?;
         }

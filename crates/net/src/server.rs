@@ -91,8 +91,10 @@ impl Server {
     }
 
     /// Takes no more requests, waits a bounded time for the answers of those it took, and closes.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.accepting.abort();
+        // Only when the task is gone is the port free again.
+        let _ = (&mut self.accepting).await;
         let links = self.shared.begin_stop();
         for link in &links {
             link.queue.push(Outgoing::bare(Kind::GoAway, FarewellCode::GoingDown as u8, 0));
