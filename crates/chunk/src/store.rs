@@ -80,6 +80,10 @@ impl Store {
         disk.create_directory(directory)?;
         let lock_file = disk.lock(directory)?;
         let reserve = Reserve::open(&*disk, directory, options.reserve_bytes);
+        if let Ok((_, free)) = disk.space(directory) {
+            // A disk with no room for it starts without one, and is full; the keeper tries again.
+            let _ = reserve.take(&*disk, free);
+        }
         let recovered = recover(disk.clone(), table, directory)?;
         let shared = Arc::new(Shared::new(Parts {
             disk,

@@ -77,18 +77,25 @@ impl Storage {
     ) -> Result<Arc<Storage>, chunk::OpenError> {
         let lease = Arc::new(Lease::new(options.clock.clone()));
         let links = Arc::new(Links::new(options.security.clone()));
-        let mut open = BTreeMap::new();
+        // All at once: each waits for its own disk.
         let sharers = sharers(&targets);
-        for (target, sharers) in targets.into_iter().zip(sharers) {
-            let id = target.target;
-            let runtime = tokio::runtime::Handle::current();
-            let links = links.clone();
-            let opened =
-                tokio::task::spawn_blocking(move || Target::open(target, sharers, links, runtime)).await;
-            match opened {
-                Ok(target) => open.insert(id, target?),
+        let opening: Vec<_> = targets
+            .into_iter()
+            .zip(sharers)
+            .map(|(target, sharers)| {
+                let (links, runtime) = (links.clone(), tokio::runtime::Handle::current());
+                tokio::task::spawn_blocking(move || Target::open(target, sharers, links, runtime))
+            })
+            .collect();
+        let mut open = BTreeMap::new();
+        for opened in opening {
+            match opened.await {
+                Ok(target) => {
+                    let target = target?;
+                    open.insert(target.id, target);
+                }
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-            };
+            }
         }
         let started = options.clock.monotonic();
         let storage = Arc::new(Storage {
