@@ -147,7 +147,10 @@ impl<P: Clone> Replica<P> {
             Event::Configure { epoch, place } => self.configure(epoch, place, out),
             Event::Write { token, epoch, origin, durability, payload } => match self.admit(epoch, origin) {
                 Ok(Seen::New) => self.write(token, origin, durability, payload, out),
-                Ok(Seen::Before(version)) => self.wait(version, durability, Asker::Client, token, out),
+                Ok(Seen::Before(version)) => {
+                    self.wait(version, durability, Asker::Client, token, out);
+                    self.ask_on(out);
+                }
                 Ok(Seen::Old) => out.push(Effect::Refuse { token, refusal: Refusal::OldSequence }),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
@@ -188,6 +191,7 @@ impl<P: Clone> Replica<P> {
             Event::Linked { .. } | Event::CaughtUp { .. } | Event::Acked { .. } | Event::LinkLost { .. } => {}
         }
         self.advance(out);
+        self.drop_done();
         self.check();
     }
 
@@ -250,6 +254,9 @@ impl<P: Clone> Replica<P> {
             });
         }
         self.waiters.retain(|_, waiters| !waiters.is_empty());
+        if place.is_none() {
+            self.pending.clear(); // Nobody waits for it, and whoever follows later is brought up to date from the store.
+        }
         self.link = Link::None;
         self.greet(out);
     }
@@ -323,7 +330,9 @@ impl<P: Clone> Replica<P> {
             out.push(Effect::Refuse { token, refusal: Refusal::Gap { next: self.newest.next() } });
             return;
         }
-        if !std::mem::replace(&mut self.told_in_sync, true) {
+        if std::mem::replace(&mut self.told_in_sync, true) {
+            self.ask_on(out);
+        } else {
             self.greet(out);
         }
         if self.place.is_some_and(|place| place.role == Role::Syncing) {
@@ -331,6 +340,16 @@ impl<P: Clone> Replica<P> {
             self.report(out);
         }
         self.wait(self.newest, Durability::Disk, Asker::Predecessor, token, out);
+    }
+
+    /// Somebody waits for the disks. Those of the members behind are asked again: an update to memory was answered when
+    /// it was in memory, and nobody will say when it is on disk.
+    fn ask_on(&mut self, out: &mut Vec<Effect<P>>) {
+        if let (Link::Forwarding, Some(successor)) = (self.link, self.successor())
+            && self.far_synced < self.newest
+        {
+            out.push(Effect::TellInSync { epoch: self.epoch, successor, through: self.newest });
+        }
     }
 
     fn report(&mut self, out: &mut Vec<Effect<P>>) {
@@ -474,7 +493,6 @@ impl<P: Clone> Replica<P> {
             out.push(Effect::Durable(synced));
         }
         self.answer_waiters(out);
-        self.drop_done();
     }
 
     fn answer_waiters(&mut self, out: &mut Vec<Effect<P>>) {
@@ -493,11 +511,14 @@ impl<P: Clone> Replica<P> {
         }
     }
 
+    /// Drops what nobody will have to be sent again.
     fn drop_done(&mut self) {
+        let (committed, durable) = (self.committed, self.durable);
         // While the successor is sent chunks, what was done meanwhile is kept for it, within the limit.
         let keep = if matches!(self.link, Link::CatchingUp(_)) { IN_FLIGHT_MAX / 2 } else { 0 };
+        let far = if self.successor_counts { self.far_applied } else { self.newest };
         while self.pending.len() > keep
-            && self.pending.front().is_some_and(|update| is_done(update, self.committed, self.durable))
+            && self.pending.front().is_some_and(|u| u.version <= far && is_done(u, committed, durable))
         {
             self.pending.pop_front();
         }

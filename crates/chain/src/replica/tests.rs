@@ -327,6 +327,24 @@ fn an_acknowledgement_of_more_than_there_is_counts_for_what_there_is() {
     check("head linked0@0 w1 s1 | a7", "committed1 durable1 reply1=v1");
 }
 
+#[test]
+fn whoever_waits_for_the_disk_has_the_successor_asked_again() {
+    // An update to memory: the successor says once that it has it, and not when it is on disk.
+    check("middle told0 linked0@0 fm1 s1 a1/0 | told1 a1", "tell1 durable1 ack1/1");
+    check("head linked0@0 m1 s1 a1/0 | w1 a1", "tell1 durable1 reply1=v1");
+}
+
+#[test]
+fn what_nobody_needs_any_more_is_dropped() {
+    let kept = |script| play(script).0.in_flight();
+    assert_eq!(kept("head linked0@0 w1 s1"), 1);
+    assert_eq!(kept("head linked0@0 w1 s1 a1"), 0);
+    assert_eq!(kept("sole w1 s1 head+ linked0@0 w2 s2"), 1);
+    assert_eq!(kept("sole w1 s1 head+ linked0@0 w2 s2 caught1"), 1);
+    assert_eq!(kept("sole w1 s1 head+ linked0@0 w2 s2 caught1 a2"), 0);
+    assert_eq!(kept("head linked0@0 w1 out"), 0);
+}
+
 // Bringing up to date.
 
 #[test]
