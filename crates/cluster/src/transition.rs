@@ -154,9 +154,14 @@ fn footing(seats: &[(&Seat, &Known)], patience: Patience) -> (Footing, Option<Po
     if any(Sight::Lives) && (!any(Sight::Gone) || patience >= Patience::Settled) {
         return (Footing::Regained, None);
     }
-    if any(Sight::Restarted) && !any(Sight::Lives) && (!any(Sight::Gone) || patience >= Patience::Over) {
+    if any(Sight::Restarted) && !any(Sight::Lives) {
         let back = holders.iter().filter(|(_, _, sight)| *sight == Sight::Restarted);
-        return (Footing::Regained, back.map(|(_, known, _)| known.position).max());
+        let newest = back.map(|(_, known, _)| known.position).max();
+        // One that comes back empty may have lost its disk: it is believed only when all others say the same.
+        let trusted = patience >= Patience::Over && newest > Some(Position::default());
+        if !any(Sight::Gone) || trusted {
+            return (Footing::Regained, newest);
+        }
     }
     (Footing::Lost, None)
 }

@@ -1,0 +1,137 @@
+//! What the manager keeps in the metadata store, under keys that begin with `C`.
+
+use cluster::Chain;
+use kv::Key;
+use serde::{Deserialize, Serialize};
+use types::wire::{Malformed, decode, encode};
+use types::{CapabilityKey, ClassId, FailureDomain, NodeId, StorageClass, TableId, TargetId};
+
+/// Chains in one record: 64 of 9 members, with the longest departures, stay below the longest value.
+pub(super) const PAGE_CHAINS: usize = 64;
+
+/// Keys from here...
+pub(super) const FIRST: &[u8] = b"C";
+/// ...to here are the manager's.
+pub(super) const END: &[u8] = b"D";
+/// The key of [`Reign`].
+pub(super) const REIGN: &[u8] = b"Cm";
+
+/// Who manages: each manager raises the term when it starts, and a commit of an older term is refused (CL-9).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Reign {
+    pub(super) term: u64,
+    pub(super) key: CapabilityKey,
+}
+
+/// A storage server's address and place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NodeRecord {
+    pub(super) address: String,
+    pub(super) site: String,
+    pub(super) rack: String,
+    pub(super) host: String,
+}
+
+/// A target, and the server that has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TargetRecord {
+    pub(super) node: NodeId,
+    pub(super) capacity: u64,
+}
+
+/// A class, and how well its table keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ClassRecord {
+    pub(super) class: StorageClass,
+    /// `None` until there are targets for its table.
+    pub(super) placement: Option<Placement>,
+}
+
+/// How well the chains of a table keep their class's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// No chain has two copies in one of these. Narrower than the class's domain when there were too few domains.
+    pub apart: FailureDomain,
+    /// The most copies that a chain has too few.
+    pub missing: u8,
+}
+
+/// A record as it is stored: one variant for each form there ever was.
+#[derive(Serialize, Deserialize)]
+enum Versioned<T> {
+    V1(T),
+}
+
+/// A record that was read.
+pub(super) enum Record {
+    Reign(Reign),
+    Node(NodeId, NodeRecord),
+    Target(TargetId, TargetRecord),
+    Class(ClassId, ClassRecord),
+    /// The chains of a table from slot `page * PAGE_CHAINS` on.
+    Page(TableId, u16, Vec<Chain>),
+}
+
+impl Record {
+    /// Reads a record. Refuses keys and values that are none of ours.
+    pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Record, Malformed> {
+        let rest = key.get(2..).ok_or(Malformed)?;
+        match key[1] {
+            b'm' if rest.is_empty() => Ok(Record::Reign(open(value)?)),
+            b'n' => Ok(Record::Node(NodeId(number(rest)?), open(value)?)),
+            b't' => Ok(Record::Target(TargetId(number(rest)?), open(value)?)),
+            b'c' => {
+                let id = u16::try_from(number(rest)?).map_err(|_| Malformed)?;
+                Ok(Record::Class(ClassId(id), open(value)?))
+            }
+            b'h' => {
+                let both = number(rest)?.to_be_bytes();
+                let table = u16::from_be_bytes([both[0], both[1]]);
+                let chains: Vec<Chain> = open(value)?;
+                if !chains.iter().all(Chain::is_sound) {
+                    return Err(Malformed);
+                }
+                Ok(Record::Page(TableId(table), u16::from_be_bytes([both[2], both[3]]), chains))
+            }
+            _ => Err(Malformed),
+        }
+    }
+}
+
+fn open<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T, Malformed> {
+    let Versioned::V1(record) = decode(value)?;
+    Ok(record)
+}
+
+fn number(bytes: &[u8]) -> Result<u32, Malformed> {
+    Ok(u32::from_be_bytes(bytes.try_into().map_err(|_| Malformed)?))
+}
+
+fn key(kind: u8, id: u32) -> Key {
+    let mut key = vec![b'C', kind];
+    key.extend(id.to_be_bytes());
+    key
+}
+
+/// A write of a record.
+pub(super) type Write = (Key, Option<Vec<u8>>);
+
+pub(super) fn reign(reign: &Reign) -> Write {
+    (REIGN.to_vec(), Some(encode(&Versioned::V1(reign))))
+}
+
+pub(super) fn node(id: NodeId, record: &NodeRecord) -> Write {
+    (key(b'n', id.0), Some(encode(&Versioned::V1(record))))
+}
+
+pub(super) fn target(id: TargetId, record: &TargetRecord) -> Write {
+    (key(b't', id.0), Some(encode(&Versioned::V1(record))))
+}
+
+pub(super) fn class(record: &ClassRecord) -> Write {
+    (key(b'c', u32::from(record.class.id.0)), Some(encode(&Versioned::V1(record))))
+}
+
+pub(super) fn page(table: TableId, page: u16, chains: &[Chain]) -> Write {
+    (key(b'h', u32::from(table.0) << 16 | u32::from(page)), Some(encode(&Versioned::V1(chains))))
+}

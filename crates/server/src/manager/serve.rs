@@ -1,0 +1,57 @@
+//! The manager behind the port, and beside the metadata.
+
+use super::{ClassError, Manager};
+use crate::dispatch::{Answered, Port};
+use crate::metadata::ClassSource;
+use bytes::Bytes;
+use kv::Store;
+use net::Identity;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use types::StorageClass;
+use types::manager::{ManagerError, ManagerReply, ManagerRequest};
+use types::meta::MetaError;
+use types::wire::{decode, encode};
+
+impl<S: Store> Port for Manager<S> {
+    fn answer(
+        self: Arc<Self>,
+        peer: Identity,
+        body: Bytes,
+    ) -> (&'static str, Pin<Box<dyn Future<Output = Answered> + Send>>) {
+        let request = decode::<ManagerRequest>(&body);
+        let name = match &request {
+            Ok(ManagerRequest::Register(_)) => "register",
+            Ok(ManagerRequest::Heartbeat(_)) => "heartbeat",
+            Ok(ManagerRequest::Watch { .. }) => "watch",
+            Err(_) => "malformed",
+        };
+        let answer = async move {
+            let answer: Result<ManagerReply, ManagerError> = match request {
+                Ok(request) => self.handle(&peer, request).await,
+                Err(_) => Err(ManagerError::Invalid),
+            };
+            Answered { ok: answer.is_ok(), body: encode(&answer) }
+        };
+        (name, Box::pin(answer))
+    }
+}
+
+impl<S: Store> ClassSource for Manager<S> {
+    fn all(&self) -> Arc<[StorageClass]> {
+        self.classes()
+    }
+
+    fn make(&self, class: StorageClass) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
+        Box::pin(async move {
+            match self.make_class(class).await {
+                Ok(_) => Ok(()),
+                Err(ClassError::Exists) => Err(MetaError::Exists),
+                // No target that it may use: the class asks for sites that are not there.
+                Err(ClassError::Invalid | ClassError::NoTargets) => Err(MetaError::Invalid),
+                Err(ClassError::NotManager | ClassError::Unavailable) => Err(MetaError::Unavailable),
+            }
+        })
+    }
+}

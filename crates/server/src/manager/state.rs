@@ -1,0 +1,549 @@
+//! What the manager knows: records, and what the servers said since it started. Values only; the clock is given in.
+
+use super::record::{self, ClassRecord, NodeRecord, PAGE_CHAINS, Placement, Record, TargetRecord, Write};
+use cluster::{Candidate, Chain, Known, Patience, Position, Presence, Roll, Rule, Terms};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use types::manager::{Heartbeat, ManagerError, Registration, TargetReport};
+use types::routing::{NodeInfo, Table, TargetInfo};
+use types::{
+    ChainId, ClassId, Duration, Epoch, Incarnation, MemberState, NodeId, Routing, Slot, TableId, TargetId,
+};
+
+/// Former runs remembered of each server, to notice two that use one identity.
+const RUNS_MAX: usize = 16;
+
+/// The longest address, site, rack or host name, in bytes: as long as a DNS name.
+const TEXT_MAX: usize = 255;
+/// The most targets of one server.
+const TARGETS_MAX: usize = 1024;
+
+/// A storage server.
+struct Node {
+    record: NodeRecord,
+    run: Option<Incarnation>,
+    /// Its registration in this run has been answered, or is about to be: everything it caused is committed.
+    registered: bool,
+    /// When this run registered, or was heard again after it had been given up.
+    arrived: Duration,
+    past: VecDeque<Incarnation>,
+    positions: BTreeMap<(TargetId, ChainId), Position>,
+    synced: BTreeMap<(TargetId, ChainId), Epoch>,
+    /// As of the last plan.
+    presence: Presence,
+}
+
+/// A target.
+struct Target {
+    record: TargetRecord,
+    used: u64,
+    full: bool,
+    failed: bool,
+    /// What the routing says of `used`.
+    shown: u64,
+}
+
+/// A change of chains that is to be committed.
+pub(super) struct Plan {
+    pub(super) chains: Vec<(ChainId, Chain)>,
+    pub(super) classes: Vec<ClassRecord>,
+    pub(super) writes: Vec<Write>,
+    nodes: BTreeSet<NodeId>,
+    targets: BTreeSet<TargetId>,
+}
+
+/// See the module.
+pub(super) struct State {
+    terms: Terms,
+    roll: Roll,
+    nodes: BTreeMap<NodeId, Node>,
+    targets: BTreeMap<TargetId, Target>,
+    pub(super) classes: BTreeMap<ClassId, ClassRecord>,
+    pub(super) tables: BTreeMap<TableId, Vec<Chain>>,
+    unsaved_nodes: BTreeSet<NodeId>,
+    unsaved_targets: BTreeSet<TargetId>,
+    /// Chains must be looked at again.
+    dirty: bool,
+    /// The published routing is no longer right.
+    unpublished: bool,
+    /// Configurations of chains changed since the manager started.
+    pub(super) changes: u64,
+}
+
+impl State {
+    pub(super) fn new(started: Duration, terms: Terms) -> State {
+        State {
+            terms,
+            roll: Roll::new(started),
+            nodes: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            unsaved_nodes: BTreeSet::new(),
+            unsaved_targets: BTreeSet::new(),
+            dirty: true,
+            unpublished: true,
+            changes: 0,
+        }
+    }
+
+    /// Takes in a record, over what is known of its subject.
+    pub(super) fn recall(&mut self, record: Record) {
+        (self.dirty, self.unpublished) = (true, true);
+        match record {
+            Record::Reign(_) => {}
+            Record::Node(id, record) => {
+                self.nodes.entry(id).or_insert_with(|| Node::unheard(record));
+            }
+            Record::Target(id, record) => {
+                self.targets.entry(id).or_insert_with(|| Target::unheard(record));
+            }
+            Record::Class(id, record) => {
+                self.classes.insert(id, record);
+            }
+            Record::Page(table, page, chains) => {
+                let first = usize::from(page) * PAGE_CHAINS;
+                let table = self.tables.entry(table).or_default();
+                if table.len() < first + chains.len() {
+                    table.resize(first + chains.len(), Chain::default());
+                }
+                table.splice(first..first + chains.len(), chains);
+            }
+        }
+    }
+
+    // What servers say.
+
+    /// A server's presence.
+    pub(super) fn presence(&self, node: NodeId, now: Duration) -> Presence {
+        self.roll.presence(node, now, &self.terms)
+    }
+
+    /// Takes in a registration. Refused when another live server has one of the targets, or a later run of this one was
+    /// here already.
+    pub(super) fn register(&mut self, from: Registration, now: Duration) -> Result<(), ManagerError> {
+        let mut ids = BTreeSet::new();
+        let texts = [&from.address, &from.site, &from.rack, &from.host];
+        let sound = texts.iter().all(|text| text.len() <= TEXT_MAX)
+            && from.targets.len() <= TARGETS_MAX
+            && from.targets.iter().all(|report| ids.insert(report.target));
+        let taken = |report: &TargetReport| {
+            let owner = self.targets.get(&report.target).map(|target| target.record.node);
+            owner.is_some_and(|owner| owner != from.node && self.presence(owner, now) != Presence::Gone)
+        };
+        let outdated = self.nodes.get(&from.node).is_some_and(|node| node.past.contains(&from.incarnation));
+        if !sound || outdated || from.targets.iter().any(taken) {
+            tracing::warn!(node = %from.node, run = %from.incarnation, sound, outdated, "refused a registration");
+            return Err(ManagerError::Invalid);
+        }
+        let back = self.presence(from.node, now) == Presence::Gone;
+        let record = NodeRecord { address: from.address, site: from.site, rack: from.rack, host: from.host };
+        let node = self.nodes.entry(from.node).or_insert_with(|| Node::unheard(record.clone()));
+        if node.record != record || node.run.is_none() {
+            node.record = record;
+            self.unsaved_nodes.insert(from.node);
+        }
+        if node.run != Some(from.incarnation) {
+            node.past.extend(node.run.replace(from.incarnation));
+            if node.past.len() > RUNS_MAX {
+                node.past.pop_front();
+            }
+            node.positions.clear();
+            node.synced.clear();
+            node.arrived = now;
+        } else if back {
+            node.arrived = now;
+        }
+        node.registered = false;
+        for report in &from.targets {
+            for (chain, written, version) in &report.chains {
+                let position = Position { written: *written, version: *version };
+                node.positions.insert((report.target, *chain), position);
+            }
+        }
+        self.roll.hear(from.node, now);
+        for report in from.targets {
+            self.claim(from.node, &report);
+            self.report(&report);
+        }
+        (self.dirty, self.unpublished) = (true, true);
+        Ok(())
+    }
+
+    /// The registration's consequences are committed: from now on its heartbeats are answered.
+    pub(super) fn registered(&mut self, id: NodeId, run: Incarnation) {
+        if let Some(node) = self.nodes.get_mut(&id)
+            && node.run == Some(run)
+        {
+            node.registered = true;
+        }
+    }
+
+    /// Takes in a heartbeat. `Unknown` when this run is not registered.
+    pub(super) fn heartbeat(&mut self, from: Heartbeat, now: Duration) -> Result<(), ManagerError> {
+        let back = self.presence(from.node, now) == Presence::Gone;
+        let node = self.nodes.get_mut(&from.node).ok_or(ManagerError::Unknown)?;
+        if node.run != Some(from.incarnation) || !node.registered {
+            return Err(ManagerError::Unknown);
+        }
+        if back {
+            node.arrived = now;
+            self.dirty = true;
+            tracing::info!(node = %from.node, "a storage server is heard again");
+        }
+        self.roll.hear(from.node, now);
+        for (chain, epoch, target) in from.synced {
+            let owner = self.targets.get(&target).map(|target| target.record.node);
+            if owner == Some(from.node) && node.synced.insert((target, chain), epoch) != Some(epoch) {
+                self.dirty = true;
+            }
+        }
+        for report in from.targets {
+            if self.targets.get(&report.target).is_some_and(|target| target.record.node == from.node) {
+                self.report(&report);
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, node: NodeId, report: &TargetReport) {
+        let record = TargetRecord { node, capacity: report.capacity };
+        let target = self.targets.entry(report.target).or_insert_with(|| {
+            self.unsaved_targets.insert(report.target);
+            Target::unheard(record.clone())
+        });
+        if target.record != record {
+            target.record = record;
+            self.unsaved_targets.insert(report.target);
+        }
+        target.shown = report.used;
+    }
+
+    /// Space and health. The routing follows only when it matters, so that watchers sleep.
+    fn report(&mut self, report: &TargetReport) {
+        let Some(target) = self.targets.get_mut(&report.target) else { return };
+        let noticeable = report.used.abs_diff(target.shown) > report.capacity / 100;
+        if noticeable || report.full != target.full || report.capacity != target.record.capacity {
+            target.shown = report.used;
+            self.unpublished = true;
+        }
+        if report.capacity != target.record.capacity {
+            target.record.capacity = report.capacity;
+            self.unsaved_targets.insert(report.target);
+            self.dirty = true;
+        }
+        if report.failed != target.failed {
+            tracing::warn!(target = %report.target, failed = report.failed, "a target's health changed");
+            self.dirty = true;
+        }
+        (target.used, target.full, target.failed) = (report.used, report.full, report.failed);
+    }
+
+    // What follows.
+
+    /// What must be committed now: records that changed, and the next configurations of chains. `targets_min`: targets
+    /// to wait for before the first table is placed. `None`: nothing.
+    pub(super) fn plan(&mut self, now: Duration, targets_min: u32) -> Option<Plan> {
+        self.look(now);
+        if !std::mem::take(&mut self.dirty) {
+            return None;
+        }
+        let mut plan = Plan {
+            chains: Vec::new(),
+            classes: Vec::new(),
+            writes: Vec::new(),
+            nodes: std::mem::take(&mut self.unsaved_nodes),
+            targets: std::mem::take(&mut self.unsaved_targets),
+        };
+        let mut waits = false;
+        for (table, chains) in &self.tables {
+            for (chain, slot) in chains.iter().zip(0u16..) {
+                let id = ChainId { table: *table, slot: Slot(slot) };
+                let known = |target| self.known(id, target);
+                waits |= chain.holders().any(|seat| seat.state == MemberState::LastServing);
+                if let Some(next) = cluster::next(chain, known, self.patience(chain, now)) {
+                    plan.chains.push((id, next));
+                }
+            }
+        }
+        // What was decided may decide more, and who waits for a time to pass is looked at until it has.
+        self.dirty = waits || !plan.chains.is_empty();
+        self.place(targets_min, &mut plan);
+        for (id, page, chains) in self.pages(&plan.chains) {
+            plan.writes.push(record::page(id, page, &chains));
+        }
+        plan.writes.extend(plan.classes.iter().map(record::class));
+        let node = |id: &NodeId| Some(record::node(*id, &self.nodes.get(id)?.record));
+        plan.writes.extend(plan.nodes.iter().filter_map(node));
+        let target = |id: &TargetId| Some(record::target(*id, &self.targets.get(id)?.record));
+        plan.writes.extend(plan.targets.iter().filter_map(target));
+        (!plan.writes.is_empty()).then_some(plan)
+    }
+
+    /// The plan is committed.
+    pub(super) fn apply(&mut self, plan: Plan) {
+        for record in plan.classes {
+            self.classes.insert(record.class.id, record);
+        }
+        for (id, chain) in plan.chains {
+            let table = self.tables.entry(id.table).or_default();
+            let slot = usize::from(id.slot.0);
+            if table.len() <= slot {
+                table.resize(slot + 1, Chain::default());
+            }
+            // CL-3.
+            assert!(
+                chain.epoch > table[slot].epoch,
+                "chain {id}: epoch {} after {}",
+                chain.epoch,
+                table[slot].epoch
+            );
+            table[slot] = chain;
+            self.changes += 1;
+        }
+        self.unpublished = true;
+    }
+
+    /// The plan may or may not have been committed: [`State::restore`] comes before the next one.
+    pub(super) fn give_up(&mut self, plan: Plan) {
+        self.unsaved_nodes.extend(plan.nodes);
+        self.unsaved_targets.extend(plan.targets);
+    }
+
+    /// Takes the chains and classes as they were read again.
+    pub(super) fn restore(&mut self, read: State) {
+        (self.tables, self.classes) = (read.tables, read.classes);
+        (self.dirty, self.unpublished) = (true, true);
+    }
+
+    /// Notices who came and went.
+    fn look(&mut self, now: Duration) {
+        for (id, node) in &mut self.nodes {
+            let presence = self.roll.presence(*id, now, &self.terms);
+            if presence != node.presence {
+                if presence == Presence::Gone {
+                    tracing::warn!(node = %id, "a storage server is given up: not heard for lease and margin");
+                }
+                self.unpublished |= (presence == Presence::Gone) != (node.presence == Presence::Gone);
+                node.presence = presence;
+                self.dirty = true;
+            }
+        }
+    }
+
+    fn known(&self, chain: ChainId, id: TargetId) -> Known {
+        let target = self.targets.get(&id);
+        let node = target.and_then(|target| self.nodes.get(&target.record.node));
+        Known {
+            presence: node.map_or(Presence::Gone, |node| node.presence),
+            failed: target.is_some_and(|target| target.failed),
+            run: node.and_then(|node| node.run),
+            position: node.and_then(|node| node.positions.get(&(id, chain))).copied().unwrap_or_default(),
+            synced: node.and_then(|node| node.synced.get(&(id, chain))).copied(),
+        }
+    }
+
+    /// How long those of a chain's last holders that are there have waited for the others.
+    fn patience(&self, chain: &Chain, now: Duration) -> Patience {
+        let back = chain.holders().filter_map(|seat| {
+            let node = self.nodes.get(&self.targets.get(&seat.target)?.record.node)?;
+            (node.run.is_some() && node.presence == Presence::Fresh).then_some(node.arrived)
+        });
+        let waited = back.min().map_or(Duration::ZERO, |first| now.saturating_sub(first));
+        if waited >= self.terms.grace {
+            Patience::Over
+        } else if waited >= self.terms.settle {
+            Patience::Settled
+        } else {
+            Patience::Fresh
+        }
+    }
+
+    /// Targets that may get chains now.
+    fn candidates(&self) -> Vec<(Candidate, Incarnation)> {
+        let usable = |(id, target): (&TargetId, &Target)| {
+            let node = self.nodes.get(&target.record.node)?;
+            let run = node.run.filter(|_| node.presence == Presence::Fresh && !target.failed)?;
+            let candidate = Candidate {
+                target: *id,
+                // Mebibytes: a file system's size is no rounder than that.
+                weight: target.record.capacity >> 20,
+                site: node.record.site.clone(),
+                rack: node.record.rack.clone(),
+                host: node.record.host.clone(),
+            };
+            Some((candidate, run))
+        };
+        self.targets.iter().filter_map(usable).collect()
+    }
+
+    /// Places the tables of the classes that have none yet.
+    fn place(&self, targets_min: u32, plan: &mut Plan) {
+        let waiting: Vec<&ClassRecord> =
+            self.classes.values().filter(|record| record.placement.is_none()).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let targets = self.candidates();
+        let enough =
+            !self.tables.is_empty() || u32::try_from(targets.len()).is_ok_and(|count| count >= targets_min);
+        if !enough {
+            return;
+        }
+        for record in waiting {
+            if let Some((placed, chains)) = self.table(record, &targets) {
+                plan.classes.push(placed);
+                plan.chains.extend(chains);
+            }
+        }
+    }
+
+    /// The table of a class over the targets there are; `None` when the class may use none of them.
+    fn table(
+        &self,
+        record: &ClassRecord,
+        targets: &[(Candidate, Incarnation)],
+    ) -> Option<(ClassRecord, Vec<(ChainId, Chain)>)> {
+        let class = &record.class;
+        let rule = Rule { copies: class.copies, domain: class.domain, sites: class.sites.clone() };
+        let candidates: Vec<Candidate> = targets.iter().map(|(candidate, _)| candidate.clone()).collect();
+        let runs: BTreeMap<TargetId, Incarnation> =
+            targets.iter().map(|(candidate, run)| (candidate.target, *run)).collect();
+        let mut placement = Placement { apart: class.domain, missing: 0 };
+        let mut chains = Vec::with_capacity(usize::from(class.slots));
+        for slot in (0..class.slots).map(Slot) {
+            let placed = cluster::place(class.table, slot, &candidates, &rule);
+            placement.apart = placement.apart.min(placed.apart);
+            placement.missing = placement.missing.max(placed.missing);
+            let members: Vec<_> =
+                placed.members.iter().filter_map(|id| Some((*id, *runs.get(id)?))).collect();
+            if members.is_empty() {
+                return None;
+            }
+            chains.push((ChainId { table: class.table, slot }, Chain::new(members)));
+        }
+        Some((ClassRecord { class: class.clone(), placement: Some(placement) }, chains))
+    }
+
+    /// The table of a class that is being made, over the targets there are.
+    pub(super) fn plan_class(&self, record: ClassRecord) -> Option<Plan> {
+        let targets = self.candidates();
+        let (record, chains) = if self.tables.is_empty() {
+            (record, Vec::new()) // The first tables are placed together, when the expected targets are there.
+        } else {
+            self.table(&record, &targets)?
+        };
+        let (nodes, targets) = (BTreeSet::new(), BTreeSet::new());
+        let mut plan = Plan { chains, classes: vec![record], writes: Vec::new(), nodes, targets };
+        for (id, page, chains) in self.pages(&plan.chains) {
+            plan.writes.push(record::page(id, page, &chains));
+        }
+        plan.writes.extend(plan.classes.iter().map(record::class));
+        Some(plan)
+    }
+
+    /// The pages that hold these chains, whole.
+    fn pages(&self, changed: &[(ChainId, Chain)]) -> Vec<(TableId, u16, Vec<Chain>)> {
+        let mut tables: BTreeMap<TableId, BTreeMap<usize, &Chain>> = BTreeMap::new();
+        for (id, chain) in changed {
+            tables.entry(id.table).or_default().insert(usize::from(id.slot.0), chain);
+        }
+        let mut pages = Vec::new();
+        for (id, changed) in tables {
+            let old = self.tables.get(&id).map_or(&[][..], Vec::as_slice);
+            let touched: BTreeSet<usize> = changed.keys().map(|slot| slot / PAGE_CHAINS).collect();
+            let slots = old.len().max(changed.keys().last().map_or(0, |slot| slot + 1));
+            for page in touched {
+                let within = page * PAGE_CHAINS..slots.min((page + 1) * PAGE_CHAINS);
+                let chain =
+                    |slot: usize| changed.get(&slot).map_or_else(|| old[slot].clone(), |new| (*new).clone());
+                // A table has at most 65,535 slots, so that its pages have small numbers.
+                pages.push((id, u16::try_from(page).unwrap_or(u16::MAX), within.map(chain).collect()));
+            }
+        }
+        pages
+    }
+
+    // What others are told.
+
+    /// The routing, if what was published is no longer right. `version` is not yet in it.
+    pub(super) fn publish(&mut self) -> Option<Routing> {
+        std::mem::take(&mut self.unpublished).then(|| self.routing())
+    }
+
+    fn routing(&self) -> Routing {
+        let node = |node: &Node| NodeInfo {
+            address: node.record.address.clone(),
+            alive: node.presence != Presence::Gone,
+            site: node.record.site.clone(),
+            rack: node.record.rack.clone(),
+            host: node.record.host.clone(),
+        };
+        let target = |target: &Target| TargetInfo {
+            node: target.record.node,
+            capacity: target.record.capacity,
+            used: target.shown,
+            full: target.full,
+        };
+        let table = |chains: &Vec<Chain>| Table { chains: chains.iter().map(Chain::info).collect() };
+        Routing {
+            version: 0,
+            nodes: self.nodes.iter().map(|(id, one)| (*id, node(one))).collect(),
+            targets: self.targets.iter().map(|(id, one)| (*id, target(one))).collect(),
+            classes: self.classes.values().map(|record| record.class.clone()).collect(),
+            tables: self.tables.iter().map(|(id, chains)| (*id, table(chains))).collect(),
+        }
+    }
+
+    /// Counts, for people and metrics.
+    pub(super) fn count(&self, now: Duration) -> super::Status {
+        let mut status = super::Status { epochs_changed: self.changes, ..super::Status::default() };
+        for id in self.nodes.keys() {
+            status.nodes += 1;
+            status.nodes_gone += u64::from(self.presence(*id, now) == Presence::Gone);
+        }
+        for target in self.targets.values() {
+            let gone = self.presence(target.record.node, now) == Presence::Gone;
+            status.targets += 1;
+            status.targets_gone += u64::from(gone);
+            status.targets_failed += u64::from(target.failed);
+            status.targets_full += u64::from(target.full);
+            status.capacity += target.record.capacity;
+            status.used += target.used;
+        }
+        for chain in self.tables.values().flatten() {
+            let mut serving = 0;
+            for seat in &chain.seats {
+                *status.members.entry(seat.state).or_default() += 1;
+                serving += usize::from(seat.state == MemberState::Serving);
+                let presence = self.targets.get(&seat.target).map(|t| self.presence(t.record.node, now));
+                let stranded = seat.state == MemberState::Offline && presence == Some(Presence::Fresh);
+                status.members_stranded += u64::from(stranded);
+            }
+            status.chains += 1;
+            status.chains_degraded += u64::from(serving < chain.seats.len());
+            status.chains_down += u64::from(serving == 0);
+        }
+        status
+    }
+}
+
+impl Node {
+    fn unheard(record: NodeRecord) -> Node {
+        Node {
+            record,
+            run: None,
+            registered: false,
+            arrived: Duration::ZERO,
+            past: VecDeque::new(),
+            positions: BTreeMap::new(),
+            synced: BTreeMap::new(),
+            presence: Presence::Silent,
+        }
+    }
+}
+
+impl Target {
+    fn unheard(record: TargetRecord) -> Target {
+        Target { record, used: 0, full: false, failed: false, shown: 0 }
+    }
+}
