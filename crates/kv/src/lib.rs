@@ -7,6 +7,8 @@ use std::fmt;
 use std::future::Future;
 
 mod conflict;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod local;
 pub mod memory;
 

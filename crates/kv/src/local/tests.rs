@@ -94,6 +94,14 @@ fn checkpoints_keep_the_log_short() {
     });
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keeps_the_contract() {
+    // With tiny segments and constant checkpoints, and with the usual sizes.
+    for options in [small(), Options { reserve_bytes: 0, ..Options::default() }] {
+        crate::conformance::check(async || Machine::new(options.clone()).open().unwrap()).await;
+    }
+}
+
 #[test]
 fn one_owner_at_a_time() {
     let machine = Machine::new(small());

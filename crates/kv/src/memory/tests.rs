@@ -21,3 +21,8 @@ async fn a_snapshot_does_not_change_and_costs_nothing_afterwards() {
     assert!(read(&store.state).keys.is_empty());
     assert!(read(&store.state).superseded.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keeps_the_contract() {
+    crate::conformance::check(async || MemoryStore::new()).await;
+}

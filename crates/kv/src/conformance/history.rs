@@ -1,0 +1,163 @@
+//! Random transactions, compared with a map that runs them one after the other.
+
+use super::{Arc, BTreeMap, Commit, Key, KvError, Outcome, Random, Revision, Snapshot, Store, Value};
+use std::ops::Bound;
+
+type Model = BTreeMap<Key, Value>;
+type Pairs = Vec<(Key, Value)>;
+
+/// Few keys, so that transactions meet.
+const KEYS: u64 = 24;
+
+fn key(random: &mut Random) -> Key {
+    format!("k{:02}", random.below(KEYS)).into_bytes()
+}
+
+/// A transaction that ran: what it read, and what it wrote.
+struct Ran {
+    snapshot: Revision,
+    keys: BTreeMap<Key, Option<Value>>,
+    ranges: Vec<(Key, Key, Pairs)>,
+    writes: BTreeMap<Key, Option<Value>>,
+}
+
+/// Reads some keys and ranges and decides what to write.
+async fn run<Q: Snapshot>(snapshot: &Q, random: &mut Random, id: &str) -> Result<Ran, KvError> {
+    let (mut keys, mut ranges, mut writes) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    for _ in 0..random.below(3) {
+        let key = key(random);
+        keys.insert(key.clone(), snapshot.get(&key).await?);
+    }
+    if random.one_in(3) {
+        let (a, b) = (key(random), key(random));
+        let (from, to) = (a.clone().min(b.clone()), a.max(b));
+        let found = snapshot.scan(&from, &to, usize::MAX).await?;
+        ranges.push((from, to, found));
+    }
+    for i in 0..1 + random.below(3) {
+        let value = (!random.one_in(4)).then(|| format!("{id}.{i}").into_bytes());
+        writes.insert(key(random), value);
+    }
+    Ok(Ran { snapshot: snapshot.revision(), keys, ranges, writes })
+}
+
+impl Ran {
+    fn commit(&self) -> Commit {
+        Commit {
+            snapshot: self.snapshot,
+            keys: self.keys.keys().cloned().collect(),
+            ranges: self.ranges.iter().map(|(from, to, _)| (from.clone(), to.clone())).collect(),
+            writes: self.writes.clone().into_iter().collect(),
+        }
+    }
+
+    fn apply(&self, model: &mut Model) {
+        for (key, value) in &self.writes {
+            match value {
+                Some(value) => model.insert(key.clone(), value.clone()),
+                None => model.remove(key),
+            };
+        }
+    }
+
+    /// Whether a serial run at this state would have read the same. Removals inside ranges need not be noticed.
+    fn still_holds(&self, model: &Model) -> bool {
+        self.keys.iter().all(|(key, value)| model.get(key) == value.as_ref())
+            && self
+                .ranges
+                .iter()
+                .all(|(from, to, found)| range(model, from, to).iter().all(|pair| found.contains(pair)))
+    }
+}
+
+fn range(model: &Model, from: &Key, to: &Key) -> Pairs {
+    let bounds = (Bound::Included(from.clone()), Bound::Excluded(to.clone()));
+    let pairs = if from < to { Some(model.range(bounds)) } else { None };
+    pairs.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Transactions of one client, their snapshots overlapping: the engine must answer as the model does.
+pub(super) async fn alone<S: Store>(store: &S, seed: u64) {
+    let mut random = Random::new(seed);
+    let mut model = Model::new();
+    // The last write of each key: when, and whether the key was there afterwards.
+    let mut newest: BTreeMap<Key, (Revision, bool)> = BTreeMap::new();
+    let mut commits: Vec<Revision> = Vec::new();
+    let mut open: Vec<Ran> = Vec::new();
+    for i in 0..300 {
+        let snapshot = store.snapshot().await.expect("a snapshot is given");
+        let ran = run(&snapshot, &mut random, &i.to_string()).await.expect("a transaction reads");
+        for (key, value) in &ran.keys {
+            assert_eq!(value.as_ref(), model.get(key), "read of {key:?}");
+        }
+        for (from, to, found) in &ran.ranges {
+            assert_eq!(*found, range(&model, from, to), "range {from:?} to {to:?}");
+        }
+        open.push(ran);
+        if random.one_in(2) {
+            continue;
+        }
+        let chosen = usize::try_from(random.below(open.len() as u64)).expect("few are open");
+        let ran = open.swap_remove(chosen);
+        let changed = |key: &Key| newest.get(key).is_some_and(|(at, _)| *at > ran.snapshot);
+        let inside = |key: &Key| ran.ranges.iter().any(|(from, to, _)| from <= key && key < to);
+        let must = ran.keys.keys().any(changed)
+            || newest.iter().any(|(key, (_, present))| *present && inside(key) && changed(key));
+        let may = must || newest.keys().any(|key| inside(key) && changed(key));
+        let outcome = store.commit(ran.commit()).await.expect("a commit is answered");
+        match outcome {
+            Outcome::Conflict => assert!(may, "a conflict without a reason at {i}"),
+            Outcome::Committed(at) => {
+                assert!(!must, "a missed conflict at {i}");
+                newest.extend(ran.writes.iter().map(|(key, value)| (key.clone(), (at, value.is_some()))));
+                commits.push(at);
+                ran.apply(&mut model);
+            }
+        }
+        // Snapshots are short-lived.
+        open.retain(|ran| commits.len() < 40 || ran.snapshot >= commits[commits.len() - 40]);
+    }
+}
+
+/// Transactions of many clients at once: what was committed must be what one after the other, in the order of their
+/// revisions, would have done.
+pub(super) async fn together<S: Store>(store: Arc<S>, seed: u64) {
+    let mut clients = Vec::new();
+    for client in 0..8 {
+        let store = store.clone();
+        clients.push(tokio::spawn(async move {
+            let mut random = Random::new(seed * 100 + client);
+            let mut done = Vec::new();
+            let mut conflicts = 0;
+            for i in 0..60 {
+                let snapshot = store.snapshot().await.expect("a snapshot is given");
+                let ran =
+                    run(&snapshot, &mut random, &format!("{client}.{i}")).await.expect("a transaction reads");
+                match store.commit(ran.commit()).await.expect("a commit is answered") {
+                    Outcome::Committed(at) => done.push((at, ran)),
+                    Outcome::Conflict => conflicts += 1,
+                }
+            }
+            (done, conflicts)
+        }));
+    }
+    let (mut all, mut conflicts) = (Vec::new(), 0);
+    for client in clients {
+        let (done, conflicted) = client.await.expect("a client runs to its end");
+        assert!(done.windows(2).all(|pair| pair[0].0 < pair[1].0), "a client's commits are in its order");
+        all.extend(done);
+        conflicts += conflicted;
+    }
+    assert_eq!(all.len() + conflicts, 8 * 60);
+    all.sort_by_key(|(at, _)| *at);
+    assert!(all.windows(2).all(|pair| pair[0].0 != pair[1].0), "every commit has a revision of its own");
+    let mut model = Model::new();
+    for (at, ran) in &all {
+        assert!(ran.snapshot < *at);
+        assert!(ran.still_holds(&model), "the transaction at {at:?} read what was not there");
+        ran.apply(&mut model);
+    }
+    let snapshot = store.snapshot().await.expect("a snapshot is given");
+    let found = snapshot.scan(b"", b"\xff", usize::MAX).await.expect("a range is read");
+    assert_eq!(found, model.into_iter().collect::<Vec<_>>(), "the end of the history");
+}
