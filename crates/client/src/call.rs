@@ -111,6 +111,8 @@ pub(crate) async fn attempt<R: DeserializeOwned>(
         Ok(connection) => connection.map_err(Trouble::Connect)?,
         Err(_) => return Err(Trouble::Call(CallError::Deadline)),
     };
+    // A full queue takes nothing: wait here rather than fail and come back.
+    let _ = tokio::time::timeout(deadline.saturating_sub(started.elapsed()), connection.ready()).await;
     let left = deadline.saturating_sub(started.elapsed());
     let answer = connection.start(channel, body, payload, left).await.map_err(Trouble::Call)?;
     let reply = decode(&answer.body).map_err(|_| Trouble::Malformed)?;

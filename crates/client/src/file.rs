@@ -37,6 +37,8 @@ pub(crate) struct FileState {
     unsynced: Mutex<Unsynced>,
     /// Held while written bytes are made durable.
     syncing: tokio::sync::Mutex<()>,
+    /// Shared by writes; held alone while lost bytes are written once more, so that no newer ones are overwritten.
+    rewriting: tokio::sync::RwLock<()>,
 }
 
 /// Bytes of a file, as the pieces they came in. Nothing is copied to join them unless asked for.
@@ -106,6 +108,7 @@ impl File {
             attributes: Mutex::new(attributes),
             unsynced: Mutex::default(),
             syncing: tokio::sync::Mutex::default(),
+            rewriting: tokio::sync::RwLock::default(),
         };
         File { client, state: Arc::new(state) }
     }

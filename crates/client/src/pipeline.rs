@@ -11,7 +11,7 @@ use types::storage::{Durability, Operation};
 use types::{ChunkId, Crc};
 
 /// A piece that was written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Written {
     pub(crate) span: Span,
     pub(crate) bytes: Bytes,

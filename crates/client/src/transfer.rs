@@ -32,13 +32,17 @@ fn no_copy(action: &str, subject: &str, chain: ChainId) -> Error {
         .advise("start them, or wait until they are back (`sr status` names them)")
 }
 
-/// Whether the server, or the way to it, did not answer: it is worth asking others first.
+/// Whether the server, or the way to it, is gone: it is worth asking others first.
 fn is_silence(trouble: &Trouble) -> bool {
     match trouble {
         Trouble::Connect(_) => true,
-        Trouble::Call(
-            CallError::Closed(_) | CallError::Deadline | CallError::NoAnswer | CallError::NoService,
-        ) => true,
-        Trouble::Call(CallError::Overloaded | CallError::TooLarge) | Trouble::Malformed => false,
+        Trouble::Call(CallError::Closed(_) | CallError::Deadline | CallError::NoService) => true,
+        Trouble::Call(CallError::NoAnswer | CallError::Overloaded | CallError::TooLarge)
+        | Trouble::Malformed => false,
     }
+}
+
+/// Whether the server is there but could not do it now: the routing need not be doubted.
+fn is_load(trouble: &Trouble) -> bool {
+    matches!(trouble, Trouble::Call(CallError::NoAnswer | CallError::Overloaded))
 }

@@ -6,21 +6,38 @@ use crate::span::chunk_length;
 use crate::transfer::{Update, Updated};
 use crate::{Error, ErrorKind, Result, tree};
 use bytes::Bytes;
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{MutexGuard, PoisonError};
 use tokio::task::JoinSet;
 use types::meta::{Change, Place};
 use types::storage::{Durability, Operation};
 use types::{Attributes, ChainId, ChunkId, ChunkIndex, Epoch, Time};
 
-/// What was written to memory only, kept until it is on disk: members that went away may have lost it.
+/// What was written to memory only, kept until it is on disk: members that went away may have lost it. What is written
+/// to disk meanwhile is kept too, for it may have to be put over the older bytes once more.
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
-    writes: Vec<Written>,
+    /// Each with the count of those before it.
+    writes: Vec<(u64, Written)>,
+    count: u64,
     /// Bytes of them.
     held: usize,
     /// Something was overwritten, and the metadata does not know yet.
     touched: bool,
+}
+
+impl Unsynced {
+    fn keep(&mut self, written: Written) {
+        self.held += written.bytes.len();
+        self.writes.push((self.count, written));
+        self.count += 1;
+    }
+
+    /// Lets go of the first `count` ever kept, and of those that `done` names.
+    fn release(&mut self, count: u64, done: &[u64]) {
+        self.writes.retain(|(number, _)| *number >= count && !done.contains(number));
+        self.held = self.writes.iter().map(|(_, write)| write.bytes.len()).sum();
+    }
 }
 
 /// Bytes of one file held until they are on disk; more make a write wait for a sync.
@@ -38,6 +55,7 @@ impl File {
         let total = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let mut spans = self.check_range("write", offset, total)?;
         let Some(only) = spans.next() else { return Ok(()) };
+        let writing = self.state.rewriting.read().await;
         let mut written = Vec::new();
         if u64::from(only.length) == total {
             let (client, content) = (&self.client, &self.state.content);
@@ -56,6 +74,7 @@ impl File {
             }
         }
         let held = self.note(written, durability);
+        drop(writing);
         if offset + total > self.length() {
             self.grow(offset + total).await?;
         }
@@ -64,11 +83,10 @@ impl File {
 
     /// Keeps what is not on disk; gives the bytes kept.
     fn note(&self, written: Vec<Written>, durability: Durability) -> usize {
-        let mut unsynced = self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsynced = self.unsynced();
         unsynced.touched = true;
-        if durability == Durability::Memory {
-            unsynced.held += written.iter().map(|write| write.bytes.len()).sum::<usize>();
-            unsynced.writes.extend(written);
+        if durability == Durability::Memory || !unsynced.writes.is_empty() {
+            written.into_iter().for_each(|write| unsynced.keep(write));
         }
         unsynced.held
     }
@@ -91,55 +109,86 @@ impl File {
         Ok(attributes)
     }
 
+    fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes durable what was written through this handle with [`Durability::Memory`], and the times.
     ///
     /// A barrier in the epoch in which a write was acknowledged proves that it is on disk. If the chain has changed since,
     /// the members that had the write in memory may be gone: it is written once more.
     pub async fn sync(&self) -> Result<()> {
         let _syncing = self.state.syncing.lock().await;
-        let (writes, touched) = {
-            let mut unsynced = self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-            unsynced.held = 0;
-            (std::mem::take(&mut unsynced.writes), std::mem::take(&mut unsynced.touched))
+        let (count, writes) = {
+            let unsynced = self.unsynced();
+            (unsynced.count, unsynced.writes.clone())
         };
-        // Put back unless all went well: also when this future is dropped.
-        let mut kept = Kept { file: self, writes, touched };
-        self.make_durable(&kept.writes).await?;
-        kept.writes.clear();
-        if kept.touched {
+        let epochs = self.barriers(&writes).await?;
+        let mut rewritten = Vec::new();
+        if writes.iter().any(|(_, write)| self.is_doubtful(write, &epochs)) {
+            rewritten = self.rewrite(&epochs).await?;
+        }
+        let touched = {
+            let mut unsynced = self.unsynced();
+            unsynced.release(count, &rewritten);
+            unsynced.touched
+        };
+        if touched {
             self.grow(0).await?;
-            kept.touched = false;
+            self.unsynced().touched = false;
         }
         Ok(())
     }
 
-    async fn make_durable(&self, writes: &[Written]) -> Result<()> {
-        let layout = self.state.content.layout;
-        let mut epochs: BTreeMap<ChainId, Epoch> = BTreeMap::new();
-        for write in writes {
-            epochs.insert(layout.chain(write.span.index), Epoch(0));
-        }
+    /// A barrier on each chain that was written to, and its epoch.
+    async fn barriers(&self, writes: &[(u64, Written)]) -> Result<BTreeMap<ChainId, Epoch>> {
+        let chains: BTreeSet<ChainId> = writes.iter().map(|(_, write)| self.chain_of(write)).collect();
         let mut barriers = JoinSet::new();
-        for chain in epochs.keys().copied() {
+        for chain in chains {
             let file = self.clone();
             barriers.spawn(async move {
                 let updated = file.cut("sync", chain, Operation::Barrier).await?;
                 Ok::<_, Error>((chain, updated.epoch))
             });
         }
+        let mut epochs = BTreeMap::new();
         while let Some(joined) = barriers.join_next().await {
             let (chain, epoch) = joined.map_err(|stopped| self.stopped("sync", &stopped))??;
             epochs.insert(chain, epoch);
         }
-        for write in writes {
-            let chain = layout.chain(write.span.index);
-            if epochs.get(&chain) != Some(&write.updated.epoch) {
-                // In the order in which they were written: a later write over an earlier one stays.
-                let (client, content) = (&self.client, &self.state.content);
-                client.write_span("sync", content, write.span, write.bytes.clone(), Durability::Disk).await?;
-            }
+        Ok(epochs)
+    }
+
+    fn chain_of(&self, write: &Written) -> ChainId {
+        self.state.content.layout.chain(write.span.index)
+    }
+
+    /// The barrier was in another epoch: it proves nothing of this write.
+    fn is_doubtful(&self, write: &Written, epochs: &BTreeMap<ChainId, Epoch>) -> bool {
+        epochs.get(&self.chain_of(write)).is_some_and(|epoch| *epoch != write.updated.epoch)
+    }
+
+    /// Writes once more, durably, all that is kept of the chains with doubtful writes, in the order of their histories: what
+    /// was written over doubtful bytes later must lie over them again. Gives the numbers of those.
+    async fn rewrite(&self, epochs: &BTreeMap<ChainId, Epoch>) -> Result<Vec<u64>> {
+        let _alone = self.state.rewriting.write().await;
+        let mut writes = self.unsynced().writes.clone();
+        let doubtful = writes.iter().filter(|(_, write)| self.is_doubtful(write, epochs));
+        let chains: BTreeSet<ChainId> = doubtful.map(|(_, write)| self.chain_of(write)).collect();
+        writes.retain(|(_, write)| chains.contains(&self.chain_of(write)));
+        writes.sort_by_key(|(_, write)| (write.updated.epoch, write.updated.version));
+        tracing::info!(
+            path = self.path(),
+            writes = writes.len(),
+            "writing again what a failure may have lost"
+        );
+        let mut rewritten = Vec::new();
+        for (number, write) in writes {
+            let (client, content) = (&self.client, &self.state.content);
+            client.write_span("sync", content, write.span, write.bytes, Durability::Disk).await?;
+            rewritten.push(number);
         }
-        Ok(())
+        Ok(rewritten)
     }
 
     fn stopped(&self, action: &str, stopped: &tokio::task::JoinError) -> Error {
@@ -165,8 +214,8 @@ impl File {
     /// when the file grows later.
     pub async fn truncate(&self, length: u64) -> Result<()> {
         self.check_range("truncate", 0, length)?;
-        let unsynced = self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner).held > 0;
-        if unsynced {
+        let held = self.unsynced().held;
+        if held > 0 {
             self.sync().await?;
         }
         let old = self.refresh().await?.length;
@@ -217,22 +266,5 @@ impl File {
             joined.map_err(|stopped| self.stopped("truncate", &stopped))??;
         }
         Ok(())
-    }
-}
-
-/// Writes taken out to be made durable; what is left in it goes back when it is dropped.
-struct Kept<'a> {
-    file: &'a File,
-    writes: Vec<Written>,
-    touched: bool,
-}
-
-impl Drop for Kept<'_> {
-    fn drop(&mut self) {
-        let mut unsynced = self.file.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        let newer = std::mem::replace(&mut unsynced.writes, std::mem::take(&mut self.writes));
-        unsynced.writes.extend(newer);
-        unsynced.held = unsynced.writes.iter().map(|write| write.bytes.len()).sum();
-        unsynced.touched |= self.touched;
     }
 }

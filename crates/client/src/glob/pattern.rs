@@ -39,7 +39,8 @@ enum Token {
 }
 
 impl Pattern {
-    /// Reads a pattern. A `[` or `{` that is never closed, and a `\` at the end, stand for themselves. Refuses braces that
+    /// Reads a pattern. A `[` or `{` that is never closed, braces without a comma, and a `\` at the end stand for
+    /// themselves. Refuses braces that
     /// stand for more than 256 patterns.
     pub fn parse(text: &str) -> Result<Pattern, PatternError> {
         let alternatives = expand_braces(text)?;
@@ -196,7 +197,8 @@ fn first_braces(text: &str) -> Option<Vec<String>> {
     Some(cuts.windows(2).map(choice).collect())
 }
 
-/// Where the braces that open at `open` have their `{`, their commas and their `}`. `None`: they are never closed.
+/// Where the braces that open at `open` have their `{`, their commas and their `}`. `None`: they are never closed, or have
+/// no comma.
 fn cuts(atoms: &[&str], open: usize) -> Option<Vec<usize>> {
     let mut depth = 0;
     let mut cuts = Vec::new();
@@ -209,7 +211,8 @@ fn cuts(atoms: &[&str], open: usize) -> Option<Vec<usize>> {
         match (*atom, depth) {
             ("}", 0) => {
                 cuts.push(at);
-                return Some(cuts);
+                // As in shells, braces without a comma stand for themselves.
+                return (cuts.len() > 2).then_some(cuts);
             }
             ("{" | ",", 1) => {
                 // A brace at depth 1 is the opening one itself: those within are deeper.

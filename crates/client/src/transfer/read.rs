@@ -1,6 +1,6 @@
 //! One piece of a file, from whichever copy gives it: the nearest first, another one when that is bad or slow.
 
-use super::{ATTEMPT_MAX, PATIENCE, ROUTING_PATIENCE, is_silence, no_copy};
+use super::{ATTEMPT_MAX, PATIENCE, ROUTING_PATIENCE, is_load, is_silence, no_copy};
 use crate::call::attempt;
 use crate::file::FileState;
 use crate::nearness::Copy;
@@ -79,8 +79,11 @@ impl Client {
                 }
                 return self.read_blocks(file, &span, &round).await;
             }
-            if round.denied && renewed < 2 {
+            if round.denied {
                 renewed += 1;
+                if let (true, Some(error)) = (renewed > 2, round.last) {
+                    return Err(error);
+                }
                 file.content.grant.renew(self, &file.content.path, Some(capability)).await?;
                 continue;
             }
@@ -198,9 +201,13 @@ impl Client {
                     if is_silence(&trouble) {
                         self.shared.nearness.suspect(&copy.address);
                     }
-                    let is_final = trouble.is_final();
+                    let (is_final, is_load) = (trouble.is_final(), is_load(&trouble));
                     let error = trouble.into_error(ACTION, &file.content.path, &copy.address);
-                    Err(if is_final { Bad::Final(error) } else { Bad::Elsewhere(error) })
+                    Err(match (is_final, is_load) {
+                        (true, _) => Bad::Final(error),
+                        (false, true) => Bad::Busy(error),
+                        (false, false) => Bad::Elsewhere(error),
+                    })
                 }
             };
             (copy.clone(), outcome)

@@ -1,15 +1,14 @@
 //! One update of a chain: sent to its head, and again to whoever is head then, until it is answered.
 
-use super::{ATTEMPT_MAX, PATIENCE, ROUTING_PATIENCE, is_silence, no_copy};
-use crate::call::{Trouble, attempt};
+use super::{ATTEMPT_MAX, PATIENCE, ROUTING_PATIENCE, is_load, is_silence, no_copy};
+use crate::call::attempt;
 use crate::grant::Grant;
 use crate::retry::Retry;
 use crate::{Client, Error, ErrorKind, Result};
 use bytes::Bytes;
-use net::CallError;
 use types::storage::{Durability, Operation, StorageError, StorageReply, StorageRequest};
 use types::wire::{Channel, encode};
-use types::{Capability, ChainId, Epoch, Origin};
+use types::{Capability, ChainId, Epoch, Origin, Version};
 
 /// What is to be done to a chain.
 #[derive(Debug)]
@@ -32,6 +31,8 @@ pub(crate) struct Update<'a> {
 pub(crate) struct Updated {
     /// The chain's epoch in which it was: what a later barrier in the same epoch makes durable.
     pub(crate) epoch: Epoch,
+    /// Its place in the chain's history.
+    pub(crate) version: Version,
 }
 
 /// What follows from an attempt that did not succeed.
@@ -67,7 +68,7 @@ impl Client {
                 Some((epoch, address)) => {
                     match self.send(&update, ticket.origin, epoch, address, capability, source, &retry).await
                     {
-                        Ok(()) => return Ok(Updated { epoch }),
+                        Ok(version) => return Ok(Updated { epoch, version }),
                         Err(next) => next,
                     }
                 }
@@ -108,7 +109,7 @@ impl Client {
         capability: Capability,
         source: Option<Capability>,
         retry: &Retry,
-    ) -> std::result::Result<(), Next> {
+    ) -> std::result::Result<Version, Next> {
         let bytes = u32::try_from(update.payload.len()).unwrap_or(u32::MAX);
         let request = StorageRequest::Update {
             chain: update.chain,
@@ -141,17 +142,16 @@ impl Client {
             }
         };
         match answer {
-            Ok((Ok(StorageReply::Updated { .. }), _)) => Ok(()),
+            Ok((Ok(StorageReply::Updated { version }), _)) => Ok(version),
             Ok((Ok(_), _)) => Err(Next::GiveUp(Error::unexpected(update.action, update.subject))),
             Ok((Err(refused), _)) => Err(next_after(&refused, update.action, update.subject, address)),
             Err(trouble) => {
                 if is_silence(&trouble) {
                     self.shared.nearness.suspect(address);
                 }
-                let overloaded = matches!(trouble, Trouble::Call(CallError::Overloaded));
-                let is_final = trouble.is_final();
+                let (is_final, is_load) = (trouble.is_final(), is_load(&trouble));
                 let error = trouble.into_error(update.action, update.subject, address);
-                Err(match (is_final, overloaded) {
+                Err(match (is_final, is_load) {
                     (true, _) => Next::GiveUp(error),
                     (false, true) => Next::Pause(error),
                     (false, false) => Next::Refresh(error),

@@ -1,0 +1,298 @@
+//! A cluster in this process with servers that obey a script: they lose answers, refuse, hang, die, forget and lie. It
+//! keeps what it is told in maps, and counts how often each request took effect.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+mod meta;
+mod storage;
+
+use bytes::Bytes;
+use client::{Client, Context, ContextSecurity, Options};
+use net::{Identity, Peer, Reply, Request, Responder, Security, Server, ServerOptions, Service};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use types::manager::{ManagerError, ManagerReply, ManagerRequest};
+use types::routing::{ChainInfo, Member, MemberState, NodeInfo, Table, TargetInfo};
+use types::storage::StorageReply;
+use types::wire::{Channel, decode, encode};
+use types::{
+    Attributes, Capability, CapabilityKey, ChainId, ChunkId, ClassId, Epoch, FailureDomain, InodeId, NodeId,
+    Origin, Routing, StorageClass, TableId, TargetId, Time, Uid, Version,
+};
+
+pub const CHUNK_SIZE: u32 = 64 * 1024;
+pub const SLOTS: u16 = 5;
+
+/// What goes wrong. Counts go down as it happens.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Every n-th answer is lost after the request took effect; 0: none.
+    pub lose_every: u64,
+    /// Every n-th storage request is refused as busy; 0: none.
+    pub busy_every: u64,
+    /// Every n-th metadata request is refused as unavailable; 0: none.
+    pub unavailable_every: u64,
+    /// Every n-th payload read is changed on its way; 0: none.
+    pub garble_every: u64,
+    /// Nodes that take requests and never answer.
+    pub hanging: Vec<NodeId>,
+    /// The next publications are refused: the lease is over.
+    pub leases_over: u32,
+    /// Capabilities given before this count are refused by the storage servers.
+    pub capabilities_void: u64,
+}
+
+/// What happened.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub requests: u64,
+    pub meta: u64,
+    pub storage: u64,
+    pub updates: u64,
+    pub reads: u64,
+    pub bytes_written: u64,
+    pub lists: u64,
+    /// How often each change took effect: at the metadata server, at the storage servers.
+    pub effects: HashMap<(Channel, Origin), u32>,
+}
+
+pub struct World {
+    pub routing: Routing,
+    pub faults: Faults,
+    pub counts: Counts,
+    pub(crate) key: CapabilityKey,
+    pub(crate) inodes: BTreeMap<InodeId, Attributes>,
+    pub(crate) entries: BTreeMap<(InodeId, String), InodeId>,
+    pub(crate) next_inode: u64,
+    pub(crate) appending: HashMap<InodeId, u64>,
+    pub(crate) meta_lanes: HashMap<(u64, u32), (u64, Vec<u8>)>,
+    /// What each target holds now, and what of it is on disk.
+    pub(crate) memory: BTreeMap<TargetId, BTreeMap<ChunkId, Vec<u8>>>,
+    pub(crate) disk: BTreeMap<TargetId, BTreeMap<ChunkId, Vec<u8>>>,
+    pub(crate) storage_lanes:
+        HashMap<(ChainId, u64, u32), (u64, Result<StorageReply, types::storage::StorageError>)>,
+    pub(crate) versions: BTreeMap<ChainId, Version>,
+    /// Blocks that do not match their checksum: target, chunk, position in it.
+    pub bad: Vec<(TargetId, ChunkId, u32)>,
+    pub(crate) capabilities: u64,
+    pub page_max: usize,
+}
+
+/// A running cluster of three nodes with one target each; the first is the metadata server and the manager too.
+pub struct Cluster {
+    pub world: Arc<Mutex<World>>,
+    servers: Vec<Option<Server>>,
+}
+
+struct Node {
+    id: NodeId,
+    world: Arc<Mutex<World>>,
+}
+
+pub fn class(id: u16, name: &str, chunk_size: u32) -> StorageClass {
+    StorageClass {
+        id: ClassId(id),
+        name: name.into(),
+        copies: 2,
+        chunk_size,
+        domain: FailureDomain::Target,
+        sites: Vec::new(),
+        table: TableId(id),
+        slots: SLOTS,
+    }
+}
+
+impl Cluster {
+    pub async fn start() -> Cluster {
+        let mut routing = Routing { version: 1, ..Routing::default() };
+        routing.classes = vec![class(1, "default", CHUNK_SIZE), class(2, "other", 4 * CHUNK_SIZE)];
+        for table in [TableId(1), TableId(2)] {
+            let chains = (0..u32::from(SLOTS)).map(|slot| {
+                let member =
+                    |n: u32| Member { target: TargetId(1 + (slot + n) % 3), state: MemberState::Serving };
+                ChainInfo { epoch: Epoch(1), members: vec![member(0), member(1)] }
+            });
+            routing.tables.insert(table, Table { chains: chains.collect() });
+        }
+        let world = World {
+            routing,
+            faults: Faults::default(),
+            counts: Counts::default(),
+            key: CapabilityKey([7; 32]),
+            inodes: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            next_inode: 100,
+            appending: HashMap::new(),
+            meta_lanes: HashMap::new(),
+            memory: BTreeMap::new(),
+            disk: BTreeMap::new(),
+            storage_lanes: HashMap::new(),
+            versions: BTreeMap::new(),
+            bad: Vec::new(),
+            capabilities: 0,
+            page_max: usize::MAX,
+        };
+        let world = Arc::new(Mutex::new(world));
+        world.lock().unwrap().make_root();
+        let mut servers = Vec::new();
+        for id in (1..=3).map(NodeId) {
+            let service = Arc::new(Node { id, world: world.clone() });
+            let server = Server::bind(
+                "127.0.0.1:0",
+                Arc::new(Security::Plain(Identity::Node(id))),
+                service,
+                ServerOptions::default(),
+            );
+            let server = server.await.unwrap();
+            let info = NodeInfo {
+                address: server.address().to_string(),
+                alive: true,
+                site: "s".into(),
+                rack: "r".into(),
+                host: format!("h{id}"),
+            };
+            let mut world = world.lock().unwrap();
+            world.routing.nodes.insert(id, info);
+            let target = TargetInfo { node: id, capacity: 1 << 30, used: 0, full: false };
+            world.routing.targets.insert(TargetId(id.0), target);
+            servers.push(Some(server));
+        }
+        Cluster { world, servers }
+    }
+
+    pub fn context(&self) -> Context {
+        let address = self.world().routing.nodes[&NodeId(1)].address.clone();
+        Context {
+            servers: vec![address],
+            security: ContextSecurity::Plain { name: "root".into(), user: 0, groups: vec![0] },
+            directory: Default::default(),
+        }
+    }
+
+    pub async fn client(&self) -> Client {
+        self.client_with(Options { deadline: Duration::from_secs(20), ..Options::default() }).await
+    }
+
+    pub async fn client_with(&self, options: Options) -> Client {
+        Client::connect(&self.context(), options).await.unwrap()
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// Stops a node's server: its connections break, and nobody listens there any more.
+    pub fn kill(&mut self, node: NodeId) {
+        self.servers[usize::try_from(node.0).unwrap() - 1] = None;
+    }
+}
+
+impl World {
+    /// What the manager does when a node is gone: its targets leave their chains, in a new epoch.
+    pub fn cut_out(&mut self, node: NodeId) {
+        let routing = &mut self.routing;
+        routing.version += 1;
+        routing.nodes.get_mut(&node).unwrap().alive = false;
+        let targets = &routing.targets;
+        for chain in routing.tables.values_mut().flat_map(|table| &mut table.chains) {
+            let before = chain.members.len();
+            chain.members.retain(|member| targets[&member.target].node != node);
+            if chain.members.len() != before {
+                chain.epoch = chain.epoch.next();
+            }
+        }
+    }
+
+    /// All members crash and come back: what was not on disk is lost, and the chains have new epochs.
+    pub fn crash(&mut self) {
+        self.memory = self.disk.clone();
+        self.storage_lanes.clear();
+        self.routing.version += 1;
+        for chain in self.routing.tables.values_mut().flat_map(|table| &mut table.chains) {
+            chain.epoch = chain.epoch.next();
+        }
+    }
+
+    pub(crate) fn grant(&mut self, inode: InodeId, count: u32, rights: types::Rights) -> Capability {
+        self.capabilities += 1;
+        // The number of the capability stands in for the user, so that old ones can be told.
+        let user = Uid(u32::try_from(self.capabilities).unwrap());
+        self.key.grant(inode, count, rights, user, Time(i64::MAX))
+    }
+
+    pub fn capabilities_given(&self) -> u64 {
+        self.capabilities
+    }
+
+    pub fn layout_of(&self, place: &types::meta::Place) -> (InodeId, types::Layout) {
+        let inode = self.find(place).unwrap();
+        (inode, self.inodes[&inode].layout.unwrap())
+    }
+
+    pub fn lose_chunk(&mut self, target: TargetId, chunk: ChunkId) {
+        self.memory.get_mut(&target).unwrap().remove(&chunk);
+    }
+
+    fn every(count: u64, every: u64) -> bool {
+        every > 0 && count.is_multiple_of(every)
+    }
+}
+
+impl Service for Node {
+    fn handle(&self, _peer: &Arc<Peer>, request: Request, responder: Responder) {
+        let mut world = self.world.lock().unwrap();
+        world.counts.requests += 1;
+        if world.faults.hanging.contains(&self.id) {
+            // Kept for ever: the caller waits.
+            std::mem::forget(responder);
+            return;
+        }
+        let (body, payload) = match request.channel {
+            Channel::Meta => (world.meta_request(&request.body), Bytes::new()),
+            Channel::Storage => world.storage_request(self.id, &request.body, request.payload),
+            Channel::Manager => {
+                let Ok(ManagerRequest::Watch { known, wait_ms }) = decode(&request.body) else {
+                    let refused: Result<ManagerReply, ManagerError> = Err(ManagerError::Invalid);
+                    responder.send(Reply { body: encode(&refused), payload: Bytes::new() });
+                    return;
+                };
+                drop(world);
+                tokio::spawn(watch(self.world.clone(), known, wait_ms, responder));
+                return;
+            }
+        };
+        if World::every(world.counts.requests, world.faults.lose_every) {
+            // Dropping the responder tells the caller that there is no answer.
+            return;
+        }
+        drop(world);
+        responder.send(Reply { body, payload });
+    }
+}
+
+async fn watch(world: Arc<Mutex<World>>, known: u64, wait_ms: u32, responder: Responder) {
+    let mut waited = 0;
+    loop {
+        let routing = world.lock().unwrap().routing.clone();
+        if routing.version > known || waited >= wait_ms {
+            let newer = (routing.version > known).then(|| Box::new(routing));
+            let answer: Result<ManagerReply, ManagerError> = Ok(ManagerReply::Routing(newer));
+            responder.send(Reply { body: encode(&answer), payload: Bytes::new() });
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        waited += 10;
+    }
+}
+
+/// Bytes that differ everywhere.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut random = env::random::Random::new(seed);
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend_from_slice(&random.number().to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
