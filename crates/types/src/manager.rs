@@ -62,6 +62,8 @@ pub enum ManagerReply {
         heartbeat_ms: u32,
     },
     /// The lease runs `lease_ms` from the moment the heartbeat was *sent*.
+    /// Nobody acts on it before having a routing of at least version `routing`: an older one may name a place that was
+    /// given away meanwhile.
     Lease {
         lease_ms: u32,
         routing: u64,
