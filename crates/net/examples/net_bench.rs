@@ -24,7 +24,16 @@ type Anyhow<T> = Result<T, Box<dyn Error + Send + Sync>>;
 const MIB: usize = 1 << 20;
 const LONG: Duration = Duration::from_secs(60);
 const MODES: [&str; 11] = [
-    "raw-tcp", "raw-tls", "write-plain", "read-plain", "write", "read", "write-4", "read-4", "small-plain", "small",
+    "raw-tcp",
+    "raw-tls",
+    "write-plain",
+    "read-plain",
+    "write",
+    "read",
+    "write-4",
+    "read-4",
+    "small-plain",
+    "small",
     "small-4",
 ];
 
@@ -34,8 +43,11 @@ fn main() -> Anyhow<()> {
         return serve(&arguments[1], &arguments[2..]);
     }
     let seconds = arguments.first().map_or(Ok(4), |text| text.parse())?;
-    let modes: Vec<&str> =
-        if arguments.len() > 1 { arguments[1..].iter().map(String::as_str).collect() } else { MODES.to_vec() };
+    let modes: Vec<&str> = if arguments.len() > 1 {
+        arguments[1..].iter().map(String::as_str).collect()
+    } else {
+        MODES.to_vec()
+    };
     let authority = Authority::create("bench")?;
     let node = authority.issue_node(NodeId(1), &["localhost".to_owned()])?;
     let user = User { name: "bench".to_owned(), uid: Uid(1), groups: vec![Gid(1)] };
@@ -191,7 +203,8 @@ impl Service for Bench {
 
 fn serve(mode: &str, credentials: &[String]) -> Anyhow<()> {
     let [authority, certificate, key] = credentials else { return Err("three PEM texts are needed".into()) };
-    let node = Credentials { authority: authority.clone(), certificate: certificate.clone(), key: key.clone() };
+    let node =
+        Credentials { authority: authority.clone(), certificate: certificate.clone(), key: key.clone() };
     match mode {
         "raw-tcp" => {
             let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -203,13 +216,17 @@ fn serve(mode: &str, credentials: &[String]) -> Anyhow<()> {
             println!("{}", listener.local_addr()?);
             let chain = vec![CertificateDer::from_pem_slice(node.certificate.as_bytes())?];
             let key = PrivateKeyDer::from_pem_slice(node.key.as_bytes())?;
-            let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+            let config =
+                rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
             let session = rustls::ServerConnection::new(Arc::new(config))?;
             drain(&mut rustls::StreamOwned::new(session, listener.accept()?.0))
         }
         _ => tokio::runtime::Runtime::new()?.block_on(async {
-            let security =
-                if mode.ends_with("-plain") { Security::Plain(Identity::Node(NodeId(1))) } else { Security::Tls(node) };
+            let security = if mode.ends_with("-plain") {
+                Security::Plain(Identity::Node(NodeId(1)))
+            } else {
+                Security::Tls(node)
+            };
             let service = Arc::new(Bench { block: Bytes::from(vec![7u8; MIB]) });
             let options = ServerOptions::default();
             let server = Server::bind("127.0.0.1:0", Arc::new(security), service, options).await?;

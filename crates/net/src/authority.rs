@@ -1,16 +1,17 @@
 //! The built-in certificate authority.
 
-use crate::identity::User;
+use crate::identity::{Identity, User};
 use crate::security::Credentials;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 use types::NodeId;
-
-use crate::identity::Identity;
+use x509_parser::parse_x509_certificate;
 
 /// How long the authority's own certificate is valid: as long as a cluster may live.
 pub const AUTHORITY_VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
@@ -56,7 +57,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, AUTHORITY_VALIDITY);
+        set_validity(&mut params, SystemTime::now(), AUTHORITY_VALIDITY);
         let certificate = params.self_signed(&key).map_err(refused)?.pem();
         Ok(Authority { certificate, issuer: Issuer::new(params, key) })
     }
@@ -65,6 +66,7 @@ impl Authority {
     pub fn load(certificate: &str, key: &str) -> Result<Authority, AuthorityError> {
         let wrong = |error: rcgen::Error| AuthorityError::NotAnAuthority(error.to_string());
         let key = KeyPair::from_pem(key).map_err(wrong)?;
+        check_authority(certificate, &key)?;
         let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(wrong)?;
         Ok(Authority { certificate: certificate.to_owned(), issuer })
     }
@@ -82,10 +84,8 @@ impl Authority {
     /// A new key and certificate for a node. `hosts` are names and addresses under which other tools may check it; our
     /// own clients check the node id instead. Issuing again is how a certificate is renewed.
     pub fn issue_node(&self, node: NodeId, hosts: &[String]) -> Result<Credentials, AuthorityError> {
-        let mut params = CertificateParams::new(hosts.to_vec()).map_err(refused)?;
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(params, &Identity::Node(node), NODE_VALIDITY)
+        let identity = Identity::Node(node);
+        self.issue(node_params(hosts)?, &identity, SystemTime::now(), NODE_VALIDITY)
     }
 
     /// A new key and certificate for a user. Issuing again is how a certificate is renewed.
@@ -95,15 +95,14 @@ impl Authority {
                 "the name or the groups of the user are too long or empty".into(),
             ));
         }
-        let mut params = CertificateParams::default();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(params, &Identity::User(user.clone()), validity)
+        self.issue(user_params(), &Identity::User(user.clone()), SystemTime::now(), validity)
     }
 
     fn issue(
         &self,
         mut params: CertificateParams,
         identity: &Identity,
+        now: SystemTime,
         validity: Duration,
     ) -> Result<Credentials, AuthorityError> {
         let uri = identity.uri().try_into().map_err(refused)?;
@@ -112,11 +111,26 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(new_serial()?);
-        set_validity(&mut params, validity);
+        set_validity(&mut params, now, validity);
         let key = new_key()?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(refused)?.pem();
         Ok(Credentials { authority: self.certificate.clone(), certificate, key: key.serialize_pem() })
     }
+}
+
+/// Whether the certificate may sign others, and the key is its own.
+fn check_authority(certificate: &str, key: &KeyPair) -> Result<(), AuthorityError> {
+    let wrong = |why: &str| AuthorityError::NotAnAuthority(why.to_owned());
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+        .map_err(|_| wrong("no certificate in PEM form"))?;
+    let (_, parsed) = parse_x509_certificate(&der).map_err(|_| wrong("the certificate cannot be read"))?;
+    if !parsed.is_ca() {
+        return Err(wrong("the certificate is not an authority's"));
+    }
+    if parsed.public_key().subject_public_key.data != key.public_key_raw() {
+        return Err(wrong("the key does not belong to the certificate"));
+    }
+    Ok(())
 }
 
 fn refused(error: rcgen::Error) -> AuthorityError {
@@ -135,8 +149,25 @@ fn new_serial() -> Result<SerialNumber, AuthorityError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-fn set_validity(params: &mut CertificateParams, validity: Duration) {
-    let now = SystemTime::now();
+/// A node is a server and a client of other nodes.
+fn node_params(hosts: &[String]) -> Result<CertificateParams, AuthorityError> {
+    let mut params = CertificateParams::new(hosts.to_vec()).map_err(refused)?;
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(params)
+}
+
+/// A user is never a server.
+fn user_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn set_validity(params: &mut CertificateParams, now: SystemTime, validity: Duration) {
     params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = (now + validity).into();
 }
+
+#[cfg(test)]
+mod tests;

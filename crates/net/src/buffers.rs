@@ -1,7 +1,6 @@
 //! Memory for payloads, used again and again: a fresh MiB costs more in page faults than in decryption.
 
 use bytes::Bytes;
-use std::ops::DerefMut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +10,8 @@ const POOLED_MIN: usize = 32 * 1024;
 const STEP: usize = 64 * 1024;
 /// The most that lies idle: 16 payloads of 1 MiB.
 const IDLE_MAX: usize = 17 * 1024 * 1024;
+/// Pooled buffers begin at a multiple of this, so that a disk can read from them directly.
+const ALIGN: usize = 4096;
 
 /// Idle buffers.
 #[derive(Default)]
@@ -28,6 +29,8 @@ struct Idle {
 /// A buffer on loan. Goes back when the last `Bytes` made of it is gone.
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
+    /// Where the buffer begins in `bytes`.
+    start: usize,
     length: usize,
     home: Option<Arc<Buffers>>,
 }
@@ -36,9 +39,9 @@ impl Buffers {
     /// A buffer with room for `length` bytes and one more. Its contents are left over from before.
     pub(crate) fn take(self: &Arc<Buffers>, length: usize) -> Buffer {
         if length < POOLED_MIN {
-            return Buffer { bytes: vec![0; length + 1], length, home: None };
+            return Buffer { bytes: vec![0; length + 1], start: 0, length, home: None };
         }
-        let size = (length + 1).next_multiple_of(STEP);
+        let size = (length + ALIGN).next_multiple_of(STEP);
         self.used.store(true, Ordering::Relaxed);
         let reused = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,7 +52,10 @@ impl Buffers {
                 bytes
             })
         };
-        Buffer { bytes: reused.unwrap_or_else(|| vec![0; size]), length, home: Some(self.clone()) }
+        let bytes = reused.unwrap_or_else(|| vec![0; size]);
+        // Where the allocator puts a vector is its own affair; it may only be asked afterwards.
+        let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN - 1);
+        Buffer { bytes, start, length, home: Some(self.clone()) }
     }
 
     fn give_back(&self, bytes: Vec<u8>) {
@@ -72,7 +78,7 @@ impl Buffers {
 impl Buffer {
     /// All of it: the bytes asked for and at least one more.
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        self.bytes.deref_mut()
+        &mut self.bytes[self.start..]
     }
 
     /// The bytes asked for.
@@ -88,7 +94,7 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.bytes[self.start..self.start + self.length]
     }
 }
 

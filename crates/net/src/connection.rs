@@ -236,20 +236,20 @@ impl Core {
     /// Ends calls at their deadlines, sends pings, notices silence.
     async fn keep(self: Arc<Core>) {
         let mut silent = 0;
-        let mut tick = Instant::now() + PING_EVERY;
+        let mut tick = tokio::time::Instant::now() + PING_EVERY;
         while self.link.why_closed().is_none() {
-            let now = Instant::now();
-            let (expired, soonest) = self.calls.expire(now);
+            let (expired, soonest) = self.calls.expire(Instant::now());
             for _ in 0..expired {
                 self.link.queue.done();
             }
+            let now = tokio::time::Instant::now();
             if now >= tick {
                 tick = now + PING_EVERY;
                 self.link.tick(&mut silent);
             }
-            let wake = soonest.map_or(tick, |soonest| soonest.min(tick));
+            let wake = soonest.map_or(tick, |soonest| tick.min(soonest.into()));
             tokio::select! {
-                () = tokio::time::sleep_until(wake.into()) => {}
+                () = tokio::time::sleep_until(wake) => {}
                 () = self.calls.sooner() => {}
                 () = self.link.gone() => {}
             }

@@ -101,13 +101,13 @@ fn establish(
 
 /// Bytes received beyond the handshake.
 #[derive(Default)]
-struct Received {
+pub(crate) struct Received {
     early: Vec<u8>,
     sealed: Vec<u8>,
 }
 
 /// The two kinds of session, for [`drive`].
-trait Handshaking {
+pub(crate) trait Handshaking {
     type Side;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Side>;
 }
@@ -135,7 +135,10 @@ enum Step {
 }
 
 /// Carries bytes between the session and the socket until the session can carry data.
-async fn drive<S: Handshaking>(session: &mut S, socket: &mut TcpStream) -> Result<Received, HandshakeError> {
+pub(crate) async fn drive<S: Handshaking>(
+    session: &mut S,
+    socket: &mut TcpStream,
+) -> Result<Received, HandshakeError> {
     let mut incoming: Vec<u8> = Vec::with_capacity(16 * 1024);
     let mut outgoing: Vec<u8> = Vec::new();
     let mut early: Vec<u8> = Vec::new();
@@ -162,9 +165,10 @@ async fn drive<S: Handshaking>(session: &mut S, socket: &mut TcpStream) -> Resul
             Ok(Step::Done) => return Ok(Received { early, sealed: incoming }),
             Err(error) => {
                 // The session may have an alert for the peer that names the reason. Whether it arrives or not changes
-                // nothing here.
-                while let Ok(Step::Again) = step(session, &mut Vec::new(), &mut outgoing, &mut early) {}
-                let _ = socket.write_all(&outgoing).await;
+                // nothing here. Asked once more only: after an error rustls is not made to look at bytes again.
+                if let Ok(Step::Again) = step(session, &mut incoming, &mut outgoing, &mut early) {
+                    let _ = socket.write_all(&outgoing).await;
+                }
                 return Err(error.into());
             }
         }

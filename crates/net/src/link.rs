@@ -43,9 +43,10 @@ impl Link {
         }
     }
 
-    /// Closes the connection. The first reason stays. A connection closed on purpose still sends what waits.
+    /// Closes the connection. The first reason stays.
     pub(crate) fn close(&self, why: Closed) {
-        let discard = why != Closed::ByUs;
+        // Where the peer still listens, it is told what waits.
+        let discard = !matches!(why, Closed::ByUs | Closed::Malformed(_));
         if self.closed.set(why).is_ok() {
             self.queue.close(discard);
             self.gone.notify_waiters();
@@ -244,3 +245,6 @@ pub(crate) async fn read_hello(inbound: &mut Inbound, header: &Header) -> Result
     let body = read_body(inbound, header.body).await?;
     Hello::decode(&body).ok_or(ReadError::OutOfPlace)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::frame::{FarewellCode, Header, Hello, Kind, MAGIC, RefusalCode};
 use crate::handshake::{self, HandshakeError};
 use crate::identity::Identity;
 use crate::link::{Link, ReadError, our_hello, read_body, read_header, read_hello, send_hello, size};
-use crate::queue::Allowance;
+use crate::queue::{Allowance, Outgoing};
 use crate::security::{Listener, PROTOCOL_HTTP, identity_of};
 use crate::server::Shared;
 use crate::service::{Peer, Request, Responder};
@@ -21,6 +21,9 @@ use types::wire::{Channel, HEADER_SIZE};
 
 /// Time for a peer that is turned away to read why.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// What a peer that does not encrypt is told: a TLS alert, `handshake_failure`.
+const ENCRYPTED_ONLY: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
 /// The streams of a connection, before anything was said on them.
 struct Streams {
@@ -118,7 +121,10 @@ async fn encrypted(mut socket: TcpStream, config: Arc<ServerConfig>, address: So
         Err(error) => {
             match error {
                 HandshakeError::Tls(error) => tracing::warn!(%address, %error, "a connection was refused"),
-                HandshakeError::NotTls(_) => tracing::debug!(%address, "a peer does not encrypt"),
+                HandshakeError::NotTls(_) => {
+                    tracing::debug!(%address, "a peer does not encrypt");
+                    let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, &ENCRYPTED_ONLY).await;
+                }
                 HandshakeError::Io(error) => tracing::debug!(%address, %error, "a connection was not opened"),
             }
             linger(socket).await;
@@ -222,6 +228,7 @@ async fn run(visitor: Visitor, shared: &Arc<Shared>) {
                 let why = error.closed();
                 if matches!(why, Closed::Malformed(_)) {
                     tracing::warn!(address = %peer.address, who = %peer.identity, %why, "connection closed");
+                    link.queue.push(Outgoing::bare(Kind::GoAway, FarewellCode::Malformed as u8, 0));
                 }
                 link.close(why);
             }
@@ -229,9 +236,10 @@ async fn run(visitor: Visitor, shared: &Arc<Shared>) {
         () = link.watch() => {}
         () = link.gone() => {}
     }
-    drop(inbound);
-    // The writer ends by itself soon after the link is closed.
+    // The writer ends by itself soon after the link is closed. Only then is the other direction dropped, as bytes left
+    // unread would make the kernel throw away what was written last.
     let _ = writer.await;
+    drop(inbound);
     shared.leave(number);
     drop(place);
 }

@@ -32,6 +32,12 @@ impl Pulse {
     pub(crate) fn take_sent(&self) -> bool {
         self.sent.swap(false, Ordering::Relaxed)
     }
+
+    #[cfg(test)]
+    pub(crate) fn set(&self, heard: bool, sent: bool) {
+        self.heard.store(heard, Ordering::Relaxed);
+        self.sent.store(sent, Ordering::Relaxed);
+    }
 }
 
 /// Why no more bytes come.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use types::wire::Channel;
 use types::{Gid, NodeId, Uid};
 
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) fn ada() -> User {
@@ -93,7 +92,7 @@ pub(crate) async fn plain_world(options: ServerOptions) -> World {
     world_with(Authority::create("test").unwrap(), plain_node(7), options).await
 }
 
-async fn world_with(authority: Authority, security: Security, options: ServerOptions) -> World {
+pub(crate) async fn world_with(authority: Authority, security: Security, options: ServerOptions) -> World {
     let echo = Arc::new(Echo::default());
     let server = Server::bind("127.0.0.1:0", Arc::new(security), echo.clone(), options).await.unwrap();
     World { authority, echo, server }

@@ -4,7 +4,15 @@ use proptest::prelude::*;
 use types::{Gid, NodeId, Uid};
 
 fn request() -> Header {
-    Header { kind: Kind::Request, channel: 2, code: 0, id: 0x0102_0304_0506_0708, deadline_ms: 1500, body: 7, payload: 9 }
+    Header {
+        kind: Kind::Request,
+        channel: 2,
+        code: 0,
+        id: 0x0102_0304_0506_0708,
+        deadline_ms: 1500,
+        body: 7,
+        payload: 9,
+    }
 }
 
 /// The bytes with a correct checksum.
@@ -60,7 +68,9 @@ fn wrong_headers_are_refused_by_their_first_fault() {
 fn limits_are_exact() {
     let largest = Header { body: BODY_MAX, payload: PAYLOAD_MAX, ..request() };
     assert_eq!(Header::decode(&largest.encode()), Ok(largest));
-    for header in [Header { body: BODY_MAX + 1, ..request() }, Header { payload: PAYLOAD_MAX + 1, ..request() }] {
+    for header in
+        [Header { body: BODY_MAX + 1, ..request() }, Header { payload: PAYLOAD_MAX + 1, ..request() }]
+    {
         assert_eq!(Header::decode(&header.encode()), Err(FrameError::TooLarge));
     }
     let hello = Header { body: HELLO_MAX, ..Header::bare(Kind::Hello, 0) };
@@ -71,7 +81,8 @@ fn limits_are_exact() {
 #[test]
 fn peers_agree_on_the_highest_common_version() {
     let hello = |low, high| Hello { versions: (low, high), claim: None };
-    let agree = |ours: (u16, u16), theirs: (u16, u16)| hello(ours.0, ours.1).agree(&hello(theirs.0, theirs.1));
+    let agree =
+        |ours: (u16, u16), theirs: (u16, u16)| hello(ours.0, ours.1).agree(&hello(theirs.0, theirs.1));
     assert_eq!(agree((1, 1), (1, 1)), Some(1));
     assert_eq!(agree((1, 3), (2, 5)), Some(3));
     assert_eq!(agree((2, 5), (1, 3)), Some(3));

@@ -120,14 +120,14 @@ async fn the_end_and_alerts_are_told_apart() {
 #[tokio::test]
 async fn what_does_not_belong_into_a_session_is_refused() {
     for (kind, content) in [
-        (TYPE_HANDSHAKE, &[1, 0, 0, 0][..]),          // a second hello
-        (TYPE_HANDSHAKE, &[24, 0, 0, 1, 2]),          // a key update that makes no sense
-        (TYPE_HANDSHAKE, &[24, 0, 0, 1, 0, 24]),      // something after a key update
-        (TYPE_HANDSHAKE, &[24, 0, 0, 9, 0]),          // cut
-        (TYPE_HANDSHAKE, &[4, 0, 0, 1, 0]),           // a ticket from a client
-        (TYPE_ALERT, &[1]),                           // half an alert
-        (20, &[1]),                                   // from the days of TLS 1.2
-        (0, &[]),                                     // nothing but zeros
+        (TYPE_HANDSHAKE, &[1, 0, 0, 0][..]),     // a second hello
+        (TYPE_HANDSHAKE, &[24, 0, 0, 1, 2]),     // a key update that makes no sense
+        (TYPE_HANDSHAKE, &[24, 0, 0, 1, 0, 24]), // something after a key update
+        (TYPE_HANDSHAKE, &[24, 0, 0, 9, 0]),     // cut
+        (TYPE_HANDSHAKE, &[4, 0, 0, 1, 0]),      // a ticket from a client
+        (TYPE_ALERT, &[1]),                      // half an alert
+        (20, &[1]),                              // from the days of TLS 1.2
+        (0, &[]),                                // nothing but zeros
     ] {
         let (mut client, mut server) = ends().await;
         let mut out = vec![0; Sealer::ROOM];
