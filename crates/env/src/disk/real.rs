@@ -1,29 +1,89 @@
 //! The machine's disks.
 
 use super::{Disk, File};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The file system of the machine.
 #[derive(Debug, Default)]
 pub struct RealDisk;
 
-struct RealFile(fs::File);
+/// Pieces from this size on go past the page cache, if they lie right: filling fresh pages costs more than the disk.
+const DIRECT_MIN: usize = 256 * 1024;
+/// Positions and lengths past the page cache are multiples of this: no page is then written both ways.
+const DIRECT_ALIGN: usize = 4096;
+/// Memory that the disk reads from directly begins at a multiple of this: no disk asks for more.
+const MEMORY_ALIGN: usize = 512;
+
+struct RealFile {
+    file: fs::File,
+    /// The same file, for writes past the page cache; `None` where the file system has none.
+    direct: Option<fs::File>,
+    /// The disk refused a write past the page cache that lay right: it asks for more than we know.
+    refused: AtomicBool,
+}
+
+impl RealFile {
+    fn new(file: fs::File, path: &Path) -> RealFile {
+        let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
+        let direct = fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
+        RealFile { file, direct, refused: AtomicBool::new(false) }
+    }
+
+    /// The part of a piece that may go past the page cache: its start, in whole pages.
+    fn direct_part(&self, piece: &[u8], offset: u64) -> usize {
+        let aligned = offset.is_multiple_of(DIRECT_ALIGN as u64) && piece.as_ptr().addr().is_multiple_of(MEMORY_ALIGN);
+        if piece.len() < DIRECT_MIN || !aligned || self.direct.is_none() || self.refused.load(Ordering::Relaxed) {
+            return 0;
+        }
+        piece.len() - piece.len() % DIRECT_ALIGN
+    }
+
+    fn write_direct(&self, file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match file.write_all_at(bytes, offset) {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+                self.refused.store(true, Ordering::Relaxed);
+                self.write_cached(&mut [IoSlice::new(bytes)], offset)
+            }
+            done => done,
+        }
+    }
+
+    /// Most are one system call; a short write goes on with what is left of its pieces.
+    fn write_cached(&self, pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        let mut left = pieces;
+        while !left.is_empty() {
+            // Linux takes at most 1024 pieces a call (UIO_MAXIOV).
+            let batch = &left[..left.len().min(1024)];
+            match rustix::io::pwritev(&self.file, batch, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    offset += n as u64;
+                    IoSlice::advance_slices(&mut left, n);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file, path)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file, path)))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -79,7 +139,7 @@ impl Disk for RealDisk {
 
 impl File for RealFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 
     fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -87,7 +147,7 @@ impl File for RealFile {
         while done < buffer.len() {
             let position = offset + done as u64;
             let piece = &mut [io::IoSliceMut::new(&mut buffer[done..])];
-            match rustix::io::preadv2(&self.0, piece, position, rustix::io::ReadWriteFlags::NOWAIT) {
+            match rustix::io::preadv2(&self.file, piece, position, rustix::io::ReadWriteFlags::NOWAIT) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => done += n,
                 Err(rustix::io::Errno::INTR) => {}
@@ -99,28 +159,27 @@ impl File for RealFile {
         Ok(())
     }
 
-    fn write_all_at(&self, pieces: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        // Most are one system call; a short write goes on with what is left of its pieces.
-        let mut pieces: Vec<IoSlice<'_>> = pieces.iter().filter(|p| !p.is_empty()).copied().collect();
-        let mut left = pieces.as_mut_slice();
-        while !left.is_empty() {
-            // Linux takes at most 1024 pieces a call (UIO_MAXIOV).
-            let batch = &left[..left.len().min(1024)];
-            match rustix::io::pwritev(&self.0, batch, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    offset += n as u64;
-                    IoSlice::advance_slices(&mut left, n);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+    fn write_all_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut cached: Vec<IoSlice<'_>> = Vec::with_capacity(pieces.len());
+        let (mut cached_from, mut position) = (offset, offset);
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+            let direct = self.direct_part(piece, position);
+            if let (Some(file), 1..) = (&self.direct, direct) {
+                self.write_cached(&mut cached, cached_from)?;
+                cached.clear();
+                self.write_direct(file, &piece[..direct], position)?;
+                cached_from = position + direct as u64;
             }
+            if direct < piece.len() {
+                cached.push(IoSlice::new(&piece[direct..]));
+            }
+            position += piece.len() as u64;
         }
-        Ok(())
+        self.write_cached(&mut cached, cached_from)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn start_writeback(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -130,29 +189,29 @@ impl File for RealFile {
         #[allow(unsafe_code, reason = "rustix has no sync_file_range")]
         // SAFETY: the descriptor is open while `self` lives; the call takes no pointers.
         let result =
-            unsafe { libc::sync_file_range(self.0.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?;
+        fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?;
         Ok(())
     }
 
     fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
-        fallocate(&self.0, FallocateFlags::empty(), offset, length)?;
+        fallocate(&self.file, FallocateFlags::empty(), offset, length)?;
         Ok(())
     }
 
     fn allocated(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.blocks() * 512)
+        Ok(self.file.metadata()?.blocks() * 512)
     }
 }
