@@ -214,12 +214,8 @@ fn cuts(atoms: &[&str], open: usize) -> Option<Vec<usize>> {
                 // As in shells, braces without a comma stand for themselves.
                 return (cuts.len() > 2).then_some(cuts);
             }
-            ("{" | ",", 1) => {
-                // A brace at depth 1 is the opening one itself: those within are deeper.
-                if *atom == "," || at == open {
-                    cuts.push(at);
-                }
-            }
+            // The opening brace itself: those within are deeper.
+            ("{" | ",", 1) => cuts.push(at),
             _ => {}
         }
     }

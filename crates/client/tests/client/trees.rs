@@ -1,12 +1,8 @@
 //! Listings, walks and wildcards.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on fails")]
-
-mod fake;
-
+use crate::fake::Cluster;
 use bytes::Bytes;
 use client::{Client, ErrorKind, ListOptions, Parents, PutOptions, WalkOptions};
-use fake::Cluster;
 use types::meta::Detail;
 use types::{FileKind, Mode};
 

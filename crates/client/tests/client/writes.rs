@@ -1,13 +1,9 @@
 //! Random writes, truncations, syncs and crashes against a plain vector.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on fails")]
-
-mod fake;
-
+use crate::fake::{CHUNK_SIZE, Cluster, noise};
 use bytes::Bytes;
 use client::{Client, CreateOptions, File};
 use env::random::Random;
-use fake::{CHUNK_SIZE, Cluster, noise};
 use types::Rights;
 use types::storage::Durability;
 

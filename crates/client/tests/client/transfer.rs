@@ -1,12 +1,8 @@
 //! Bytes in and out of a cluster whose servers misbehave.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on fails")]
-
-mod fake;
-
+use crate::fake::{CHUNK_SIZE, Cluster, noise};
 use bytes::Bytes;
 use client::{CopyOptions, CreateOptions, ErrorKind, Options, PutOptions};
-use fake::{CHUNK_SIZE, Cluster, noise};
 use std::time::{Duration, Instant};
 use types::meta::{Follow, Place};
 use types::storage::Durability;

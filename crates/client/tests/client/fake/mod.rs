@@ -1,8 +1,6 @@
 //! A cluster in this process with servers that obey a script: they lose answers, refuse, hang, die, forget and lie. It
 //! keeps what it is told in maps, and counts how often each request took effect.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 mod meta;
 mod storage;
 
@@ -21,46 +19,49 @@ use types::{
     Origin, Routing, StorageClass, TableId, TargetId, Time, Uid, Version,
 };
 
-pub const CHUNK_SIZE: u32 = 64 * 1024;
-pub const SLOTS: u16 = 5;
+pub(crate) const CHUNK_SIZE: u32 = 64 * 1024;
+pub(crate) const SLOTS: u16 = 5;
+
+/// What a storage server answered.
+type Answer = Result<StorageReply, types::storage::StorageError>;
 
 /// What goes wrong. Counts go down as it happens.
 #[derive(Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Every n-th answer is lost after the request took effect; 0: none.
-    pub lose_every: u64,
+    pub(crate) lose_every: u64,
     /// Every n-th storage request is refused as busy; 0: none.
-    pub busy_every: u64,
+    pub(crate) busy_every: u64,
     /// Every n-th metadata request is refused as unavailable; 0: none.
-    pub unavailable_every: u64,
+    pub(crate) unavailable_every: u64,
     /// Every n-th payload read is changed on its way; 0: none.
-    pub garble_every: u64,
+    pub(crate) garble_every: u64,
     /// Nodes that take requests and never answer.
-    pub hanging: Vec<NodeId>,
+    pub(crate) hanging: Vec<NodeId>,
     /// The next publications are refused: the lease is over.
-    pub leases_over: u32,
+    pub(crate) leases_over: u32,
     /// Capabilities given before this count are refused by the storage servers.
-    pub capabilities_void: u64,
+    pub(crate) capabilities_void: u64,
 }
 
 /// What happened.
 #[derive(Debug, Default)]
-pub struct Counts {
-    pub requests: u64,
-    pub meta: u64,
-    pub storage: u64,
-    pub updates: u64,
-    pub reads: u64,
-    pub bytes_written: u64,
-    pub lists: u64,
+pub(crate) struct Counts {
+    pub(crate) requests: u64,
+    pub(crate) meta: u64,
+    pub(crate) storage: u64,
+    pub(crate) updates: u64,
+    pub(crate) reads: u64,
+    pub(crate) bytes_written: u64,
+    pub(crate) lists: u64,
     /// How often each change took effect: at the metadata server, at the storage servers.
-    pub effects: HashMap<(Channel, Origin), u32>,
+    pub(crate) effects: HashMap<(Channel, Origin), u32>,
 }
 
-pub struct World {
-    pub routing: Routing,
-    pub faults: Faults,
-    pub counts: Counts,
+pub(crate) struct World {
+    pub(crate) routing: Routing,
+    pub(crate) faults: Faults,
+    pub(crate) counts: Counts,
     pub(crate) key: CapabilityKey,
     pub(crate) inodes: BTreeMap<InodeId, Attributes>,
     pub(crate) entries: BTreeMap<(InodeId, String), InodeId>,
@@ -70,18 +71,17 @@ pub struct World {
     /// What each target holds now, and what of it is on disk.
     pub(crate) memory: BTreeMap<TargetId, BTreeMap<ChunkId, Vec<u8>>>,
     pub(crate) disk: BTreeMap<TargetId, BTreeMap<ChunkId, Vec<u8>>>,
-    pub(crate) storage_lanes:
-        HashMap<(ChainId, u64, u32), (u64, Result<StorageReply, types::storage::StorageError>)>,
+    pub(crate) storage_lanes: HashMap<(ChainId, u64, u32), (u64, Answer)>,
     pub(crate) versions: BTreeMap<ChainId, Version>,
     /// Blocks that do not match their checksum: target, chunk, position in it.
-    pub bad: Vec<(TargetId, ChunkId, u32)>,
+    pub(crate) bad: Vec<(TargetId, ChunkId, u32)>,
     pub(crate) capabilities: u64,
-    pub page_max: usize,
+    pub(crate) page_max: usize,
 }
 
 /// A running cluster of three nodes with one target each; the first is the metadata server and the manager too.
-pub struct Cluster {
-    pub world: Arc<Mutex<World>>,
+pub(crate) struct Cluster {
+    pub(crate) world: Arc<Mutex<World>>,
     servers: Vec<Option<Server>>,
 }
 
@@ -90,7 +90,7 @@ struct Node {
     world: Arc<Mutex<World>>,
 }
 
-pub fn class(id: u16, name: &str, chunk_size: u32) -> StorageClass {
+pub(crate) fn class(id: u16, name: &str, chunk_size: u32) -> StorageClass {
     StorageClass {
         id: ClassId(id),
         name: name.into(),
@@ -104,7 +104,7 @@ pub fn class(id: u16, name: &str, chunk_size: u32) -> StorageClass {
 }
 
 impl Cluster {
-    pub async fn start() -> Cluster {
+    pub(crate) async fn start() -> Cluster {
         let mut routing = Routing { version: 1, ..Routing::default() };
         routing.classes = vec![class(1, "default", CHUNK_SIZE), class(2, "other", 4 * CHUNK_SIZE)];
         for table in [TableId(1), TableId(2)] {
@@ -161,7 +161,7 @@ impl Cluster {
         Cluster { world, servers }
     }
 
-    pub fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> Context {
         let address = self.world().routing.nodes[&NodeId(1)].address.clone();
         Context {
             servers: vec![address],
@@ -170,27 +170,27 @@ impl Cluster {
         }
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         self.client_with(Options { deadline: Duration::from_secs(20), ..Options::default() }).await
     }
 
-    pub async fn client_with(&self, options: Options) -> Client {
+    pub(crate) async fn client_with(&self, options: Options) -> Client {
         Client::connect(&self.context(), options).await.unwrap()
     }
 
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
     }
 
     /// Stops a node's server: its connections break, and nobody listens there any more.
-    pub fn kill(&mut self, node: NodeId) {
+    pub(crate) fn kill(&mut self, node: NodeId) {
         self.servers[usize::try_from(node.0).unwrap() - 1] = None;
     }
 }
 
 impl World {
     /// What the manager does when a node is gone: its targets leave their chains, in a new epoch.
-    pub fn cut_out(&mut self, node: NodeId) {
+    pub(crate) fn cut_out(&mut self, node: NodeId) {
         let routing = &mut self.routing;
         routing.version += 1;
         routing.nodes.get_mut(&node).unwrap().alive = false;
@@ -205,7 +205,7 @@ impl World {
     }
 
     /// All members crash and come back: what was not on disk is lost, and the chains have new epochs.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.memory = self.disk.clone();
         self.storage_lanes.clear();
         self.routing.version += 1;
@@ -221,16 +221,16 @@ impl World {
         self.key.grant(inode, count, rights, user, Time(i64::MAX))
     }
 
-    pub fn capabilities_given(&self) -> u64 {
+    pub(crate) fn capabilities_given(&self) -> u64 {
         self.capabilities
     }
 
-    pub fn layout_of(&self, place: &types::meta::Place) -> (InodeId, types::Layout) {
+    pub(crate) fn layout_of(&self, place: &types::meta::Place) -> (InodeId, types::Layout) {
         let inode = self.find(place).unwrap();
         (inode, self.inodes[&inode].layout.unwrap())
     }
 
-    pub fn lose_chunk(&mut self, target: TargetId, chunk: ChunkId) {
+    pub(crate) fn lose_chunk(&mut self, target: TargetId, chunk: ChunkId) {
         self.memory.get_mut(&target).unwrap().remove(&chunk);
     }
 
@@ -287,7 +287,7 @@ async fn watch(world: Arc<Mutex<World>>, known: u64, wait_ms: u32, responder: Re
 }
 
 /// Bytes that differ everywhere.
-pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut random = env::random::Random::new(seed);
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
