@@ -332,6 +332,9 @@ impl<S: Snapshot> View for Batch<S> {
 
     /// What is found is not recorded as read: who depends on a pair gets its key.
     async fn scan(&mut self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
         // At most this many of the snapshot's pairs are hidden by removals.
         let range =
             || self.raw.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));

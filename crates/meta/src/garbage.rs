@@ -126,6 +126,3 @@ fn touches(file: &GarbageFile, failed: &BTreeSet<ChainId>) -> bool {
 fn chains(table: TableId, slots: u16) -> impl Iterator<Item = ChainId> {
     (0..slots).map(move |slot| ChainId { table, slot: Slot(slot) })
 }
-
-#[cfg(test)]
-mod tests;

@@ -66,6 +66,9 @@ impl<S: Snapshot> View for Reader<S> {
     }
 
     async fn scan(&mut self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
         self.snapshot.scan(from, to, limit).await
     }
 
