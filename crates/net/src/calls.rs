@@ -16,9 +16,18 @@ struct Place {
     waiting: Option<Waiting>,
 }
 
-struct Waiting {
+/// A call that waits.
+pub(crate) struct Waiting {
     sender: oneshot::Sender<Outcome>,
     deadline: Instant,
+}
+
+impl Waiting {
+    /// Gives the call its outcome.
+    pub(crate) fn end(self, outcome: Outcome) {
+        // One that was abandoned this very moment does not want it.
+        let _ = self.sender.send(outcome);
+    }
 }
 
 #[derive(Default)]
@@ -86,16 +95,9 @@ impl Calls {
         Ok((id, receiver))
     }
 
-    /// Gives a call its outcome. False when nobody waits for it any more.
-    pub(crate) fn finish(&self, id: u64, outcome: Outcome) -> bool {
-        let waiting = self.lock().take(id);
-        match waiting {
-            Some(waiting) => {
-                let _ = waiting.sender.send(outcome);
-                true
-            }
-            None => false,
-        }
+    /// Takes a call out of the table, to end it or to forget it. `None` when it has ended before.
+    pub(crate) fn take(&self, id: u64) -> Option<Waiting> {
+        self.lock().take(id)
     }
 
     /// Whether somebody waits for this call.
@@ -105,13 +107,8 @@ impl Calls {
         place.is_some_and(|place| u64::from(place.generation) == id >> 32 && place.waiting.is_some())
     }
 
-    /// Nobody waits for this call any more. False when it had ended before.
-    pub(crate) fn abandon(&self, id: u64) -> bool {
-        self.lock().take(id).is_some()
-    }
-
-    /// Ends the calls whose deadline has passed. Gives how many those were, and the soonest deadline of the others.
-    pub(crate) fn expire(&self, now: Instant) -> (usize, Option<Instant>) {
+    /// Takes the calls whose deadline has passed. Gives the soonest deadline of the others too.
+    pub(crate) fn expire(&self, now: Instant) -> (Vec<Waiting>, Option<Instant>) {
         let mut expired = Vec::new();
         let mut table = self.lock();
         if table.soonest.is_some_and(|soonest| soonest <= now) {
@@ -128,13 +125,7 @@ impl Calls {
             }
             table.soonest = soonest;
         }
-        let soonest = table.soonest;
-        drop(table);
-        let count = expired.len();
-        for waiting in expired {
-            let _ = waiting.sender.send(Err(CallError::Deadline));
-        }
-        (count, soonest)
+        (expired, table.soonest)
     }
 
     /// Ends all calls, and every later one at once.
@@ -147,7 +138,7 @@ impl Calls {
             std::mem::take(&mut table.places)
         };
         for waiting in places.into_iter().filter_map(|place| place.waiting) {
-            let _ = waiting.sender.send(Err(CallError::Closed(why.clone())));
+            waiting.end(Err(CallError::Closed(why.clone())));
         }
     }
 

@@ -228,8 +228,10 @@ impl Core {
     }
 
     fn end_call(&self, id: u64, outcome: Outcome) {
-        if self.calls.finish(id, outcome) {
+        if let Some(call) = self.calls.take(id) {
+            // First, so that whoever has the outcome finds room for the next call.
             self.link.queue.done();
+            call.end(outcome);
         }
     }
 
@@ -239,8 +241,9 @@ impl Core {
         let mut tick = tokio::time::Instant::now() + PING_EVERY;
         while self.link.why_closed().is_none() {
             let (expired, soonest) = self.calls.expire(Instant::now());
-            for _ in 0..expired {
+            for call in expired {
                 self.link.queue.done();
+                call.end(Err(CallError::Deadline));
             }
             let now = tokio::time::Instant::now();
             if now >= tick {
@@ -289,7 +292,7 @@ impl Future for PendingCall {
 impl Drop for PendingCall {
     fn drop(&mut self) {
         if let CallState::Waiting { handle, id, .. } = &self.state
-            && handle.core.calls.abandon(*id)
+            && handle.core.calls.take(*id).is_some()
         {
             handle.core.link.queue.done();
         }

@@ -4,6 +4,7 @@ use crate::connection::Connection;
 use crate::error::ConnectError;
 use crate::security::{Dialler, Expect, Security};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -48,6 +49,8 @@ struct Shared {
 /// The connections to one address.
 struct Route {
     slots: Vec<Slot>,
+    /// Whose turn it is among those equally busy.
+    turn: AtomicUsize,
     /// Failures of all slots count together: they have the same cause.
     failure: StdMutex<Failure>,
 }
@@ -155,11 +158,14 @@ impl Slot {
 impl Route {
     fn new(connections: usize) -> Route {
         let slots = (0..connections.max(1)).map(|_| Slot::default()).collect();
-        Route { slots, failure: StdMutex::default() }
+        Route { slots, turn: AtomicUsize::new(0), failure: StdMutex::default() }
     }
 
+    /// The connection with the fewest calls under way; of several such, each in its turn.
     fn least_busy(&self) -> Option<Connection> {
-        self.slots.iter().filter_map(Slot::current).min_by_key(Connection::calls)
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.slots.len();
+        let (before, from) = self.slots.split_at(turn);
+        from.iter().chain(before).filter_map(Slot::current).min_by_key(Connection::calls)
     }
 
     /// The last failure, while its pause lasts.

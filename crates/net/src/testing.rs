@@ -1,5 +1,6 @@
 //! What the tests of this crate share: authorities, and services with a known behaviour.
 
+use crate::frame::{Header, Hello, Kind};
 use crate::{
     Authority, Connection, Expect, Identity, Peer, Reply, Request, Responder, Security, Server,
     ServerOptions, Service, User,
@@ -7,9 +8,13 @@ use crate::{
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use types::wire::Channel;
+use types::wire::HEADER_SIZE;
 use types::{Gid, NodeId, Uid};
 
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) fn ada() -> User {
@@ -110,4 +115,80 @@ pub(crate) async fn until(what: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(LONG, waited).await.expect("it never happened");
+}
+
+/// A peer that says whatever the test wants, without encryption.
+pub(crate) struct Raw {
+    pub(crate) socket: TcpStream,
+}
+
+impl Raw {
+    /// Connects and says nothing.
+    pub(crate) async fn connect(address: &str) -> Raw {
+        Raw { socket: TcpStream::connect(address).await.unwrap() }
+    }
+
+    /// Connects and exchanges hellos.
+    pub(crate) async fn introduced(address: &str) -> Raw {
+        let mut raw = Raw::connect(address).await;
+        raw.hello((1, 1)).await;
+        assert_eq!(raw.frame().await.map(|header| header.kind), Some(Kind::Hello));
+        raw
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        // A server that has closed already is noticed when reading.
+        let _ = self.socket.write_all(bytes).await;
+    }
+
+    pub(crate) async fn hello(&mut self, versions: (u16, u16)) {
+        self.send(&hello_frame(versions)).await;
+    }
+
+    /// The next frame's header, its body and payload passed over. `None` at the end.
+    pub(crate) async fn frame(&mut self) -> Option<Header> {
+        let mut bytes = [0; HEADER_SIZE];
+        self.socket.read_exact(&mut bytes).await.ok()?;
+        let header = Header::decode(&bytes).unwrap();
+        let mut rest = vec![0; usize::try_from(header.body + header.payload).unwrap()];
+        self.socket.read_exact(&mut rest).await.ok()?;
+        Some(header)
+    }
+
+    /// Like [`Raw::frame`], pings passed over.
+    pub(crate) async fn frame_but_ping(&mut self) -> Option<Header> {
+        loop {
+            let header = self.frame().await?;
+            if header.kind != Kind::Ping {
+                return Some(header);
+            }
+        }
+    }
+
+    /// Whether the server closes, whatever it says before.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let drained = async { while matches!(self.socket.read(&mut [0; 4096]).await, Ok(1..)) {} };
+        tokio::time::timeout(LONG, drained).await.is_ok()
+    }
+}
+
+/// A whole hello.
+pub(crate) fn hello_frame(versions: (u16, u16)) -> Vec<u8> {
+    let body = Hello { versions, claim: Some(Identity::User(ada())) }.encode();
+    let header = Header { body: u32::try_from(body.len()).unwrap(), ..Header::bare(Kind::Hello, 0) };
+    [&header.encode()[..], &body].concat()
+}
+
+/// A whole request.
+pub(crate) fn request_frame(id: u64, deadline_ms: u32, body: &[u8], payload: &[u8]) -> Vec<u8> {
+    let header = Header {
+        kind: Kind::Request,
+        channel: 1,
+        code: 0,
+        id,
+        deadline_ms,
+        body: u32::try_from(body.len()).unwrap(),
+        payload: u32::try_from(payload.len()).unwrap(),
+    };
+    [&header.encode()[..], body, payload].concat()
 }
