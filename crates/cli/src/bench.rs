@@ -87,6 +87,9 @@ enum Workload {
         in_flight: u32,
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
+        /// The server's process on this machine: counts what it writes to the disk.
+        #[arg(long)]
+        pid: Option<u32>,
     },
     /// The same on a local directory, to compare with: writes with fsync, and random O_DSYNC writes one at a time.
     #[command(after_help = "Example:\n  sr bench local --dir /srv/cloud --size 1G")]
@@ -156,9 +159,9 @@ impl Bench {
                 let every = if every == 0 { files } else { every };
                 metadata::run(place, files, in_flight, every, &mut |figure| self.show(session, &figure)).await
             }
-            Workload::Random { size, block, in_flight, seconds } => {
+            Workload::Random { size, block, in_flight, seconds, pid } => {
                 let time = Duration::from_secs(u64::from(seconds));
-                let settings = random::Settings { size, block, in_flight, time };
+                let settings = random::Settings { size, block, in_flight, time, pid };
                 random::run(place, settings, &mut |figure| self.show(session, &figure)).await
             }
             Workload::Local { .. } => Ok(()), // Needs no cluster, and was dealt with.

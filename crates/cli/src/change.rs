@@ -45,6 +45,7 @@ pub(crate) fn refuse(kind: ErrorKind, action: &str, path: &str, cause: &str) -> 
 /// Rename, or move into another directory.
 #[derive(Args, Debug)]
 #[command(
+    override_usage = "sr mv [OPTIONS] SOURCE... DESTINATION",
     after_help = "A move is one step for everyone who looks, also of a directory with all that is in it.\n\nExamples:\n  sr mv /a.csv /b.csv\n  sr mv '/in/*.gz' /archive/"
 )]
 pub(crate) struct Mv {
@@ -63,7 +64,7 @@ impl Mv {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
         let (sources, to) = split(self.paths)?;
         let Session { client, report, .. } = session;
-        let found = remote::expand(client, report, &sources, Follow::No, Missing::Fails).await?;
+        let found = remote::expand(client, report, "move", &sources, Follow::No, Missing::Fails).await?;
         let several = sources.len() > 1 || found.len() > 1;
         let there = if self.exact { There::Nothing } else { there(client, &to).await? };
         let destination = Destination { path: &to, there, several };
@@ -125,7 +126,8 @@ impl Rm {
             session.report.failed(refuse(ErrorKind::Invalid, "remove", &path, cause))?;
         }
         let missing = if self.force { Missing::Ignored } else { Missing::Fails };
-        let found = remote::expand(&session.client, &session.report, &wanted, Follow::No, missing).await?;
+        let found =
+            remote::expand(&session.client, &session.report, "remove", &wanted, Follow::No, missing).await?;
         let (recursive, force) = (self.recursive, self.force);
         jobs::for_each(found, jobs::METADATA, |item| {
             let (client, report) = (session.client.clone(), session.report.clone());

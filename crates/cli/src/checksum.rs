@@ -50,9 +50,15 @@ impl Checksum {
         if let Some(file) = &self.check {
             return self.check(session, file).await;
         }
-        let found =
-            remote::expand(&session.client, &session.report, &self.paths, Follow::Yes, Missing::Fails)
-                .await?;
+        let found = remote::expand(
+            &session.client,
+            &session.report,
+            "read",
+            &self.paths,
+            Follow::Yes,
+            Missing::Fails,
+        )
+        .await?;
         let mut queue = Queue::new(session.client.clone());
         for Match { path, attributes } in found {
             match (attributes.kind, self.recursive) {

@@ -7,6 +7,7 @@ use crate::text::size;
 use clap::{Args, Subcommand, ValueEnum};
 use client::{Error, ErrorKind};
 use serde::Serialize;
+use types::layout::{CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
 use types::{ClassId, FailureDomain, StorageClass, TableId};
 
 /// Storage classes: named policies of how data is kept.
@@ -163,7 +164,11 @@ impl Class {
             }
             ClassCommand::Show { name, json } => show(session, &name, json).await,
             ClassCommand::Create { name, copies, chunk_size, domain, sites } => {
-                let chunk_size = u32::try_from(chunk_size).unwrap_or(u32::MAX);
+                let allowed = u64::from(CHUNK_SIZE_MIN)..=u64::from(CHUNK_SIZE_MAX);
+                let chunk_size = u32::try_from(chunk_size)
+                    .ok()
+                    .filter(|size| size.is_power_of_two() && allowed.contains(&chunk_size))
+                    .ok_or_else(|| Stop::usage("the chunk size must be a power of two from 64K to 64M"))?;
                 let class = StorageClass {
                     // The server chooses these three.
                     id: ClassId::default(),
@@ -223,7 +228,11 @@ async fn show(session: &mut Session, name: &str, json: bool) -> Result<(), Stop>
 async fn explain(session: &mut Session, json: bool, paths: &[String]) -> Result<(), Stop> {
     for path in paths {
         let path = remote::normal(path);
-        let explained = session.client.explain_class(path.as_str()).await;
+        let mut explained = session.client.explain_class(path.as_str()).await;
+        if explained.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            // A new file gets what its directory says.
+            explained = session.client.explain_class(remote::parent(&path)).await;
+        }
         let Some((class, set_by)) = session.report.item(explained)? else { continue };
         if json {
             let set_by = set_by.as_deref();

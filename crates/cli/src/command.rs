@@ -10,7 +10,9 @@ use crate::{
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,7 +158,8 @@ fn single_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
 fn start_log(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SR_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 /// Runs a client's command to its end, or to Ctrl-C.
@@ -166,10 +169,20 @@ fn client(
     context: Option<PathBuf>,
     report: &Arc<Report>,
 ) -> ExitCode {
+    let is_resumable = matches!(command, ClientCommand::Put(_) | ClientCommand::Get(_));
     let ended = runtime.block_on(async {
+        let mut command = pin!(run(command, context, report.clone()));
         tokio::select! {
-            result = run(command, context, report.clone()) => Ok(result),
-            code = told_to_stop() => Err(code),
+            result = &mut command => Ok(result),
+            code = told_to_stop() => {
+                report.ending.tell();
+                tokio::select! {
+                    _ = &mut command => {}
+                    () = report.ending.in_order() => {}
+                    () = tokio::time::sleep(TIDY_MAX) => {}
+                }
+                Err(code)
+            }
         }
     });
     // Unfinished local files are put in order by the threads that write them.
@@ -178,9 +191,8 @@ fn client(
         Ok(result) => report.exit(result),
         Err(code) => {
             report.beside(None);
-            report.say(
-                "interrupted: nothing is half done under its own name; --resume goes on with put and get",
-            );
+            let next = if is_resumable { "; the same command with --resume goes on" } else { "" };
+            report.say(&format!("interrupted: no file is half done{next}"));
             ExitCode::from(code)
         }
     }

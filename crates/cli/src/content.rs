@@ -31,9 +31,15 @@ pub(crate) struct Cat {
 
 impl Cat {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
-        let found =
-            remote::expand(&session.client, &session.report, &self.paths, Follow::Yes, Missing::Fails)
-                .await?;
+        let found = remote::expand(
+            &session.client,
+            &session.report,
+            "read",
+            &self.paths,
+            Follow::Yes,
+            Missing::Fails,
+        )
+        .await?;
         for Match { path, .. } in found {
             let file = match session.client.open(path.as_str(), Rights::Read).await {
                 Ok(file) => file,
@@ -108,6 +114,7 @@ impl Pipe {
 }
 
 async fn append(session: &Session, path: &str, mode: Mode) -> Result<(), Stop> {
+    let _orderly = session.report.ending.orderly();
     let mut appender = match session.client.append(path).await {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let options = CreateOptions { mode, exclusive: Exclusive::No, ..CreateOptions::default() };
@@ -118,7 +125,13 @@ async fn append(session: &Session, path: &str, mode: Mode) -> Result<(), Stop> {
     };
     // A line of a log does not wait for a mebibyte of others.
     let mut input = standard_input(Fill::Some);
-    while let Some(piece) = input.recv().await {
+    loop {
+        // The end of a log is usually Ctrl-C: what came is stored by then, and the session must not stay open.
+        let piece = tokio::select! {
+            piece = input.recv() => piece,
+            () = session.report.ending.told() => None,
+        };
+        let Some(piece) = piece else { break };
         appender.write(piece.map_err(stdin_failed)?).await?;
         appender.flush().await?;
     }

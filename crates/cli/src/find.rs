@@ -177,8 +177,15 @@ impl Tests {
 impl Find {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
         let tests = self.tests(session).await?;
-        let found =
-            remote::expand(&session.client, &session.report, &self.paths, Follow::No, Missing::Fails).await?;
+        let found = remote::expand(
+            &session.client,
+            &session.report,
+            "search",
+            &self.paths,
+            Follow::No,
+            Missing::Fails,
+        )
+        .await?;
         for Match { path, attributes } in found {
             if self.mindepth == 0 && tests.hold(remote::base(&path), &attributes) {
                 self.show(session, &path, &attributes)?;

@@ -162,7 +162,7 @@ async fn expand_leniently(session: &Session, paths: &[String], follow: Follow) -
             Ok(Some(attributes)) => found.push(Match { path: exact, attributes }),
             Ok(None) => {
                 let one = std::slice::from_ref(path);
-                found.append(&mut remote::expand(client, report, one, follow, Missing::Fails).await?);
+                found.append(&mut remote::expand(client, report, "list", one, follow, Missing::Fails).await?);
             }
             Err(error) => report.failed(error)?,
         }
@@ -190,7 +190,8 @@ impl StatCommand {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
         let follow = if self.dereference { Follow::Yes } else { Follow::No };
         let found =
-            remote::expand(&session.client, &session.report, &self.paths, follow, Missing::Fails).await?;
+            remote::expand(&session.client, &session.report, "show", &self.paths, follow, Missing::Fails)
+                .await?;
         let classes = session.client.routing().classes.clone();
         for Match { path, attributes } in &found {
             let class = attributes.layout.and_then(|layout| classes.iter().find(|c| c.id == layout.class));
@@ -265,9 +266,15 @@ struct Counts {
 
 impl Tree {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
-        let found =
-            remote::expand(&session.client, &session.report, &self.paths, Follow::Yes, Missing::Fails)
-                .await?;
+        let found = remote::expand(
+            &session.client,
+            &session.report,
+            "show",
+            &self.paths,
+            Follow::Yes,
+            Missing::Fails,
+        )
+        .await?;
         let mut counts = Counts::default();
         for Match { path, attributes } in found {
             let line = session.out.name(&path).into_owned();

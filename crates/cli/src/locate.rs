@@ -73,9 +73,15 @@ pub(crate) fn state_word(state: MemberState) -> &'static str {
 
 impl Locate {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
-        let found =
-            remote::expand(&session.client, &session.report, &self.paths, Follow::Yes, Missing::Fails)
-                .await?;
+        let found = remote::expand(
+            &session.client,
+            &session.report,
+            "locate",
+            &self.paths,
+            Follow::Yes,
+            Missing::Fails,
+        )
+        .await?;
         for Match { path, attributes } in found {
             if attributes.kind != FileKind::File {
                 let cause = "only files have chunks";

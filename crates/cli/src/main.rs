@@ -15,6 +15,7 @@ mod command;
 mod content;
 mod context;
 mod destination;
+mod ending;
 mod find;
 mod item;
 mod jobs;

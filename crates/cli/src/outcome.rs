@@ -1,5 +1,6 @@
 //! How a command ends: what failed is named as it happens, and the exit code says the rest.
 
+use crate::ending::Ending;
 use crate::text::escape;
 use client::{Error, ErrorKind};
 use indicatif::ProgressBar;
@@ -74,6 +75,7 @@ pub(crate) struct Report {
     done: AtomicU64,
     denied: AtomicU64,
     other: AtomicU64,
+    pub(crate) ending: Ending,
     /// Whose line on the terminal must be cleared before a message is written.
     bar: Mutex<Option<ProgressBar>>,
 }

@@ -97,7 +97,7 @@ async fn change_all(
     set: impl Fn(&Attributes) -> Option<SetAttributes>,
 ) -> Result<(), Stop> {
     let Session { client, report, .. } = session;
-    let found = remote::expand(client, report, paths, follow, Missing::Fails).await?;
+    let found = remote::expand(client, report, "change", paths, follow, Missing::Fails).await?;
     let mut jobs = Jobs::new(jobs::METADATA);
     for Match { path, attributes } in found {
         let mut directories = Vec::new();

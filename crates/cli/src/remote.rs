@@ -1,6 +1,7 @@
 //! Remote paths: their text, and what the ones on a command line stand for.
 
 use crate::outcome::{Report, Stop};
+use crate::text::escape;
 use client::glob::Match;
 use client::{Client, Error, ErrorKind};
 use types::meta::Follow;
@@ -54,10 +55,11 @@ fn is_ambiguous(path: &str) -> bool {
 
 /// What the paths of a command line stand for, in their order: a path that exists as it stands is itself; otherwise one
 /// with wildcards stands for all that match. A path that stands for nothing is reported as failed, unless `missing`
-/// says that this is no failure.
+/// says that this is no failure. `action` is the verb that errors name.
 pub(crate) async fn expand(
     client: &Client,
     report: &Report,
+    action: &str,
     paths: &[String],
     follow: Follow,
     missing: Missing,
@@ -67,7 +69,7 @@ pub(crate) async fn expand(
         match resolve(client, path, follow).await {
             Ok(mut found) => all.append(&mut found),
             Err(error) if error.kind() == ErrorKind::NotFound && missing == Missing::Ignored => {}
-            Err(error) => report.failed(error)?,
+            Err(error) => report.failed(named(&error, action))?,
         }
     }
     Ok(all)
@@ -78,6 +80,19 @@ pub(crate) async fn expand(
 pub(crate) enum Missing {
     Fails,
     Ignored,
+}
+
+/// The error of a look-up, as one of the action it was made for.
+fn named(error: &Error, action: &str) -> Error {
+    let named = Error::new(error.kind(), action, error.path(), error.cause());
+    match (error.kind(), error.advice()) {
+        (ErrorKind::NotFound, None) => {
+            let directory = parent(error.path());
+            named.advise(format!("`sr ls {}` shows what is there", escape::for_terminal(directory)))
+        }
+        (_, Some(advice)) => named.advise(advice),
+        (_, None) => named,
+    }
 }
 
 async fn resolve(client: &Client, path: &str, follow: Follow) -> client::Result<Vec<Match>> {

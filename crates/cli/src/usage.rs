@@ -56,8 +56,15 @@ struct Open {
 
 impl Du {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
-        let found =
-            remote::expand(&session.client, &session.report, &self.paths, Follow::No, Missing::Fails).await?;
+        let found = remote::expand(
+            &session.client,
+            &session.report,
+            "count",
+            &self.paths,
+            Follow::No,
+            Missing::Fails,
+        )
+        .await?;
         for Match { path, attributes } in found {
             if attributes.kind == FileKind::Directory {
                 self.directory(session, path, &attributes).await?;
@@ -169,8 +176,7 @@ impl Df {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
         let totals = session.client.totals().await?;
         let routing = session.client.routing();
-        // Targets of one host may share a disk; each then reports the whole disk. Where a server tells its targets'
-        // own numbers `sr status` shows them one by one.
+        // A disk that several targets share is divided among them by its server.
         let capacity: u64 = routing.targets.values().map(|target| target.capacity).sum();
         let used: u64 = routing.targets.values().map(|target| target.used).sum();
         let line = DfLine {

@@ -105,7 +105,15 @@ fn from_stdin() -> Result<Vec<u8>, Stop> {
 }
 
 async fn list(session: &mut Session, json: bool, paths: &[String]) -> Result<(), Stop> {
-    let found = remote::expand(&session.client, &session.report, paths, Follow::Yes, Missing::Fails).await?;
+    let found = remote::expand(
+        &session.client,
+        &session.report,
+        "list attributes of",
+        paths,
+        Follow::Yes,
+        Missing::Fails,
+    )
+    .await?;
     for Match { path, .. } in found {
         let names = session.client.list_xattrs(path.as_str(), Follow::Yes).await;
         for name in session.report.item(names)?.unwrap_or_default() {

@@ -4,8 +4,8 @@ use super::Place;
 use super::data;
 use super::sample::{self, Figure, Until, float, mix};
 use crate::outcome::Stop;
+use crate::text::size::words;
 use bytes::Bytes;
-use client::Client;
 use std::time::Duration;
 use types::Rights;
 use types::storage::Durability;
@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) block: u64,
     pub(crate) in_flight: u32,
     pub(crate) time: Duration,
+    /// A process on this machine that serves the targets.
+    pub(crate) pid: Option<u32>,
 }
 
 /// Overwrites random blocks, each on disk on all copies before it counts; then reads random blocks.
@@ -24,7 +26,7 @@ pub(crate) async fn run(
     settings: Settings,
     show: &mut dyn FnMut(Figure) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
-    let Settings { size, block, in_flight, time } = settings;
+    let Settings { size, block, in_flight, time, pid } = settings;
     let blocks = size / block.max(1);
     if blocks == 0 {
         return Err(Stop::usage("the file must hold at least one block"));
@@ -32,7 +34,7 @@ pub(crate) async fn run(
     data::upload(place, "random", size, &data::pieces()).await?;
     let file = place.client.open(place.path("random").as_str(), Rights::ReadWrite).await?;
     let content = Bytes::from(sample::noise(usize::try_from(block).unwrap_or(usize::MAX), 3));
-    let before = written(&place.client).await?;
+    let before = written(pid)?;
     let of_write = file.clone();
     let write = sample::run(in_flight, Until::Time(time), move |number| {
         let (file, content) = (of_write.clone(), content.clone());
@@ -40,10 +42,12 @@ pub(crate) async fn run(
     });
     let sample = write.await?;
     let bytes = block * u64::try_from(sample.latencies.len()).unwrap_or(0);
-    let disk = written(&place.client).await?.saturating_sub(before);
     let mut figure = sample.figure("random overwrite, durable", in_flight, bytes);
-    let amplification = float(disk) / float(bytes).max(1.0);
-    figure.note = Some(format!("written by all targets: {disk} bytes, {amplification:.2} per byte sent"));
+    if let (Some(before), Some(after)) = (before, written(pid)?) {
+        let disk = after.saturating_sub(before);
+        let amplification = float(disk) / float(bytes).max(1.0);
+        figure.note = Some(format!("written to disk: {}, {amplification:.2} per byte sent", words(disk)));
+    }
     show(figure)?;
     let read = sample::run(in_flight, Until::Time(time / 2), move |number| {
         let file = file.clone();
@@ -54,9 +58,13 @@ pub(crate) async fn run(
     show(sample.figure("random read, verified", in_flight, bytes))
 }
 
-/// Bytes that all targets have written since their servers started.
-async fn written(client: &Client) -> Result<u64, Stop> {
-    let status = client.status().await?;
-    let known = status.nodes.iter().filter_map(|node| node.status.as_ref().ok());
-    Ok(known.flat_map(|status| &status.targets).map(|target| target.bytes_written).sum())
+/// Bytes that a process has caused to be written to disks.
+fn written(pid: Option<u32>) -> Result<Option<u64>, Stop> {
+    let Some(pid) = pid else { return Ok(None) };
+    let path = format!("/proc/{pid}/io");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Stop::message(format!("cannot read {path}: {error}")))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    let bytes = line.and_then(|bytes| bytes.trim().parse().ok());
+    bytes.map(Some).ok_or_else(|| Stop::message(format!("{path} says nothing about writes")))
 }

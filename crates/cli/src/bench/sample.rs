@@ -45,8 +45,9 @@ impl Sample {
         let operations = u64::try_from(self.latencies.len()).unwrap_or(u64::MAX);
         let seconds = self.time.as_secs_f64().max(1e-9);
         let at = |per_mille: usize| {
-            let last = self.latencies.len().saturating_sub(1);
-            let latency = self.latencies.get(last * per_mille / 1000).copied().unwrap_or_default();
+            // The smallest latency that so many of a thousand do not exceed.
+            let rank = (self.latencies.len() * per_mille).div_ceil(1000).saturating_sub(1);
+            let latency = self.latencies.get(rank).copied().unwrap_or_default();
             latency.as_secs_f64() * 1000.0
         };
         Figure {

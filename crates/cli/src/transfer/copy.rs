@@ -17,6 +17,7 @@ use types::{Attributes, FileKind, Mode};
 /// Copy files within the cloud.
 #[derive(Args, Debug)]
 #[command(
+    override_usage = "sr cp [OPTIONS] SOURCE... DESTINATION",
     after_help = "The servers share the bytes of a copy with its source where both are of one class: nothing is sent.\n\nExamples:\n  sr cp /a.csv /b.csv\n  sr cp -r /data /data.copy\n  sr cp -rp '/in/*' /archive/"
 )]
 pub(crate) struct Cp {
@@ -55,7 +56,8 @@ impl Cp {
         let (sources, to) = split(self.paths)?;
         let follow = if self.recursive { Follow::No } else { Follow::Yes };
         let found =
-            remote::expand(&session.client, &session.report, &sources, follow, Missing::Fails).await?;
+            remote::expand(&session.client, &session.report, "copy", &sources, follow, Missing::Fails)
+                .await?;
         let several = sources.len() > 1 || found.len() > 1;
         let destination = Destination { path: &to, there: there(&session.client, &to).await?, several };
         let copying = Arc::new(Copying {

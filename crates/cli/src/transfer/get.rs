@@ -25,6 +25,7 @@ use types::{Attributes, FileKind};
 /// Copy files from the cloud onto this machine.
 #[derive(Args, Debug)]
 #[command(
+    override_usage = "sr get [OPTIONS] PATH... LOCAL",
     after_help = "Every byte is checked against its checksum. A file has another name (.NAME.sr-partial) until it is complete.\nModes and times are kept, but for set-id bits. With -r links stay links; fifos, sockets and devices are left out.\n\nExamples:\n  sr get /report.pdf .\n  sr get -r /home/alice/photos ./copy\n  sr get --resume /iso/big.iso .       goes on where it was interrupted\n  sr get '/logs/*.gz' /tmp/logs/"
 )]
 pub(crate) struct Get {
@@ -68,7 +69,8 @@ impl Get {
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|path| Stop::usage(format!("{} is not UTF-8", local::shown(Path::new(&path)))))?;
         let found =
-            remote::expand(&session.client, &session.report, &sources, Follow::Yes, Missing::Fails).await?;
+            remote::expand(&session.client, &session.report, "get", &sources, Follow::Yes, Missing::Fails)
+                .await?;
         let to = PathBuf::from(to);
         let there = match fs::metadata(&to) {
             Ok(metadata) if metadata.is_dir() => There::Directory,

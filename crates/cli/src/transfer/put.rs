@@ -24,6 +24,7 @@ pub(crate) const JOBS: usize = 32;
 /// Copy files from this machine into the cloud.
 #[derive(Args, Debug)]
 #[command(
+    override_usage = "sr put [OPTIONS] LOCAL... PATH",
     after_help = "Each file appears whole when all of it is safe on disk; until then an old one of that name stays. Modes and\ntimes are kept. With -r links stay links; fifos, sockets and devices are left out.\n\nExamples:\n  sr put report.pdf /\n  sr put -r ./photos /home/alice/          makes /home/alice/photos\n  sr put -r --resume ./photos /home/alice/ again, after an interruption\n  sr put --class archive big.iso /iso/"
 )]
 pub(crate) struct Put {

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use types::meta::{Exclusive, Follow, Replace, SetAttributes, SetTime, XattrReplace};
 use types::{Attributes, FileKind};
@@ -171,6 +172,7 @@ async fn resumable(uploads: &Uploads, local: &Local, remote: &str) -> Result<(),
     let client = &uploads.client;
     let beside = remote::join(remote::parent(remote), &partial::name(remote::base(remote)));
     let source = format!("{} {}", local.length, local.modified.0);
+    let _orderly = uploads.report.ending.orderly();
     let mut appender = open_partial(uploads, &beside, &source).await?;
     if appender.length() > local.length {
         // Longer than its source: it is not what it claims to be.
@@ -182,7 +184,13 @@ async fn resumable(uploads: &Uploads, local: &Local, remote: &str) -> Result<(),
     uploads.progress.bytes(start);
     let mut pieces = read_ahead(local.path.clone(), start);
     let mut unflushed = 0;
-    while let Some(piece) = pieces.recv().await {
+    loop {
+        let piece = tokio::select! {
+            piece = pieces.recv() => piece,
+            // The session must not stay open: it would keep the next attempt waiting.
+            () = uploads.report.ending.told() => None,
+        };
+        let Some(piece) = piece else { break };
         let piece = piece?;
         let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
         appender.write(piece).await?;
@@ -228,7 +236,29 @@ async fn open_partial(uploads: &Uploads, beside: &str, source: &str) -> Result<A
         client.create(beside, options).await?;
         client.set_xattr(beside, Follow::No, SOURCE, source.as_bytes(), XattrReplace::Either).await?;
     }
-    Ok(client.append(beside).await?)
+    append(uploads, beside).await
+}
+
+/// How long an append session of a client that was cut off lasts, and a little more.
+const SESSION_MAX: Duration = Duration::from_secs(70);
+
+/// Opens the append session. A client that was cut off may have left one open: waits for its end.
+async fn append(uploads: &Uploads, beside: &str) -> Result<Appender, Failure> {
+    let start = Instant::now();
+    let mut said = false;
+    loop {
+        match uploads.client.append(beside).await {
+            Err(error) if error.kind() == ErrorKind::Busy && start.elapsed() < SESSION_MAX => {
+                if !std::mem::replace(&mut said, true) {
+                    uploads.report.say(&format!(
+                        "{beside} is being uploaded by another command, or by one that was cut off; waiting for its end"
+                    ));
+                }
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// Makes a symbolic link, in the place of a link or file of that name.
