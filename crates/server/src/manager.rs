@@ -188,7 +188,7 @@ impl<S: Store> Manager<S> {
     /// What the cluster is like, in numbers.
     pub fn status(&self) -> Status {
         let status = self.state().count(self.clock.monotonic());
-        Status { routing: self.routing.borrow().version, term: self.term, ..status }
+        Status { routing: self.version(), term: self.term, ..status }
     }
 
     /// Answers a request, after everything it caused is committed and published.
@@ -204,6 +204,9 @@ impl<S: Store> Manager<S> {
             ManagerRequest::Register(registration) => self.register(peer, registration).await,
             ManagerRequest::Heartbeat(heartbeat) => self.heartbeat(peer, heartbeat).await,
             ManagerRequest::Watch { known, wait_ms } => {
+                if let Identity::Node(node) = peer {
+                    self.state().informed(*node, known);
+                }
                 Ok(ManagerReply::Routing(self.watch(known, wait_ms).await))
             }
         }
@@ -262,10 +265,11 @@ impl<S: Store> Manager<S> {
         let planning = self.planning.lock().await;
         self.recover().await?;
         tracing::info!(%node, %run, address = %from.address, targets = from.targets.len(), "a storage server registers");
-        self.state().register(from, self.clock.monotonic())?;
+        let outdated = self.state().register(from, self.clock.monotonic())?;
         // CL-8: what this run must not go on with is over before it hears from us.
         self.settle().await?;
-        self.state().registered(node, run);
+        let needs = if outdated { self.version() } else { 0 };
+        self.state().registered(node, run, needs);
         drop(planning);
         let terms = &self.options.terms;
         Ok(ManagerReply::Registered {
@@ -278,12 +282,22 @@ impl<S: Store> Manager<S> {
     async fn heartbeat(&self, peer: &Identity, from: Heartbeat) -> Result<ManagerReply, ManagerError> {
         allow(peer, from.node)?;
         // CL-10: who was given up gets no new lease while the plan that cut it out is on its way.
-        let given_up = self.state().presence(from.node, self.clock.monotonic()) == Presence::Gone;
+        let node = from.node;
+        let given_up = self.is_given_up(node);
         let planning = if given_up { Some(self.planning.lock().await) } else { None };
         self.hear(from, given_up)?;
         drop(planning);
-        let routing = self.routing.borrow().version;
-        Ok(ManagerReply::Lease { lease_ms: milliseconds(self.options.terms.lease), routing })
+        // Nor does it get one before it has the routing without it.
+        let lease = if self.state().may_act(node) { self.options.terms.lease } else { Duration::ZERO };
+        Ok(ManagerReply::Lease { lease_ms: milliseconds(lease), routing: self.version() })
+    }
+
+    fn is_given_up(&self, node: NodeId) -> bool {
+        self.state().presence(node, self.clock.monotonic()) == Presence::Gone
+    }
+
+    fn version(&self) -> u64 {
+        self.routing.borrow().version
     }
 
     /// Takes a heartbeat in, unless its sender was given up just now.
@@ -293,7 +307,12 @@ impl<S: Store> Manager<S> {
         if !given_up && state.presence(from.node, now) == Presence::Gone {
             return Err(ManagerError::Unavailable); // It comes again.
         }
-        state.heartbeat(from, now)
+        let node = from.node;
+        state.heartbeat(from, now)?;
+        if given_up {
+            state.came_back(node, self.version());
+        }
+        Ok(())
     }
 
     async fn watch(&self, known: u64, wait_ms: u32) -> Option<Box<Routing>> {

@@ -62,8 +62,7 @@ pub enum ManagerReply {
         heartbeat_ms: u32,
     },
     /// The lease runs `lease_ms` from the moment the heartbeat was *sent*.
-    /// Nobody acts on it before having a routing of at least version `routing`: an older one may name a place that was
-    /// given away meanwhile.
+    /// 0 for a server that was given up, until it has a routing from after that. `routing` is the newest one's version.
     Lease {
         lease_ms: u32,
         routing: u64,

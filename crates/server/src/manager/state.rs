@@ -26,6 +26,9 @@ struct Node {
     /// When this run registered, or was heard again after it had been given up.
     arrived: Duration,
     past: VecDeque<Incarnation>,
+    /// The newest routing it is known to have, and the oldest it may act on.
+    has: u64,
+    needs: u64,
     positions: BTreeMap<(TargetId, ChainId), Position>,
     synced: BTreeMap<(TargetId, ChainId), Epoch>,
     /// As of the last plan.
@@ -119,8 +122,9 @@ impl State {
     }
 
     /// Takes in a registration. Refused when another live server has one of the targets, or a later run of this one was
-    /// here already.
-    pub(super) fn register(&mut self, from: Registration, now: Duration) -> Result<(), ManagerError> {
+    /// here already. Answers whether it may go by a routing from before (CL-10): this run has served, and it was given up
+    /// meanwhile, or what happened meanwhile is not known.
+    pub(super) fn register(&mut self, from: Registration, now: Duration) -> Result<bool, ManagerError> {
         let mut ids = BTreeSet::new();
         let texts = [&from.address, &from.site, &from.rack, &from.host];
         let sound = texts.iter().all(|text| text.len() <= TEXT_MAX)
@@ -130,18 +134,24 @@ impl State {
             let owner = self.targets.get(&report.target).map(|target| target.record.node);
             owner.is_some_and(|owner| owner != from.node && self.presence(owner, now) != Presence::Gone)
         };
-        let outdated = self.nodes.get(&from.node).is_some_and(|node| node.past.contains(&from.incarnation));
-        if !sound || outdated || from.targets.iter().any(taken) {
-            tracing::warn!(node = %from.node, run = %from.incarnation, sound, outdated, "refused a registration");
+        let superseded = self.nodes.get(&from.node).is_some_and(|node| node.past.contains(&from.incarnation));
+        if !sound || superseded || from.targets.iter().any(taken) {
+            tracing::warn!(node = %from.node, run = %from.incarnation, sound, superseded, "refused a registration");
             return Err(ManagerError::Invalid);
         }
         let back = self.presence(from.node, now) == Presence::Gone;
+        let has_served = self.tables.values().flatten().any(|chain| {
+            chain.seats.iter().any(|seat| {
+                seat.run == from.incarnation && from.targets.iter().any(|report| report.target == seat.target)
+            })
+        });
         let record = NodeRecord { address: from.address, site: from.site, rack: from.rack, host: from.host };
         let node = self.nodes.entry(from.node).or_insert_with(|| Node::unheard(record.clone()));
         if node.record != record || node.run.is_none() {
             node.record = record;
             self.unsaved_nodes.insert(from.node);
         }
+        let outdated = has_served && (back || node.run.is_none());
         if node.run != Some(from.incarnation) {
             node.past.extend(node.run.replace(from.incarnation));
             if node.past.len() > RUNS_MAX {
@@ -150,6 +160,7 @@ impl State {
             node.positions.clear();
             node.synced.clear();
             node.arrived = now;
+            (node.has, node.needs) = (0, 0);
         } else if back {
             node.arrived = now;
         }
@@ -166,15 +177,36 @@ impl State {
             self.report(&report);
         }
         (self.dirty, self.unpublished) = (true, true);
-        Ok(())
+        Ok(outdated)
     }
 
-    /// The registration's consequences are committed: from now on its heartbeats are answered.
-    pub(super) fn registered(&mut self, id: NodeId, run: Incarnation) {
+    /// A server asks for a routing newer than `version`, so that it has that one.
+    pub(super) fn informed(&mut self, id: NodeId, version: u64) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.has = node.has.max(version);
+        }
+    }
+
+    /// A server that was given up is back in its run: it may act on no routing older than `version` (CL-10).
+    pub(super) fn came_back(&mut self, id: NodeId, version: u64) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.needs = version;
+        }
+    }
+
+    /// Whether a server has a routing that it may act on.
+    pub(super) fn may_act(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.has >= node.needs)
+    }
+
+    /// The registration's consequences are committed: from now on its heartbeats are answered. `needs`: see
+    /// [`State::came_back`].
+    pub(super) fn registered(&mut self, id: NodeId, run: Incarnation, needs: u64) {
         if let Some(node) = self.nodes.get_mut(&id)
             && node.run == Some(run)
         {
             node.registered = true;
+            node.needs = node.needs.max(needs);
         }
     }
 
@@ -535,6 +567,8 @@ impl Node {
             registered: false,
             arrived: Duration::ZERO,
             past: VecDeque::new(),
+            has: 0,
+            needs: 0,
             positions: BTreeMap::new(),
             synced: BTreeMap::new(),
             presence: Presence::Silent,

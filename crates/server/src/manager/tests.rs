@@ -2,6 +2,7 @@ use super::*;
 use cluster::Position;
 use env::ManualClock;
 use kv::{Commit, MemoryStore, Outcome};
+use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
 use types::manager::TargetReport;
@@ -119,7 +120,7 @@ impl World {
         self.send(node, ManagerRequest::Register(self.registration(node))).await.map(|_| ())
     }
 
-    async fn beat_with(&self, node: u32, change: impl FnOnce(&mut Heartbeat)) -> Result<u64, ManagerError> {
+    async fn beat_with(&self, node: u32, change: impl FnOnce(&mut Heartbeat)) -> Result<u32, ManagerError> {
         let registration = self.registration(node);
         let mut heartbeat = Heartbeat {
             node: registration.node,
@@ -129,12 +130,18 @@ impl World {
         };
         change(&mut heartbeat);
         match self.send(node, ManagerRequest::Heartbeat(heartbeat)).await? {
-            ManagerReply::Lease { routing, .. } => Ok(routing),
+            ManagerReply::Lease { lease_ms, .. } => Ok(lease_ms),
             other => panic!("{other:?}"),
         }
     }
 
-    async fn beat(&self, node: u32) -> Result<u64, ManagerError> {
+    /// Asks for a routing newer than the one it has.
+    async fn has_routing(&self, node: u32, known: u64) {
+        self.send(node, ManagerRequest::Watch { known, wait_ms: 0 }).await.unwrap();
+    }
+
+    /// The length of the lease it gets, in milliseconds.
+    async fn beat(&self, node: u32) -> Result<u32, ManagerError> {
         self.beat_with(node, |_| {}).await
     }
 
@@ -242,10 +249,18 @@ async fn a_server_that_wakes_gets_its_lease_with_the_routing_that_cut_it_out() {
     let world = World::ready(3, 2).await;
     world.pass(500, &[1, 2, 3]).await;
     let known = world.manager.routing().version;
+    world.has_routing(2, known).await;
+    assert_eq!(world.beat(2).await, Ok(2_000));
     world.pass(6_000, &[1, 3]).await; // 2 is stopped.
     let cut = world.manager.routing().version;
     assert!(cut > known);
-    assert!(world.beat(2).await.unwrap() >= cut, "CL-10");
+    assert_eq!(world.beat(2).await, Ok(0), "CL-10");
+    world.register(2).await.unwrap(); // It comes through a new connection.
+    assert_eq!(world.beat(2).await, Ok(0));
+    world.has_routing(2, known).await;
+    assert_eq!(world.beat(2).await, Ok(0), "it asks, and has not got the answer");
+    world.has_routing(2, world.manager.routing().version).await;
+    assert_eq!(world.beat(2).await, Ok(2_000));
     world.pass(1_000, &[1, 2, 3]).await;
     for slot in 0..16 {
         let chain = world.chain(slot);
@@ -263,6 +278,23 @@ async fn a_server_that_wakes_gets_its_lease_with_the_routing_that_cut_it_out() {
     assert!(world.manager.status().members_stranded > 0);
     // The class of one copy has its only member back, memory and all.
     assert_eq!(world.manager.status().chains_down, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_slept_through_a_change_of_managers_gets_no_lease_for_its_old_routing() {
+    let mut world = World::ready(3, 2).await;
+    world.pass(500, &[1, 2, 3]).await;
+    let known = world.manager.routing().version;
+    world.pass(6_000, &[1, 3]).await; // 2 is stopped, and cut out.
+    world.restart_manager().await;
+    world.register(2).await.unwrap();
+    world.has_routing(2, known).await;
+    assert_eq!(world.beat(2).await, Ok(0), "CL-10");
+    world.has_routing(2, world.manager.routing().version).await;
+    assert_eq!(world.beat(2).await, Ok(2_000));
+    // A process that has just started has no routing to go by: it need not wait.
+    world.start(3).await.unwrap();
+    assert_eq!(world.beat(3).await, Ok(2_000));
 }
 
 #[tokio::test]
@@ -564,6 +596,96 @@ async fn the_task_stops_when_it_is_told_to() {
     }
     stop.send_replace(true);
     task.await.unwrap();
+}
+
+/// Something that happens to a cluster of three servers.
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    Start(u32),
+    Beat(u32),
+    Fails(u32),
+    Pass(u64),
+    NewManager,
+    /// See [`Fragile`].
+    Mood(u32),
+}
+
+fn happenings() -> impl Strategy<Value = Vec<Happens>> {
+    let one = prop_oneof![
+        2 => (1u32..=3).prop_map(Happens::Start),
+        6 => (1u32..=3).prop_map(Happens::Beat),
+        1 => (1u32..=3).prop_map(Happens::Fails),
+        6 => prop_oneof![Just(100u64), Just(700), Just(2_600), Just(11_000)].prop_map(Happens::Pass),
+        1 => Just(Happens::NewManager),
+        1 => (0u32..3).prop_map(Happens::Mood),
+    ];
+    prop::collection::vec(one, 1..80)
+}
+
+/// All that was ever published of each chain.
+type Published = BTreeMap<(ChainId, Epoch), ChainInfo>;
+
+/// CL-3 and CL-4, from outside: one number, one configuration; none goes back; a serving or last-serving member in each.
+fn check_published(
+    world: &World,
+    seen: &mut Published,
+    newest: &mut BTreeMap<ChainId, Epoch>,
+    version: &mut u64,
+) {
+    let routing = world.manager.routing();
+    assert!(routing.version >= *version);
+    *version = routing.version;
+    for (id, info) in routing.chains() {
+        assert_eq!(seen.entry((id, info.epoch)).or_insert_with(|| info.clone()), info, "{id}");
+        let last = newest.entry(id).or_default();
+        assert!(info.epoch >= *last, "{id}");
+        *last = info.epoch;
+        let has = |state: MemberState| info.members.iter().any(|member| member.state == state);
+        assert_ne!(has(MemberState::Serving), has(MemberState::LastServing), "{id}");
+    }
+}
+
+async fn live_through(events: Vec<Happens>) {
+    let mut world = World::ready(3, 2).await;
+    let (mut seen, mut newest, mut version) = (Published::new(), BTreeMap::new(), 0);
+    for event in events {
+        // Each may be refused; what is published must be right all the same.
+        match event {
+            Happens::Start(node) => drop(world.start(node).await),
+            Happens::Beat(node) => {
+                if world.beat(node).await == Err(ManagerError::Unknown) {
+                    let _ = world.register(node).await;
+                }
+            }
+            Happens::Fails(node) => drop(world.beat_with(node, |beat| beat.targets[0].failed = true).await),
+            Happens::Pass(time) => {
+                world.clock.advance(ms(time));
+                let _ = world.manager.tick().await;
+            }
+            Happens::NewManager => {
+                let mood = world.store.mood.swap(0, Ordering::SeqCst);
+                world.restart_manager().await;
+                world.store.mood.store(mood, Ordering::SeqCst);
+            }
+            Happens::Mood(mood) => world.store.mood.store(mood, Ordering::SeqCst),
+        }
+        check_published(&world, &mut seen, &mut newest, &mut version);
+    }
+    // At the end all come back, and every chain serves.
+    world.store.mood.store(0, Ordering::SeqCst);
+    world.pass(12_000, &[1, 2, 3]).await;
+    check_published(&world, &mut seen, &mut newest, &mut version);
+    assert_eq!(world.manager.status().chains_down, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn no_history_publishes_two_configurations_of_one_epoch(events in happenings()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(live_through(events));
+    }
 }
 
 #[tokio::test]
