@@ -62,7 +62,8 @@ pub struct Space {
 pub struct Store {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    others: Mutex<Vec<JoinHandle<()>>>,
+    syncer: Mutex<Option<JoinHandle<()>>>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
     /// No other process opens the directory meanwhile.
     _lock: Box<dyn Send + Sync>,
 }
@@ -104,13 +105,13 @@ impl Store {
         let store = Store {
             shared: shared.clone(),
             writer: Mutex::default(),
-            others: Mutex::default(),
+            syncer: Mutex::default(),
+            keeper: Mutex::default(),
             _lock: lock_file,
         };
         *lock(&store.writer) = Some(spawn("chunk-writer", &shared, move |_| writer.run())?);
-        let syncer = spawn("chunk-syncer", &shared, syncer::run)?;
-        let keeper = spawn("chunk-keeper", &shared, keeper::run)?;
-        lock(&store.others).extend([syncer, keeper]);
+        *lock(&store.syncer) = Some(spawn("chunk-syncer", &shared, syncer::run)?);
+        *lock(&store.keeper) = Some(spawn("chunk-keeper", &shared, keeper::run)?);
         Ok(store)
     }
 
@@ -134,17 +135,18 @@ impl Store {
         self.append(body, Bytes::new(), false, WhenDone::Applied(done));
     }
 
-    /// Everything of the chain through `through`, an update of epoch `epoch`, was installed; `lanes` replace those known.
-    /// Done when all of it is on the disk: the chain is at `through` then.
+    /// Everything of the chain through `through`, an update of epoch `epoch`, was installed; `lanes` and `epochs` replace
+    /// those known. Done when all of it is on the disk: the chain is at `through` then.
     pub fn install_done(
         &self,
         chain: ChainId,
         epoch: Epoch,
         through: Version,
         lanes: Vec<LaneState>,
+        epochs: Vec<(Epoch, Version)>,
         done: Done,
     ) {
-        let body = Body::InstallDone { chain, epoch, through, lanes };
+        let body = Body::InstallDone { chain, epoch, through, lanes, epochs };
         self.append(body, Bytes::new(), true, WhenDone::Synced(done));
     }
 
@@ -293,14 +295,15 @@ impl Store {
 
     /// Ends the threads, in the order in which they need each other.
     fn stop(&self) {
-        self.shared.queue.close();
-        if let Some(writer) = lock(&self.writer).take() {
-            join(writer);
-        }
+        // First of all, so that the keeper does not take the closed queue for a failure.
         self.shared.keeper.stop();
+        self.shared.queue.close();
+        // The writer does what waits; the keeper may wait for the writer and for the syncer.
+        for thread in [&self.writer, &self.keeper] {
+            lock(thread).take().into_iter().for_each(join);
+        }
         self.shared.syncs.stop();
-        let others = std::mem::take(&mut *lock(&self.others));
-        others.into_iter().for_each(join);
+        lock(&self.syncer).take().into_iter().for_each(join);
     }
 }
 

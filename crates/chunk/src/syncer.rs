@@ -89,8 +89,14 @@ impl Syncs {
 
     /// Stops the thread. What is not durable stays so.
     pub(crate) fn stop(&self) {
-        lock(&self.state).stop = true;
+        let done = {
+            let mut state = lock(&self.state);
+            state.stop = true;
+            state.failed.get_or_insert_with(|| StoreError("closed".to_owned()));
+            std::mem::take(&mut state.done)
+        };
         self.changed.notify_all();
+        done.into_iter().for_each(|done| done(Err(StoreError("closed".to_owned()))));
     }
 
     pub(crate) fn fail(&self, error: &StoreError) {

@@ -1,0 +1,44 @@
+//! The store against a map in memory: random updates, checkpoints, compaction, restarts, and crashes at any change of the
+//! disk. After a crash each chain must be at some version between the last that was reported as synced and the last that
+//! was submitted, and everything must be as the map was at that version.
+
+mod model {
+    pub mod bench;
+    pub mod map;
+}
+
+use model::bench::{Bench, small};
+use model::map::{Action, actions};
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn behaves_like_a_map(actions in actions(60, false)) {
+        Bench::new(small()).run(&actions);
+    }
+
+    #[test]
+    fn a_crash_leaves_a_prefix(actions in actions(60, true)) {
+        Bench::new(small()).run(&actions);
+    }
+}
+
+/// One history, with the power lost at each of its changes.
+#[test]
+fn a_crash_at_each_change_leaves_a_prefix() {
+    let script = model::map::script();
+    let mut cut_short = true;
+    let mut after = 0;
+    while cut_short {
+        let mut bench = Bench::new(small());
+        let mut actions = vec![Action::LosePowerAfter(after)];
+        actions.extend(script.iter().cloned());
+        bench.run(&actions);
+        cut_short = bench.has_lost_power();
+        bench.run(&[Action::Crash(after), Action::Reopen]);
+        after += 1;
+    }
+    assert!(after > 25, "the history has {after} changes");
+}
