@@ -47,9 +47,11 @@ pub(crate) fn apply(
                 Step { change, account, version: written, chain: chain.id }.remove(chunk);
             })
         }
-        Body::InstallDone { chain, epoch, through, lanes } => {
+        Body::InstallDone { chain, epoch, through, lanes, epochs } => {
             let chain = index.chain_or_new(chain);
-            index.change(&chain, &Wants::default(), |change| change.history().install(epoch, through, &lanes))
+            index.change(&chain, &Wants::default(), |change| {
+                change.history().install(epoch, through, &lanes, &epochs);
+            })
         }
         Body::Move { chain, segment, chunks, pieces, .. } => {
             let chain = index.chain_or_new(chain);

@@ -30,8 +30,18 @@ impl History {
         self.record_lane(origin, version);
     }
 
-    /// Everything through `version`, an update of `epoch`, is here; `lanes` are those of the whole history.
-    pub(crate) fn install(&mut self, epoch: Epoch, version: Version, lanes: &[LaneState]) {
+    /// Everything through `version`, an update of `epoch`, is here; `lanes` and `epochs` are those of the whole history.
+    pub(crate) fn install(
+        &mut self,
+        epoch: Epoch,
+        version: Version,
+        lanes: &[LaneState],
+        epochs: &[(Epoch, Version)],
+    ) {
+        self.epochs.clear();
+        for (epoch, first) in epochs.iter().filter(|(_, first)| *first <= version) {
+            self.go_to(*epoch, *first);
+        }
         self.go_to(epoch, version);
         self.changed.extend(self.by_lane.keys());
         self.by_lane.clear();

@@ -35,7 +35,13 @@ pub(crate) enum Body {
     /// A chunk that is no more.
     InstallRemoved { chain: ChainId, chunk: ChunkId, written: Version },
     /// All of the chain up to `through` was installed.
-    InstallDone { chain: ChainId, epoch: Epoch, through: Version, lanes: Vec<LaneState> },
+    InstallDone {
+        chain: ChainId,
+        epoch: Epoch,
+        through: Version,
+        lanes: Vec<LaneState>,
+        epochs: Vec<(Epoch, Version)>,
+    },
     /// Live bytes were copied here from `segment`, which is being emptied. The payload is `pieces`, one after the other.
     Move { chain: ChainId, segment: SegmentId, chunks: Vec<ChunkId>, pieces: Vec<Piece>, checksums: Vec<Crc> },
 }
