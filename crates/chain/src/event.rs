@@ -1,5 +1,6 @@
 //! What a replica is told, and what must then happen.
 
+use crate::history::History;
 use crate::lanes::Lanes;
 use types::storage::Durability;
 use types::{Epoch, Origin, TargetId, Version};
@@ -76,6 +77,7 @@ pub enum Event<P> {
         through: Version,
         written: Epoch,
         lanes: Lanes,
+        history: History,
     },
     /// "With everything through this version you have all that was ever acknowledged."
     ToldInSync {

@@ -2,7 +2,7 @@
 
 use types::{Epoch, Version};
 
-/// Epochs kept: of what is older nothing is known.
+/// Epochs kept: of what is older nothing is known. A member that was away for more of them is not brought up to date.
 const EPOCHS_MAX: usize = 64;
 
 /// The first version of each of the last epochs that wrote anything.
@@ -37,17 +37,16 @@ impl History {
         self.firsts.iter().rev().find(|(_, first)| *first <= version).map(|(epoch, _)| *epoch)
     }
 
-    /// Whether a history that ends with `newest`, written in epoch `written`, may be a beginning of this one. `false` is
-    /// certain; `true` is, too, unless `newest` is from before what is known here: then it is the manager who knows.
-    pub fn may_contain(&self, newest: Version, written: Epoch) -> bool {
-        if newest == Version::ZERO {
-            return true;
-        }
-        match (self.epoch_of(newest), self.firsts.first()) {
-            (Some(epoch), _) => epoch == written,
-            (None, Some((oldest, _))) => written <= *oldest,
-            (None, None) => true,
-        }
+    /// Whether a history that ends with `newest`, written in epoch `written`, is a beginning of this one. CH-7: an epoch
+    /// has one head, so that two histories agree up to any version that the same epoch wrote in both. What is from before
+    /// the epochs known here is no beginning for certain, and thus none.
+    pub fn contains(&self, newest: Version, written: Epoch) -> bool {
+        newest == Version::ZERO || self.epoch_of(newest) == Some(written)
+    }
+
+    /// Forgets what is newer than `newest`.
+    pub fn cut(&mut self, newest: Version) {
+        self.firsts.retain(|(_, first)| *first <= newest);
     }
 
     /// The last epoch that wrote anything; 0 if none did.

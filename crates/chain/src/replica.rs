@@ -163,10 +163,10 @@ impl<P: Clone> Replica<P> {
                 Ok(()) => self.forwarded(token, update, out),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
-            Event::Installed { epoch: _, through, written, lanes } => {
+            Event::Installed { epoch: _, through, written, lanes, history } => {
                 // Whatever epoch it is: the store is there now.
                 if !self.is_complete() && self.newest < through && through < VERSION_MAX {
-                    self.installed(through, written, lanes);
+                    self.installed(through, written, lanes, history);
                 }
             }
             Event::ToldInSync { token, epoch, through } => match self.preceded(epoch) {
@@ -359,18 +359,20 @@ impl<P: Clone> Replica<P> {
         }
     }
 
-    fn installed(&mut self, through: Version, written: Epoch, mut lanes: Lanes) {
+    fn installed(&mut self, through: Version, written: Epoch, mut lanes: Lanes, mut history: History) {
         lanes.cut(through);
+        history.cut(through);
+        history.record(written, through);
         self.pending.clear();
         self.newest = through;
         self.applied = through;
         self.synced = through;
         self.lanes = lanes;
-        self.history = History::new([(written, through)]);
+        self.history = history;
     }
 
     fn linked(&mut self, newest: Version, written: Epoch, out: &mut Vec<Effect<P>>) {
-        if newest > self.newest || !self.history.may_contain(newest, written) {
+        if newest > self.newest || !self.history.contains(newest, written) {
             // CH-7: it has what this member never had. Whose bytes are right is not for a machine to guess.
             self.link = Link::Diverged;
             if let Some(successor) = self.successor() {

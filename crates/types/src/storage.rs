@@ -105,8 +105,8 @@ pub enum LinkBody {
     /// A chunk that is no more: removed by the update `written`.
     InstallRemoved { chunk: ChunkId, written: Version },
     /// Everything up to `through`, an update of epoch `written`, was installed: the receiver makes it durable, and is at
-    /// `through` from then on.
-    InstallDone { through: Version, written: Epoch, lanes: Vec<LaneState> },
+    /// `through` from then on. `epochs` are the last ones that wrote anything, with their first versions, rising.
+    InstallDone { through: Version, written: Epoch, lanes: Vec<LaneState>, epochs: Vec<(Epoch, Version)> },
     /// With everything up to `through`, the receiver has all that was ever acknowledged. One that lacks some of it (a
     /// message before this one was lost) refuses. Answered with [`StorageReply::Acked`] when all of it is on disk there
     /// and at all after it.

@@ -87,7 +87,8 @@ fn event(word: &str, now: Epoch) -> Event<u64> {
         "f" => forwarded(Durability::Disk),
         "fm" => forwarded(Durability::Memory),
         "installed" => {
-            Event::Installed { epoch, through: pair(rest).0, written: epoch, lanes: Lanes::default() }
+            let (through, history) = (pair(rest).0, History::default());
+            Event::Installed { epoch, through, written: epoch, lanes: Lanes::default(), history }
         }
         "told" => Event::ToldInSync { token: 200, epoch, through: pair(rest).0 },
         "linked" => Event::Linked { epoch, newest: position(rest).0, written: position(rest).1 },
@@ -268,7 +269,9 @@ fn lanes_come_with_an_installation_up_to_its_version_only() {
     let lanes = Lanes::new([(origin("1"), Version(5)), (origin("2"), Version(6))]);
     let mut out = Vec::new();
     replica.on(event("syncing", Epoch(0)), &mut out);
-    replica.on(Event::Installed { epoch: Epoch(1), through: Version(5), written: Epoch(1), lanes }, &mut out);
+    let history = History::default();
+    let epoch = Epoch(1);
+    replica.on(Event::Installed { epoch, through: Version(5), written: epoch, lanes, history }, &mut out);
     assert_eq!(replica.lanes().look(origin("1")), Seen::Before(Version(5)));
     assert_eq!(replica.lanes().look(origin("2")), Seen::New);
 }
@@ -411,6 +414,27 @@ fn a_successor_with_another_history_is_left_alone() {
     check("at5@1 head | linked6@1 lost", "diverged");
     check("at5@3 head | linked4@2", "diverged");
     check("at5@3 head | linked4@3", "catchup4-5");
+}
+
+#[test]
+fn what_is_older_than_all_that_is_known_is_not_touched() {
+    // Version 5 was installed, and nothing of the time before is known: 4 may have been another one.
+    check("syncing installed5 told5 head | linked4@0", "diverged");
+    check("syncing installed5 told5 head | linked5@1", "tell5");
+}
+
+#[test]
+fn what_came_with_an_installation_is_known() {
+    let mut replica = Replica::<u64>::new(Version::ZERO, Lanes::default(), History::default());
+    let history = History::new([(Epoch(3), Version(1)), (Epoch(4), Version(4)), (Epoch(5), Version(9))]);
+    let (lanes, epoch) = (Lanes::default(), Epoch(9));
+    replica.on(
+        Event::Installed { epoch, through: Version(7), written: Epoch(4), lanes, history },
+        &mut Vec::new(),
+    );
+    assert_eq!(replica.history(), &History::new([(Epoch(3), Version(1)), (Epoch(4), Version(4))]));
+    assert!(replica.history().contains(Version(3), Epoch(3)));
+    assert!(!replica.history().contains(Version(5), Epoch(3)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::link::LinkCall;
 use super::target::{Answerer, Target, lanes_of};
 use bytes::Bytes;
-use chain::Event;
+use chain::{Event, History};
 use chunk::{Changed, Install, ReadError, Wait};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,8 @@ async fn send_all(target: &Arc<Target>, mut task: CatchUp) -> Result<Version, Lo
         let newest_sent = pass(target, &task).await?;
         if newest_sent <= through {
             let lanes = task.lanes.into_iter().chain(target.store().lanes(task.chain)).collect();
-            let done = LinkBody::InstallDone { through, written, lanes };
+            let epochs = target.store().epochs(task.chain);
+            let done = LinkBody::InstallDone { through, written, lanes, epochs };
             send(target, (task.chain, task.epoch, task.successor), done, Bytes::new()).await?;
             return Ok(through);
         }
@@ -196,18 +197,19 @@ pub(super) fn install(
         LinkBody::InstallRemoved { chunk, written } => {
             store.install_removed(chain, chunk, written, answer(answerer));
         }
-        LinkBody::InstallDone { through, written, lanes } => {
+        LinkBody::InstallDone { through, written, lanes, epochs } => {
             let owner = target.clone();
             let kept = lanes.clone();
+            let history = History::new(epochs.iter().copied());
             let done = move |done: Result<(), chunk::StoreError>| match done {
                 Ok(()) => {
                     let lanes = lanes_of(kept);
-                    owner.post(chain, Event::Installed { epoch, through, written, lanes });
+                    owner.post(chain, Event::Installed { epoch, through, written, lanes, history });
                     answerer(Ok(StorageReply::Done));
                 }
                 Err(_) => answerer(Err(StorageError::Disk)),
             };
-            store.install_done(chain, written, through, lanes, Box::new(done));
+            store.install_done(chain, written, through, lanes, epochs, Box::new(done));
         }
         LinkBody::Hello | LinkBody::Forward { .. } | LinkBody::InSync { .. } => {
             answerer(Err(StorageError::Invalid));
