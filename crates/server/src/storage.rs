@@ -65,6 +65,8 @@ pub struct Storage {
     /// Members of this server that finished syncing, told to the manager until the epoch is over.
     synced: Mutex<BTreeSet<(ChainId, Epoch, TargetId)>>,
     started: Duration,
+    /// The version of the routing that all replicas go by.
+    applied: watch::Sender<u64>,
     stop: watch::Sender<bool>,
 }
 
@@ -107,6 +109,7 @@ impl Storage {
             links,
             synced: Mutex::default(),
             started,
+            applied: watch::channel(0).0,
             stop: watch::channel(false).0,
         });
         storage.links.bind(&storage);

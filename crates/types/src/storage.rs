@@ -87,6 +87,8 @@ pub struct LinkRequest {
     pub epoch: Epoch,
     /// The receiver.
     pub target: TargetId,
+    /// Counts the sender's greetings in this epoch: messages of an older one are refused.
+    pub session: u64,
     pub body: LinkBody,
 }
 

@@ -1,7 +1,8 @@
 //! Bringing a successor up to date by difference: the chunks that changed since its last update, whole.
 
 use super::link::LinkCall;
-use super::target::{Answerer, Target, lanes_of};
+use super::target::{Answerer, Target, To, lanes_of};
+use super::view::View;
 use bytes::Bytes;
 use chain::{Event, History};
 use chunk::{Changed, Install, ReadError, Wait};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use types::storage::{LaneState, LinkBody, StorageError, StorageReply};
-use types::{ChainId, Crc, Epoch, TargetId, Version};
+use types::{ChainId, Crc, Epoch, Version};
 
 /// Bytes of a chunk sent at a time.
 const PIECE: u32 = 1024 * 1024;
@@ -20,9 +21,7 @@ const WINDOW: usize = 64;
 
 /// What is to be done. See [`chain::Effect::CatchUp`].
 pub(super) struct CatchUp {
-    pub(super) chain: ChainId,
-    pub(super) epoch: Epoch,
-    pub(super) successor: TargetId,
+    pub(super) to: To,
     pub(super) after: Version,
     pub(super) through: Version,
     pub(super) lanes: Vec<LaneState>,
@@ -32,30 +31,34 @@ pub(super) struct CatchUp {
 struct Lost;
 
 /// Sends what the successor lacks, then tells the replica.
-pub(super) async fn run(target: Arc<Target>, task: CatchUp) {
-    let (chain, epoch) = (task.chain, task.epoch);
-    tracing::info!(%chain, %epoch, target = %target.id, successor = %task.successor,
+pub(super) async fn run(target: Arc<Target>, view: Arc<View>, task: CatchUp) {
+    let (chain, epoch, successor, session) = task.to;
+    tracing::info!(%chain, %epoch, target = %target.id, %successor,
         after = %task.after, through = %task.through, "bringing a member up to date");
-    let event = match send_all(&target, task).await {
+    let event = match send_all(&target, &view, task).await {
         Ok(through) => Event::CaughtUp { epoch, through },
         Err(Lost) => Event::LinkLost { epoch },
     };
-    target.post(chain, event);
+    target.post_link(chain, session, event);
 }
 
 /// Passes over the changes until one met no chunk newer than its start: only then is what was sent the state at one
 /// version. Each pass is as long as what changed during the one before.
-async fn send_all(target: &Arc<Target>, mut task: CatchUp) -> Result<Version, Lost> {
+async fn send_all(target: &Arc<Target>, view: &View, mut task: CatchUp) -> Result<Version, Lost> {
+    let (chain, _, _, session) = task.to;
     let mut goal = task.through;
     loop {
-        applied(target, task.chain, goal).await;
-        let (written, through) = position(target, task.chain);
-        let newest_sent = pass(target, &task).await?;
+        applied(target, chain, goal).await;
+        let (written, through) = position(target, chain);
+        let newest_sent = pass(target, view, &task).await?;
+        if view.session() != session {
+            return Err(Lost);
+        }
         if newest_sent <= through {
-            let lanes = task.lanes.into_iter().chain(target.store().lanes(task.chain)).collect();
-            let epochs = target.store().epochs(task.chain);
+            let lanes = task.lanes.into_iter().chain(target.store().lanes(chain)).collect();
+            let epochs = target.store().epochs(chain);
             let done = LinkBody::InstallDone { through, written, lanes, epochs };
-            send(target, (task.chain, task.epoch, task.successor), done, Bytes::new()).await?;
+            send(target, task.to, done, Bytes::new()).await?;
             return Ok(through);
         }
         task.after = through;
@@ -77,12 +80,15 @@ async fn applied(target: &Target, chain: ChainId, goal: Version) {
 }
 
 /// One pass: all that changed after `task.after`. Answers the newest version it met.
-async fn pass(target: &Arc<Target>, task: &CatchUp) -> Result<Version, Lost> {
-    let to = (task.chain, task.epoch, task.successor);
+async fn pass(target: &Arc<Target>, view: &View, task: &CatchUp) -> Result<Version, Lost> {
+    let to = task.to;
     let mut newest = Version::ZERO;
     let mut cursor = None;
     loop {
-        let (chain, after, from) = (task.chain, task.after, cursor);
+        if view.session() != to.3 {
+            return Err(Lost); // The successor was greeted again: another task sends to it.
+        }
+        let (chain, after, from) = (to.0, task.after, cursor);
         let page = blocking(target, move |target| target.store().changed_since(chain, after, from, PAGE)).await;
         let page = page.map_err(|error| {
             tracing::error!(%chain, target = %target.id, %error, "cannot list what changed");
@@ -113,8 +119,6 @@ fn joined(result: Option<Result<Result<Version, Lost>, tokio::task::JoinError>>)
     }
 }
 
-type To = (ChainId, Epoch, TargetId);
-
 /// Sends one chunk as it is now, in pieces of one version. Answers that version.
 async fn send_chunk(target: &Arc<Target>, to: To, change: Changed) -> Result<Version, Lost> {
     if change.removed {
@@ -130,8 +134,8 @@ async fn send_chunk(target: &Arc<Target>, to: To, change: Changed) -> Result<Ver
             let read = blocking(target, move |t| t.store().read(chain, chunk, offset, PIECE, Wait::Allowed)).await;
             let read = match read {
                 Ok(read) => read,
-                // Removed meanwhile: a later pass, or a later update, says so.
-                Err(ReadError::NoChunk) => return Ok(Version::ZERO),
+                // Removed meanwhile: what is sent is not yet the state at one version; another pass follows.
+                Err(ReadError::NoChunk) => return Ok(position(target, chain).1),
                 Err(error) => {
                     tracing::error!(%chain, %chunk, target = %target.id, ?error, "cannot read a chunk to copy it");
                     return Err(Lost);
@@ -154,9 +158,9 @@ async fn send_chunk(target: &Arc<Target>, to: To, change: Changed) -> Result<Ver
 }
 
 async fn send(target: &Arc<Target>, to: To, body: LinkBody, payload: Bytes) -> Result<(), Lost> {
-    let (chain, epoch, successor) = to;
+    let (chain, epoch, successor, session) = to;
     let (sender, receiver) = oneshot::channel();
-    let call = LinkCall { chain, epoch, target: successor, body, payload };
+    let call = LinkCall { chain, epoch, target: successor, session, body, payload };
     // The receiver is there as long as this task; if not, nobody wants the answer.
     target.links().send(call, Box::new(move |answer| drop(sender.send(answer))));
     match receiver.await {
@@ -203,11 +207,18 @@ pub(super) fn install(
             let history = History::new(epochs.iter().copied());
             let done = move |done: Result<(), chunk::StoreError>| match done {
                 Ok(()) => {
-                    let lanes = lanes_of(kept);
-                    owner.post(chain, Event::Installed { epoch, through, written, lanes, history });
-                    answerer(Ok(StorageReply::Done));
+                    // On a thread of the store: hand over, and let it go on.
+                    let runtime = owner.runtime().clone();
+                    runtime.spawn(async move {
+                        let lanes = lanes_of(kept);
+                        owner.post(chain, Event::Installed { epoch, through, written, lanes, history });
+                        answerer(Ok(StorageReply::Done));
+                    });
                 }
-                Err(_) => answerer(Err(StorageError::Disk)),
+                Err(_) => {
+                    owner.not_installed(chain);
+                    answerer(Err(StorageError::Disk));
+                }
             };
             store.install_done(chain, written, through, lanes, epochs, Box::new(done));
         }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use types::storage::{LinkBody, LinkRequest, StorageError, StorageReply, StorageRequest};
 use types::wire::{Channel, decode, encode};
 use types::{ChainId, Epoch, NodeId, TargetId};
@@ -21,6 +22,7 @@ pub(super) struct LinkCall {
     pub(super) chain: ChainId,
     pub(super) epoch: Epoch,
     pub(super) target: TargetId,
+    pub(super) session: u64,
     pub(super) body: LinkBody,
     pub(super) payload: Bytes,
 }
@@ -28,6 +30,8 @@ pub(super) struct LinkCall {
 /// All links of this server.
 pub(super) struct Links {
     security: Arc<net::Security>,
+    /// Messages are sent from any thread, a store's too.
+    runtime: Handle,
     storage: OnceLock<Weak<Storage>>,
     /// One connection per server, so that what is sent first arrives first.
     connections: Mutex<HashMap<NodeId, Peer>>,
@@ -40,8 +44,9 @@ enum Peer {
 }
 
 impl Links {
+    /// Must be called in a runtime.
     pub(super) fn new(security: Arc<net::Security>) -> Links {
-        Links { security, storage: OnceLock::new(), connections: Mutex::default() }
+        Links { security, runtime: Handle::current(), storage: OnceLock::new(), connections: Mutex::default() }
     }
 
     pub(super) fn bind(&self, storage: &Arc<Storage>) {
@@ -75,11 +80,11 @@ impl Links {
         };
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         match connections.get_mut(&node) {
-            Some(Peer::Open(connection)) if !connection.is_closed() => transmit(connection, call, answerer),
+            Some(Peer::Open(connection)) if !connection.is_closed() => transmit(&self.runtime, connection, call, answerer),
             Some(Peer::Opening(waiting)) => waiting.push((call, answerer)),
             Some(Peer::Open(_)) | None => {
                 connections.insert(node, Peer::Opening(vec![(call, answerer)]));
-                tokio::spawn(self.clone().connect(node, address));
+                self.runtime.spawn(self.clone().connect(node, address));
             }
         }
     }
@@ -93,7 +98,7 @@ impl Links {
             match opened {
                 Ok(connection) => {
                     for (call, answerer) in waiting {
-                        transmit(&connection, call, answerer);
+                        transmit(&self.runtime, &connection, call, answerer);
                     }
                     connections.insert(node, Peer::Open(connection));
                     return;
@@ -110,11 +115,11 @@ impl Links {
     }
 }
 
-fn transmit(connection: &net::Connection, call: LinkCall, answerer: Answerer) {
-    let LinkCall { chain, epoch, target, body, payload } = call;
-    let request = StorageRequest::Link(LinkRequest { chain, epoch, target, body });
+fn transmit(runtime: &Handle, connection: &net::Connection, call: LinkCall, answerer: Answerer) {
+    let LinkCall { chain, epoch, target, session, body, payload } = call;
+    let request = StorageRequest::Link(LinkRequest { chain, epoch, target, session, body });
     let pending = connection.start(Channel::Storage, encode(&request), payload, DEADLINE);
-    tokio::spawn(async move {
+    runtime.spawn(async move {
         let answer = match pending.await {
             Ok(reply) => decode::<Result<StorageReply, StorageError>>(&reply.body)
                 .unwrap_or(Err(StorageError::Invalid)),

@@ -88,6 +88,7 @@ async fn beat(
         Err(why) => return why,
     };
     registered.send_replace(Some(()));
+    let mut applied = storage.applied.subscribe();
     loop {
         let sent = storage.lease.now();
         let synced = storage.synced.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
@@ -98,8 +99,12 @@ async fn beat(
             synced,
         };
         match call(connection, &ManagerRequest::Heartbeat(heartbeat), CALL_DEADLINE).await {
-            Ok(ManagerReply::Lease { lease_ms, .. }) => {
-                storage.lease.renew(sent, Duration::from_millis(u64::from(lease_ms)));
+            Ok(ManagerReply::Lease { lease_ms, routing }) => {
+                // With an old map it may have been replaced without knowing: first the map, then the lease.
+                let current = tokio::time::timeout(CALL_DEADLINE, applied.wait_for(|version| *version >= routing));
+                if matches!(current.await, Ok(Ok(_))) {
+                    storage.lease.renew(sent, Duration::from_millis(u64::from(lease_ms)));
+                }
             }
             Err(CallFailure::Refused(ManagerError::Unknown)) => match register(storage, connection).await {
                 Ok(fresh) => interval = fresh,
@@ -174,7 +179,7 @@ async fn follow(
         let request = ManagerRequest::Watch { known: storage.routing().version, wait_ms: WATCH_MS };
         let deadline = Duration::from_millis(u64::from(WATCH_MS)) + CALL_DEADLINE;
         match call(connection, &request, deadline).await {
-            Ok(ManagerReply::Routing(Some(routing))) => apply(storage, Arc::new(*routing)),
+            Ok(ManagerReply::Routing(Some(routing))) => apply(storage, Arc::new(*routing)).await,
             Ok(ManagerReply::Routing(None)) => {}
             Ok(_) => return "the manager answered with nonsense".to_owned(),
             Err(why) => return why.text(),
@@ -182,17 +187,36 @@ async fn follow(
     }
 }
 
-/// Gives each replica of this server its part.
-fn apply(storage: &Arc<Storage>, routing: Arc<Routing>) {
+/// Gives each replica of this server its part, and returns when each has it.
+async fn apply(storage: &Arc<Storage>, routing: Arc<Routing>) {
     storage.set_routing(routing.clone());
+    let mut configured = Vec::new();
     for (chain, info) in routing.chains() {
         let complete = info.members.iter().all(|member| member.state == MemberState::Serving);
         for member in &info.members {
             if let Some(target) = storage.target(member.target) {
                 target.configure(chain, info.epoch, place_of(info, member.target), complete);
+                configured.push((target.clone(), chain, info.epoch));
             }
         }
     }
+    for target in storage.targets.values() {
+        for chain in target.replicas() {
+            let info = routing.chain(chain);
+            let named = info.is_some_and(|info| info.members.iter().any(|member| member.target == target.id));
+            if let (Some(info), false) = (info, named) {
+                target.configure(chain, info.epoch, None, false);
+                configured.push((target.clone(), chain, info.epoch));
+            }
+        }
+    }
+    for (target, chain, epoch) in configured {
+        while target.view(chain).is_none_or(|view| view.epoch() < epoch) {
+            // Whoever attends the target's queue is about to come to it.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    storage.applied.send_replace(routing.version);
     let mut synced = storage.synced.lock().unwrap_or_else(PoisonError::into_inner);
     synced.retain(|(chain, epoch, _)| routing.chain(*chain).is_some_and(|info| info.epoch == *epoch));
 }

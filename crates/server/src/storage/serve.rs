@@ -69,6 +69,7 @@ impl Storage {
                     chain: link.chain,
                     epoch: link.epoch,
                     target: link.target,
+                    session: link.session,
                     body: link.body,
                     payload,
                 };
@@ -258,7 +259,7 @@ impl Storage {
                     let answer = self.finish_read(read, &target, &view, blocks);
                     return respond(asked, answer);
                 }
-                Ok(_) | Err(ReadError::WouldBlock) => {}
+                Ok(_) | Err(ReadError::WouldBlock | ReadError::NoChunk) => {}
                 Err(error) => return respond(asked, Err(error_of(&error))),
             }
         }
@@ -294,7 +295,18 @@ impl Storage {
             }
             done => done,
         };
-        let blocks = blocks.map_err(|error| error_of(&error))?;
+        let taken = view.taken();
+        let blocks = match blocks {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                if matches!(error, ReadError::NoChunk) {
+                    // A removal that is not committed yet must not be told as done.
+                    view.reached(taken).await;
+                    self.still_serves(read, &target, &view)?;
+                }
+                return Err(error_of(&error));
+            }
+        };
         view.reached(blocks.version).await;
         self.finish_read(read, &target, &view, blocks)
     }
@@ -333,9 +345,7 @@ impl Storage {
                     Ok(state) => state.map_err(|_| StorageError::Disk)?,
                     Err(panic) => std::panic::resume_unwind(panic.into_panic()),
                 };
-                if let Some(state) = state {
-                    view.reached(state.version).await;
-                }
+                view.reached(state.map_or(view.taken(), |state| state.version)).await;
                 storage.still_serves(read, &target, &view)?;
                 Ok((StorageReply::Chunk { state }, Bytes::new()))
             };

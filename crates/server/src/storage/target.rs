@@ -39,6 +39,18 @@ struct Member {
     failures: u32,
 }
 
+/// A chain, its epoch, its next member, and the greeting of that member that counts.
+pub(super) type To = (ChainId, Epoch, TargetId, u64);
+
+/// The link from the predecessor.
+#[derive(Default)]
+struct Incoming {
+    epoch: Epoch,
+    session: u64,
+    /// The store is making an installation durable that the replica does not know of yet.
+    installing: bool,
+}
+
 /// See the module.
 pub(super) struct Target {
     pub(super) id: TargetId,
@@ -54,6 +66,7 @@ pub(super) struct Target {
     views: RwLock<HashMap<ChainId, Arc<View>>>,
     answerers: Mutex<HashMap<Token, Answerer>>,
     token: AtomicU64,
+    incoming: Mutex<HashMap<ChainId, Incoming>>,
     failed: Mutex<Option<String>>,
     /// No member of the chain is away: what was removed may be forgotten.
     complete: RwLock<BTreeMap<ChainId, bool>>,
@@ -62,9 +75,16 @@ pub(super) struct Target {
     closed: AtomicBool,
 }
 
+/// An event for a replica. One that answers a message of a link counts only while its session does.
+struct Post {
+    chain: ChainId,
+    session: Option<u64>,
+    event: Event<Payload>,
+}
+
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<(ChainId, Event<Payload>)>,
+    events: VecDeque<Post>,
     attended: bool,
 }
 
@@ -88,6 +108,7 @@ impl Target {
             views: RwLock::default(),
             answerers: Mutex::default(),
             token: AtomicU64::new(0),
+            incoming: Mutex::default(),
             failed: Mutex::default(),
             complete: RwLock::default(),
             bytes_read: AtomicU64::new(0),
@@ -172,11 +193,21 @@ impl Target {
         self.post(chain, event(token));
     }
 
-    /// Queues an event, and works the queue off if nobody does.
+    /// Queues an event.
     pub(super) fn post(self: &Arc<Self>, chain: ChainId, event: Event<Payload>) {
+        self.queue(Post { chain, session: None, event });
+    }
+
+    /// Queues what came of a message to the successor; it is dropped if the successor was greeted again meanwhile.
+    pub(super) fn post_link(self: &Arc<Self>, chain: ChainId, session: u64, event: Event<Payload>) {
+        self.queue(Post { chain, session: Some(session), event });
+    }
+
+    /// Queues, and works the queue off if nobody does.
+    fn queue(self: &Arc<Self>, post: Post) {
         {
             let mut queue = self.lock_queue();
-            queue.events.push_back((chain, event));
+            queue.events.push_back(post);
             if queue.attended {
                 return;
             }
@@ -196,8 +227,15 @@ impl Target {
                 queue.attended = next.is_some();
                 next
             };
-            let Some((chain, event)) = next else { return };
+            let Some(Post { chain, session, event }) = next else { return };
             let member = members.entry(chain).or_insert_with(|| self.recover(chain));
+            if session.is_some_and(|session| session != member.view.session()) {
+                continue;
+            }
+            let installed = match &event {
+                Event::Installed { through, .. } => Some(*through),
+                _ => None,
+            };
             if matches!(event, Event::Configure { .. }) {
                 member.failures = 0;
             }
@@ -207,6 +245,10 @@ impl Target {
             member.view.configure(member.replica.epoch(), serving);
             for effect in effects.drain(..) {
                 self.carry_out(chain, member, effect);
+            }
+            if let Some(through) = installed {
+                member.view.installed(through);
+                self.lock_incoming().entry(chain).or_default().installing = false;
             }
         }
         drop(members);
@@ -223,7 +265,7 @@ impl Target {
             .map_or(Version::ZERO, |(_, _, version)| *version);
         let lanes = Lanes::new(store.lanes(chain).into_iter().map(|lane| (lane.origin, lane.version)));
         let history = History::new(store.epochs(chain));
-        let view = Arc::new(View::new());
+        let view = Arc::new(View::new(newest));
         self.views.write().unwrap_or_else(PoisonError::into_inner).insert(chain, view.clone());
         Member { replica: Replica::new(newest, lanes, history), view, failures: 0 }
     }
@@ -237,7 +279,8 @@ impl Target {
             }
             Effect::Greet { epoch, successor } => {
                 member.failures += 1;
-                self.send(chain, epoch, successor, LinkBody::Hello, Bytes::new(), member.failures > 1);
+                let to = (chain, epoch, successor, member.view.next_session());
+                self.send(to, LinkBody::Hello, Bytes::new(), member.failures > 1);
             }
             Effect::Forward { epoch, successor, update } => {
                 let body = LinkBody::Forward {
@@ -247,24 +290,28 @@ impl Target {
                     operation: (*update.payload.operation).clone(),
                     durability: update.durability,
                 };
-                self.send(chain, epoch, successor, body, update.payload.bytes, false);
+                let to = (chain, epoch, successor, member.view.session());
+                self.send(to, body, update.payload.bytes, false);
             }
             Effect::TellInSync { epoch, successor, through } => {
-                let body = LinkBody::InSync { through };
-                self.send(chain, epoch, successor, body, Bytes::new(), false);
+                let to = (chain, epoch, successor, member.view.session());
+                self.send(to, LinkBody::InSync { through }, Bytes::new(), false);
             }
             Effect::CatchUp { epoch, successor, after, through } => {
                 let lanes = member.replica.lanes().iter();
                 let lanes = lanes.map(|(origin, version)| LaneState { origin, version }).collect();
-                let task = catch_up::CatchUp { chain, epoch, successor, after, through, lanes };
-                self.runtime.spawn(catch_up::run(self.clone(), task));
+                let to = (chain, epoch, successor, member.view.session());
+                let task = catch_up::CatchUp { to, after, through, lanes };
+                self.runtime.spawn(catch_up::run(self.clone(), member.view.clone(), task));
             }
             Effect::Answer { token, answer } => self.answer(token, Ok(reply_of(answer))),
             Effect::Refuse { token, refusal } => self.answer(token, Err(error_of(refusal))),
             Effect::Committed(version) => member.view.commit(version),
             Effect::Durable(version) => {
+                // Only the head knows of all members; the others know of those behind them.
+                let head = member.replica.place().is_some_and(|place| place.head);
                 let complete = self.complete.read().unwrap_or_else(PoisonError::into_inner);
-                if complete.get(&chain).copied().unwrap_or(false) {
+                if head && complete.get(&chain).copied().unwrap_or(false) {
                     self.store().forget_removed(chain, version);
                 }
             }
@@ -302,13 +349,12 @@ impl Target {
     /// Sends a message to the successor; its answer comes back as an event.
     fn send(
         self: &Arc<Self>,
-        chain: ChainId,
-        epoch: Epoch,
-        successor: TargetId,
+        to: To,
         body: LinkBody,
         payload: Bytes,
         after_failure: bool,
     ) {
+        let (chain, epoch, successor, session) = to;
         let target = self.clone();
         let answered = move |answer: Result<StorageReply, StorageError>| {
             let event = match answer {
@@ -316,9 +362,9 @@ impl Target {
                 Ok(StorageReply::Acked { applied, synced }) => Event::Acked { epoch, applied, synced },
                 Ok(_) | Err(_) => Event::LinkLost { epoch },
             };
-            target.post(chain, event);
+            target.post_link(chain, session, event);
         };
-        let call = LinkCall { chain, epoch, target: successor, body, payload };
+        let call = LinkCall { chain, epoch, target: successor, session, body, payload };
         if after_failure {
             let links = self.links.clone();
             self.runtime.spawn(async move {
@@ -362,9 +408,25 @@ impl Target {
 
     /// A link message from the predecessor.
     pub(super) fn linked(self: &Arc<Self>, call: LinkCall, answerer: Answerer) {
-        let LinkCall { chain, epoch, body, payload, .. } = call;
+        let LinkCall { chain, epoch, session, body, payload, .. } = call;
         if self.failed().is_some() {
             return answerer(Err(StorageError::Disk));
+        }
+        {
+            let mut incoming = self.lock_incoming();
+            let known = incoming.entry(chain).or_default();
+            match body {
+                // What was installed must be known before a position is told.
+                LinkBody::Hello if known.installing => return answerer(Err(StorageError::Busy)),
+                LinkBody::Hello if (epoch, session) > (known.epoch, known.session) => {
+                    (known.epoch, known.session) = (epoch, session);
+                }
+                _ if (epoch, session) != (known.epoch, known.session) => {
+                    return answerer(Err(StorageError::WrongEpoch { current: known.epoch }));
+                }
+                LinkBody::InstallDone { .. } => known.installing = true,
+                _ => {}
+            }
         }
         match body {
             LinkBody::Hello => self.ask(chain, answerer, |token| Event::Greeted { token, epoch }),
@@ -379,11 +441,30 @@ impl Target {
             LinkBody::Install { .. } | LinkBody::InstallRemoved { .. } | LinkBody::InstallDone { .. } => {
                 let current = self.view(chain).map(|view| view.epoch()).unwrap_or_default();
                 if epoch != current {
+                    self.lock_incoming().entry(chain).or_default().installing = false;
                     return answerer(Err(StorageError::WrongEpoch { current }));
                 }
                 catch_up::install(self, chain, epoch, body, payload, answerer);
             }
         }
+    }
+
+    /// An installation came to nothing.
+    pub(super) fn not_installed(&self, chain: ChainId) {
+        self.lock_incoming().entry(chain).or_default().installing = false;
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Chains that this target has a replica of.
+    pub(super) fn replicas(&self) -> Vec<ChainId> {
+        self.views.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    fn lock_incoming(&self) -> std::sync::MutexGuard<'_, HashMap<ChainId, Incoming>> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_queue(&self) -> std::sync::MutexGuard<'_, Queue> {

@@ -13,6 +13,10 @@ pub(super) struct View {
     serving: AtomicBool,
     committed: watch::Sender<Version>,
     pending: Mutex<Pending>,
+    /// The newest update taken in.
+    taken: AtomicU64,
+    /// The greeting of the successor that counts.
+    session: AtomicU64,
 }
 
 /// Updates taken in that are not committed yet. A member further down may have shown them to readers already, before
@@ -25,8 +29,9 @@ struct Pending {
 }
 
 impl View {
-    pub(super) fn new() -> View {
-        View { epoch: AtomicU64::new(0), serving: AtomicBool::new(false), committed: watch::channel(Version::ZERO).0, pending: Mutex::default() }
+    /// Of a replica that has everything through `newest`.
+    pub(super) fn new(newest: Version) -> View {
+        View { epoch: AtomicU64::new(0), serving: AtomicBool::new(false), committed: watch::channel(Version::ZERO).0, pending: Mutex::default(), taken: AtomicU64::new(newest.0), session: AtomicU64::new(0) }
     }
 
     pub(super) fn configure(&self, epoch: Epoch, serving: bool) {
@@ -36,6 +41,7 @@ impl View {
 
     /// An update was taken in. Called before anybody can hear of it.
     pub(super) fn take_in(&self, version: Version, operation: &Operation) {
+        self.taken.fetch_max(version.0, Ordering::SeqCst);
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         match operation {
             Operation::Write { chunk, .. } | Operation::Truncate { chunk, .. } | Operation::Punch { chunk, .. } => {
@@ -46,6 +52,25 @@ impl View {
             Operation::RemoveInodes { .. } => pending.all = version,
             Operation::Barrier => {}
         }
+    }
+
+    /// Whole chunks were installed through this version.
+    pub(super) fn installed(&self, through: Version) {
+        self.taken.fetch_max(through.0, Ordering::SeqCst);
+    }
+
+    /// The newest update taken in: what says that a chunk is not there must wait until this one is committed.
+    pub(super) fn taken(&self) -> Version {
+        Version(self.taken.load(Ordering::SeqCst))
+    }
+
+    /// The greeting of the successor that counts: what belongs to an older one is over.
+    pub(super) fn session(&self) -> u64 {
+        self.session.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn next_session(&self) -> u64 {
+        self.session.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// The update that a read of `chunk` must wait for, if any.
