@@ -42,8 +42,9 @@ impl std::error::Error for AuthorityError {}
 
 /// A certificate authority: its certificate and its key.
 ///
-/// Keys are ECDSA P-256: of the two kinds rustls and aws-lc offer with small certificates it is verified and signed
-/// faster than Ed25519.
+/// Keys are ECDSA P-256. Measured with aws-lc, Ed25519 is signed in two thirds of the time and verified in six sevenths
+/// (83 against 97 us), some 40 us of a handshake that is not resumed; but no browser takes it, and the same port serves
+/// pages to them.
 pub struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
