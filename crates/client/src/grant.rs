@@ -21,8 +21,8 @@ pub(crate) enum GrantSource {
     Open { inode: InodeId, rights: Rights },
     /// A leased id.
     Lease { inode: InodeId },
-    /// An append session. It renews its capability itself, when it says how far it wrote.
-    Session,
+    /// An append session.
+    Session { inode: InodeId, session: u64 },
 }
 
 impl Grant {
@@ -74,7 +74,14 @@ impl Grant {
                     _ => return Err(Error::unexpected("upload", subject)),
                 }
             }
-            GrantSource::Session => None,
+            GrantSource::Session { inode, session } => {
+                // The length never shrinks by this: it only says that the session goes on.
+                let change = Change::ExtendAppend { inode, session, length: 0 };
+                match client.change("append to", subject, change).await? {
+                    MetaReply::Appending { capability, .. } => Some(capability),
+                    _ => return Err(Error::unexpected("append to", subject)),
+                }
+            }
         };
         let denied = || Error::new(crate::ErrorKind::Denied, "open", subject, "permission denied");
         let fresh = fresh.ok_or_else(denied)?;

@@ -285,3 +285,66 @@ async fn appends_follow_each_other_and_have_one_session() {
     assert!(read_all(&client, "/log").await.unwrap() == bytes);
     client.append("/log").await.unwrap().close().await.unwrap();
 }
+
+#[tokio::test]
+async fn an_append_session_outlives_its_capability_but_not_its_end() {
+    let cluster = Cluster::start().await;
+    let client = cluster.client().await;
+    client.put("/log", Bytes::new(), &PutOptions::default()).await.unwrap();
+    let mut appender = client.append("/log").await.unwrap();
+    {
+        let mut world = cluster.world();
+        world.faults.capabilities_void = world.capabilities_given();
+    }
+    appender.write(Bytes::from_static(b"one")).await.unwrap();
+    appender.flush().await.unwrap();
+    assert_eq!(read_all(&client, "/log").await.unwrap(), b"one");
+    {
+        let mut world = cluster.world();
+        world.faults.capabilities_void = world.capabilities_given();
+        world.end_sessions();
+    }
+    appender.write(Bytes::from_static(b"two")).await.unwrap();
+    assert_eq!(appender.flush().await.unwrap_err().kind(), ErrorKind::Broken);
+    assert_eq!(read_all(&client, "/log").await.unwrap(), b"one");
+}
+
+#[tokio::test]
+async fn an_upload_that_is_dropped_leaves_no_name() {
+    let cluster = Cluster::start().await;
+    let client = cluster.client().await;
+    let mut uploader = client.uploader("/a", PutOptions::default()).await.unwrap();
+    uploader.write(Bytes::from(noise(10 * CHUNK, 1))).await.unwrap();
+    drop(uploader);
+    cluster.world().faults.hanging = vec![NodeId(2), NodeId(3)];
+    let options = PutOptions::default();
+    let put = client.put("/b", Bytes::from(noise(10 * CHUNK, 2)), &options);
+    assert!(tokio::time::timeout(Duration::from_millis(200), put).await.is_err());
+    cluster.world().faults.hanging.clear();
+    assert!(client.try_stat("/a", Follow::Yes).await.unwrap().is_none());
+    // The lanes of what was given up are used again.
+    let bytes = noise(10 * CHUNK, 3);
+    client.put("/b", Bytes::from(bytes.clone()), &PutOptions::default()).await.unwrap();
+    assert!(read_all(&client, "/b").await.unwrap() == bytes);
+    assert!(cluster.world().counts.effects.values().all(|times| *times == 1));
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_read_is_a_local_error() {
+    struct Broken;
+    impl tokio::io::AsyncRead for Broken {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::task::Poll::Ready(Err(std::io::Error::other("torn tape")))
+        }
+    }
+    let cluster = Cluster::start().await;
+    let client = cluster.client().await;
+    let error = client.put_stream("/a", &mut Broken, PutOptions::default(), |_| {}).await.unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Local, "/a"));
+    assert!(error.to_string().contains("torn tape"));
+    assert!(client.try_stat("/a", Follow::Yes).await.unwrap().is_none());
+}

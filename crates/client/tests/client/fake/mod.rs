@@ -230,6 +230,10 @@ impl World {
         (inode, self.inodes[&inode].layout.unwrap())
     }
 
+    pub(crate) fn end_sessions(&mut self) {
+        self.appending.clear();
+    }
+
     pub(crate) fn lose_chunk(&mut self, target: TargetId, chunk: ChunkId) {
         self.memory.get_mut(&target).unwrap().remove(&chunk);
     }
