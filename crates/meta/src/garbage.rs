@@ -15,6 +15,8 @@ use types::{ChainId, ChunkId, ChunkIndex, Duration, Layout, Slot, TableId, Time}
 
 /// A file of more chunks goes by its inode, from every chain of its table, rather than chunk by chunk.
 const CHUNKS_PER_FILE_MAX: u32 = 1024;
+/// Chunks of one round: a megabyte of memory for each 64 Ki.
+const CHUNKS_MAX: u64 = 256 * 1024;
 /// The longest wait before garbage is tried again: 2 s, doubled each time, up to this.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
@@ -31,11 +33,19 @@ pub struct Round {
 }
 
 impl Round {
-    /// Up to `records` due records.
-    pub async fn collect<S: Snapshot>(snapshot: &S, now: Time, records: usize) -> Result<Round, KvError> {
-        let (from, to) = keys::garbage_range();
+    /// Up to `records` due records from the key `from` on (empty: from the first), and not many more chunks than
+    /// `CHUNKS_MAX`.
+    pub async fn collect<S: Snapshot>(
+        snapshot: &S,
+        from: &[u8],
+        now: Time,
+        records: usize,
+    ) -> Result<Round, KvError> {
+        let (first, to) = keys::garbage_range();
+        let from = if from.is_empty() { first.as_slice() } else { from };
         let mut round = Round::default();
-        for (key, value) in snapshot.scan(&from, &to, records).await? {
+        let mut chunks = 0;
+        for (key, value) in snapshot.scan(from, &to, records).await? {
             let due = keys::garbage_due(&key);
             if due.is_some_and(|due| due > now) {
                 round.next = due;
@@ -43,7 +53,10 @@ impl Round {
             }
             let garbage: Garbage = decode(&value, "garbage")?;
             match &garbage.body {
-                GarbageBody::Files(files) => files.iter().for_each(|file| round.add_file(file)),
+                GarbageBody::Files(files) => {
+                    chunks += files.iter().filter_map(named).map(u64::from).sum::<u64>();
+                    files.iter().for_each(|file| round.add_file(file));
+                }
                 GarbageBody::Inodes { table, slots, ranges } => {
                     for chain in chains(*table, *slots) {
                         round.inodes.entry(chain).or_default().extend_from_slice(ranges);
@@ -51,6 +64,9 @@ impl Round {
                 }
             }
             round.records.push((key, garbage));
+            if chunks > CHUNKS_MAX {
+                break;
+            }
         }
         Ok(round)
     }
@@ -70,6 +86,11 @@ impl Round {
                 }
             }
         }
+    }
+
+    /// The key of its last record.
+    pub fn last(&self) -> Option<&Key> {
+        self.records.last().map(|(key, _)| key)
     }
 
     /// Whether nothing was due.

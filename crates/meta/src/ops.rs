@@ -37,8 +37,8 @@ pub enum Job {
     OpenForWriting { caller: Caller, place: Place },
     /// Keeps the outcome of a change that was made elsewhere (`MakeClass`), so that retries are exact.
     Remember { origin: Origin, outcome: Result<MetaReply, MetaError> },
-    /// Takes up to `limit` entries out of directories that were removed with all that is in them.
-    Purge { limit: usize },
+    /// Takes up to `limit` entries out of directories that were removed with all that is in them, from the key `after` on.
+    Purge { after: Key, limit: usize },
     /// Ends up to `limit` leases that are over, from the key `after` on.
     SweepLeases { after: Key, limit: usize },
     /// Forgets answers that no retry can want any more, among `limit` from the key `after` on.
@@ -74,7 +74,9 @@ pub async fn run<S: Snapshot>(
             remember(batch, context, *origin, outcome);
             Ok(Answer::Progress(None))
         }
-        Job::Purge { limit } => purge::purge(batch, context, *limit).await.map(Answer::Progress),
+        Job::Purge { after, limit } => {
+            purge::purge(batch, context, after, *limit).await.map(Answer::Progress)
+        }
         Job::SweepLeases { after, limit } => {
             sweep::leases(batch, context, after, *limit).await.map(Answer::Progress)
         }

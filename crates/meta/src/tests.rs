@@ -210,7 +210,11 @@ impl World {
 
     /// Purges all there is.
     pub(crate) fn purge(&mut self, limit: usize) {
-        while let Answer::Progress(Some(_)) = self.job(Job::Purge { limit }).unwrap() {}
+        let mut after = Vec::new();
+        while let Answer::Progress(Some(next)) = self.job(Job::Purge { after: after.clone(), limit }).unwrap()
+        {
+            after = next;
+        }
     }
 
     /// The number of records under a first byte.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 fn collect(world: &World) -> Round {
     world.runtime.block_on(async {
         let snapshot = world.store.snapshot().await.unwrap();
-        Round::collect(&snapshot, world.now, 100).await.unwrap()
+        Round::collect(&snapshot, &[], world.now, 100).await.unwrap()
     })
 }
 
@@ -158,9 +158,10 @@ fn a_removed_tree_is_out_of_sight_at_once_and_purged_in_pieces() {
     let change = Change::Rename { from, to: "saved".into(), replace: Replace::Allowed };
     world.change(1, change).unwrap();
     world.check();
-    let mut pieces = 0;
-    while let Answer::Progress(Some(_)) = world.job(Job::Purge { limit: 2 }).unwrap() {
-        pieces += 1;
+    let (mut pieces, mut after) = (0, Vec::new());
+    while let Answer::Progress(Some(next)) = world.job(Job::Purge { after: after.clone(), limit: 2 }).unwrap()
+    {
+        (pieces, after) = (pieces + 1, next);
         world.check();
     }
     assert!(pieces >= 6, "{pieces}");
@@ -168,6 +169,32 @@ fn a_removed_tree_is_out_of_sight_at_once_and_purged_in_pieces() {
     assert_eq!(world.stat(1, "kept").unwrap().links, 1);
     assert_eq!(world.records(b'P'), []);
     assert_eq!(collect(&world).chunks.values().map(Vec::len).sum::<usize>(), 4);
+}
+
+#[test]
+fn a_directory_takes_names_until_the_purge_comes_to_it_and_none_after() {
+    let mut world = World::open();
+    for path in ["t", "t/s"] {
+        world.mkdir(1, path, 0o755).unwrap();
+    }
+    for number in 0..10 {
+        put(&mut world, &format!("t/s/{number}"), 1);
+    }
+    let inside = world.stat(1, "t/s").unwrap().inode;
+    world.remove_tree(1, "t").unwrap();
+    let make = |name: &str| Change::MakeSymbolicLink {
+        place: Place { base: inside, path: name.to_owned() },
+        target: "x".to_owned(),
+    };
+    world.change(1, make("early")).unwrap();
+    let Answer::Progress(after) = world.job(Job::Purge { after: Vec::new(), limit: 4 }).unwrap() else {
+        panic!()
+    };
+    assert!(after.is_some());
+    assert_eq!(world.change(1, make("!late")), Err(MetaError::NotFound));
+    world.purge(2);
+    assert_eq!(world.totals(), Totals { files: 0, directories: 1, bytes: 0, garbage: 10 });
+    world.check();
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn swept(world: &mut World) -> Vec<(u64, u32)> {
     }
     let round = world.runtime.block_on(async {
         let snapshot = world.store.snapshot().await.unwrap();
-        Round::collect(&snapshot, world.now.after(Duration::from_secs(120)), 100).await.unwrap()
+        Round::collect(&snapshot, &[], world.now.after(Duration::from_secs(120)), 100).await.unwrap()
     });
     let mut ranges: Vec<(u64, u32)> = Vec::new();
     for chain in 0..8 {

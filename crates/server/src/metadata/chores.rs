@@ -23,11 +23,14 @@ const FAILED_WAIT: Duration = Duration::from_secs(1);
 
 /// Empties directories that were removed with all that is in them.
 pub(super) async fn purge<S: Store>(shared: Arc<Shared<S>>) {
+    let mut after = Key::new();
     loop {
         let started = Instant::now();
-        match shared.sequencer.run(Job::Purge { limit: PURGE_ENTRIES }).await {
-            Ok(Answer::Progress(Some(_))) => {
-                // The sequencer is the clients' for as long again.
+        let job = Job::Purge { after: std::mem::take(&mut after), limit: PURGE_ENTRIES };
+        match shared.sequencer.run(job).await {
+            Ok(Answer::Progress(Some(next))) => {
+                after = next;
+                // The sequencer is the clients' for half as long again.
                 sleep(started.elapsed() / 2).await;
             }
             Ok(Answer::Progress(None) | Answer::Reply(_)) => {

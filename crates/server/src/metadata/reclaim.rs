@@ -4,7 +4,7 @@
 //! loses none.
 
 use super::Shared;
-use kv::{KvError, Store};
+use kv::{Key, KvError, Store};
 use meta::garbage::Round;
 use meta::{Answer, Job};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,9 +64,16 @@ struct Part {
 
 /// Reclaims for ever.
 pub(super) async fn run<S: Store, C: Chunks>(shared: Arc<Shared<S>>, chunks: Arc<C>) {
+    // Everything before is done: engines pass over removed keys one by one for some time. Now and then the queue is
+    // read from its start, because a server whose clock is behind may have queued something there.
+    let mut done = Key::new();
+    let mut complete = Instant::now();
     loop {
         let started = Instant::now();
-        match round(&shared, &chunks).await {
+        if complete.elapsed() > IDLE_MAX {
+            (done, complete) = (Key::new(), started);
+        }
+        match round(&shared, &chunks, &mut done).await {
             // Half the time is left to clients.
             Ok(None) => sleep(started.elapsed()).await,
             Ok(Some(idle)) => {
@@ -84,9 +91,10 @@ pub(super) async fn run<S: Store, C: Chunks>(shared: Arc<Shared<S>>, chunks: Arc
 async fn round<S: Store, C: Chunks>(
     shared: &Shared<S>,
     chunks: &Arc<C>,
+    done: &mut Key,
 ) -> Result<Option<Duration>, KvError> {
     let now = shared.now();
-    let round = Round::collect(&shared.store.snapshot().await?, now, RECORDS_MAX).await?;
+    let round = Round::collect(&shared.store.snapshot().await?, done, now, RECORDS_MAX).await?;
     if round.is_empty() {
         let wait =
             |next: types::Time| u64::try_from(next.0 - now.0).map_or(Duration::ZERO, Duration::from_nanos);
@@ -100,10 +108,11 @@ async fn round<S: Store, C: Chunks>(
         parts.entry(*chain).or_default().ranges.clone_from(ranges);
     }
     let failed = remove(shared, chunks, parts).await;
+    let last = round.last().cloned().unwrap_or_default();
     let settlement = round.settle(&failed, shared.now());
     // If this fails the round is repeated: all of it may be.
     match shared.sequencer.run(Job::Settle(settlement)).await {
-        Ok(Answer::Progress(_) | Answer::Reply(_)) => {}
+        Ok(Answer::Progress(_) | Answer::Reply(_)) => *done = last,
         Err(_) => sleep(FAILED_WAIT).await,
     }
     Ok(None)
