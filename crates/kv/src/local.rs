@@ -59,7 +59,7 @@ impl Default for Options {
             checkpoint_bytes: 16 << 20,
             checkpoint_after: Duration::from_secs(10),
             zeros_ahead: 1 << 20,
-            recent_bytes_max: 16 << 20,
+            recent_bytes_max: 8 << 20,
             reserve_bytes: 128 << 20,
         }
     }

@@ -38,8 +38,13 @@ impl RealFile {
 
     /// The part of a piece that may go past the page cache: its start, in whole pages.
     fn direct_part(&self, piece: &[u8], offset: u64) -> usize {
-        let aligned = offset.is_multiple_of(DIRECT_ALIGN as u64) && piece.as_ptr().addr().is_multiple_of(MEMORY_ALIGN);
-        if piece.len() < DIRECT_MIN || !aligned || self.direct.is_none() || self.refused.load(Ordering::Relaxed) {
+        let aligned =
+            offset.is_multiple_of(DIRECT_ALIGN as u64) && piece.as_ptr().addr().is_multiple_of(MEMORY_ALIGN);
+        if piece.len() < DIRECT_MIN
+            || !aligned
+            || self.direct.is_none()
+            || self.refused.load(Ordering::Relaxed)
+        {
             return 0;
         }
         piece.len() - piece.len() % DIRECT_ALIGN
@@ -188,8 +193,9 @@ impl File for RealFile {
         };
         #[allow(unsafe_code, reason = "rustix has no sync_file_range")]
         // SAFETY: the descriptor is open while `self` lives; the call takes no pointers.
-        let result =
-            unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+        let result = unsafe {
+            libc::sync_file_range(self.file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE)
+        };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 

@@ -4,6 +4,8 @@
 //! version (`docs/decisions/0002-local-metadata-engine.md` says which faults that avoids). Its journal is written
 //! without syncing; what it lost in a crash, the owner's log replays.
 
+mod journal;
+
 use super::{Batch, Pair, Table, TableError, TableSnapshot};
 use ::fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use std::collections::HashSet;
@@ -22,8 +24,8 @@ const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub struct FjallOptions {
     /// Blocks of tables, their indices and filters.
     pub cache_bytes: u64,
-    /// What one space collects in memory before it is written to a file. Up to four times as much is in memory while
-    /// the disk cannot keep up.
+    /// What one space collects in memory before it is written to a file. The last one or two that were written stay in
+    /// memory too, and more while the disk cannot keep up.
     pub memtable_bytes: u64,
     /// Threads that flush and compact. Two, so that flushing never waits behind a compaction.
     pub workers: usize,
@@ -33,7 +35,7 @@ pub struct FjallOptions {
 
 impl Default for FjallOptions {
     fn default() -> FjallOptions {
-        FjallOptions { cache_bytes: 8 << 20, memtable_bytes: 8 << 20, workers: 2, files_max: 128 }
+        FjallOptions { cache_bytes: 8 << 20, memtable_bytes: 4 << 20, workers: 2, files_max: 128 }
     }
 }
 
@@ -61,6 +63,11 @@ impl FjallTable {
         };
         if !directory.try_exists().map_err(|e| failed("looking for", &e))? {
             create(directory, spaces, &options).map_err(|e| failed("creating", &e))?;
+        }
+        // fjall cuts a journal whose last batch ends too early, but gives up when one has a hole: when the power fails,
+        // any page that was not synced may be missing.
+        if let Some(cut) = journal::cut_torn(directory).map_err(|e| failed("repairing", &e))? {
+            tracing::warn!(directory = %directory.display(), cut, "cut what was not synced off a table");
         }
         let (database, spaces) =
             open_database(directory, spaces, &options).map_err(|e| failed("opening", &e))?;
@@ -148,7 +155,7 @@ impl Table for FjallTable {
         // fjall syncs under the lock that every batch needs. So most of the work is done beside it first, through a
         // descriptor of our own, and batches wait only for what came in meanwhile.
         self.database.persist(PersistMode::Buffer).map_err(|e| failed(&e))?;
-        if let Some(journal) = newest_journal(&self.directory).map_err(|e| failed(&e))? {
+        if let Some(journal) = journal::newest(&self.directory).map_err(|e| failed(&e))? {
             match fs::File::open(journal).and_then(|file| file.sync_data()) {
                 // It was full and has been flushed and removed since.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -198,24 +205,6 @@ fn collect(pairs: Iter, limit: usize, reverse: bool) -> Result<Vec<Pair>, TableE
         pairs.take(limit).try_for_each(&mut take)?;
     }
     Ok(found)
-}
-
-/// The journal that is written to: the one with the highest number.
-fn newest_journal(directory: &Path) -> io::Result<Option<PathBuf>> {
-    let mut newest: Option<(u64, PathBuf)> = None;
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "jnl") {
-            continue;
-        }
-        let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok()) else {
-            continue;
-        };
-        if newest.as_ref().is_none_or(|(last, _)| *last < number) {
-            newest = Some((number, path));
-        }
-    }
-    Ok(newest.map(|(_, path)| path))
 }
 
 fn read_failed(error: ::fjall::Error) -> TableError {
