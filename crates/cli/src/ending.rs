@@ -30,6 +30,11 @@ impl Ending {
         self.told.send_replace(true);
     }
 
+    /// Whether the user wants the end.
+    pub(crate) fn is_told(&self) -> bool {
+        *self.told.borrow()
+    }
+
     /// Waits until the user wants the end.
     pub(crate) async fn told(&self) {
         // The sender lives as long as `self`.

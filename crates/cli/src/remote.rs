@@ -96,7 +96,8 @@ fn named(error: &Error, action: &str) -> Error {
 }
 
 async fn resolve(client: &Client, path: &str, follow: Follow) -> client::Result<Vec<Match>> {
-    let exact = normal(path);
+    // What ends in `/.` has no name: its contents are meant where a copy is made.
+    let exact = if path.ends_with("/.") { join(&normal(path), ".") } else { normal(path) };
     // A slash at the end asks for a directory, also behind a symbolic link.
     let follow = if path.ends_with('/') { Follow::Yes } else { follow };
     match client.stat(exact.as_str(), follow).await {

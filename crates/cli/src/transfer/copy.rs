@@ -89,14 +89,14 @@ fn plan(
     source: &Match,
     recursive: bool,
 ) -> Result<Option<String>, Stop> {
-    let path = &source.path;
+    let path = &remote::normal(&source.path);
     let is_directory = source.attributes.kind == FileKind::Directory;
     let what = if is_directory { What::Directory } else { What::File };
     let fail = |kind, cause: &str| report.failed(refuse(kind, "copy", path, cause)).map(|()| None);
     if is_directory && !recursive {
         return fail(ErrorKind::IsDirectory, "it is a directory; -r copies it with all that is in it");
     }
-    let target = match destination.place(remote::base(path), what) {
+    let target = match destination.place(remote::base(&source.path), what) {
         Ok(Some(name)) => remote::join(destination.path, name),
         Ok(None) => remote::normal(destination.path),
         Err(misfit) => return fail(ErrorKind::NotDirectory, misfit.describe()),
@@ -130,6 +130,7 @@ async fn copy_source(
     if is_new {
         directories.push((target.clone(), attributes));
     }
+    let path = remote::normal(&path);
     let mut walk = copying.client.walk(path.as_str(), WalkOptions::default());
     while let Some(page) = walk.next().await {
         let page = match page {

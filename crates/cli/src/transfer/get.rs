@@ -133,7 +133,7 @@ impl Get {
         };
         if what == What::Directory {
             let is_contents = destination.there == There::Directory && target == to;
-            return download.tree(path, attributes, target, is_contents).await;
+            return download.tree(remote::normal(&path), attributes, target, is_contents).await;
         }
         let wanted = Wanted { remote: path, opened: None, attributes, to: target };
         download.start(wanted).await

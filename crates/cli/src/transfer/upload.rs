@@ -203,6 +203,10 @@ async fn resumable(uploads: &Uploads, local: &Local, remote: &str) -> Result<(),
     }
     let length = appender.length();
     appender.close().await?;
+    if uploads.report.ending.is_told() {
+        // Whoever asked for the end has asked for this too.
+        return Ok(());
+    }
     if length != local.length {
         let changed = "it changed while it was read; do it again";
         return Err(Failure::Here(io::Error::other(changed)));
@@ -239,8 +243,8 @@ async fn open_partial(uploads: &Uploads, beside: &str, source: &str) -> Result<A
     append(uploads, beside).await
 }
 
-/// How long an append session of a client that was cut off lasts, and a little more.
-const SESSION_MAX: Duration = Duration::from_secs(70);
+/// How long an append session of a client that was cut off lasts, with the servers' allowance, and a little more.
+const SESSION_MAX: Duration = Duration::from_secs(150);
 
 /// Opens the append session. A client that was cut off may have left one open: waits for its end.
 async fn append(uploads: &Uploads, beside: &str) -> Result<Appender, Failure> {

@@ -2,6 +2,8 @@
 
 mod apart;
 mod cloud;
+mod commands;
 mod crash;
 mod damage;
 mod failover;
+mod transfers;
