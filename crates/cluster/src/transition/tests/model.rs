@@ -25,8 +25,9 @@ struct Node {
     /// When its server registered.
     position: Position,
     synced: Option<Epoch>,
-    /// The newest epoch it was told of.
+    /// The newest epoch it was told of, and whether it serves in that.
     knows: Epoch,
+    serves: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +73,7 @@ impl World {
             position: Position::default(),
             synced: None,
             knows: Epoch(1),
+            serves: true,
         };
         World {
             chain: Chain::new((0..MEMBERS).map(|at| (target(at), run))),
@@ -115,7 +117,7 @@ impl World {
             Happens::Partial(reach) => self.write(reach, true),
             Happens::Crash(at) => {
                 let node = &mut self.nodes[at];
-                node.up = false;
+                (node.up, node.serves) = (false, false);
                 node.log.truncate(node.disk);
             }
             Happens::Silence(at) => {
@@ -176,7 +178,14 @@ impl World {
             // CL-8: planned and published before the registration is answered.
             self.plan(Patience::Fresh);
         }
-        self.nodes[at].knows = self.chain.epoch;
+        self.learn(at);
+    }
+
+    /// It gets the routing.
+    fn learn(&mut self, at: usize) {
+        let serves =
+            self.chain.seats.iter().any(|s| s.target == target(at) && s.state == MemberState::Serving);
+        (self.nodes[at].knows, self.nodes[at].serves) = (self.chain.epoch, serves);
     }
 
     /// What it lacks comes down the chain, through the members before it.
@@ -223,9 +232,9 @@ impl World {
         };
         let lost_memory = !self.chain.holders().any(kept) && after.info().head().is_some();
         self.chain = after;
-        for node in &mut self.nodes {
-            if node.up && node.presence == Presence::Fresh {
-                node.knows = self.chain.epoch;
+        for at in 0..MEMBERS {
+            if self.nodes[at].up && self.nodes[at].presence == Presence::Fresh {
+                self.learn(at);
             }
         }
         if lost_memory {
@@ -256,6 +265,11 @@ impl World {
             if lives && seat.state == MemberState::Serving {
                 assert!(node.log.starts_with(&self.promised_in_memory), "CL-5: {} of {self:?}", seat.target);
             }
+        }
+        // CL-1, CL-8: whoever may answer reads, by whatever routing it has, misses nothing that was acknowledged.
+        for node in self.nodes.iter().filter(|node| node.serves && node.presence != Presence::Gone) {
+            assert!(node.log.starts_with(&self.promised), "a stale read of {self:?}");
+            assert!(node.log.starts_with(&self.promised_in_memory), "a stale read of {self:?}");
         }
         for (a, b) in self.nodes.iter().flat_map(|a| self.nodes.iter().map(move |b| (a, b))) {
             for length in 1..=a.log.len().min(b.log.len()) {
