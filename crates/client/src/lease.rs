@@ -13,6 +13,9 @@ const COUNT_MIN: u32 = 64;
 const COUNT_MAX: u32 = 1024;
 /// Directories for which unused ids are kept.
 const DIRECTORIES_MAX: usize = 1024;
+/// Leased ids are used for this long at most: when another client gives the directory another class, new files follow
+/// it within this time.
+const FRESH_MAX: Duration = Duration::from_secs(60);
 /// A lease is never taken to be shorter than this: if the clocks are so far apart, the server will say so.
 const LIFE_MIN: Duration = Duration::from_secs(10);
 
@@ -42,7 +45,7 @@ struct Lease {
     left: u32,
     class: Arc<StorageClass>,
     capability: Capability,
-    /// New uploads use it until then: half of its life.
+    /// New uploads use it until then: half of its life, or [`FRESH_MAX`].
     fresh_until: Instant,
     life: Duration,
 }
@@ -99,7 +102,8 @@ impl Client {
             MetaReply::Leased { first, count: left, class, capability, expires } if left > 0 => {
                 let life = life(expires);
                 let class = Arc::new(class);
-                Ok(Lease { next: first, left, class, capability, fresh_until: asked + life / 2, life })
+                let fresh_until = asked + (life / 2).min(FRESH_MAX);
+                Ok(Lease { next: first, left, class, capability, fresh_until, life })
             }
             _ => Err(Error::unexpected("upload", subject)),
         }
@@ -110,6 +114,13 @@ impl Client {
         let key = Key { directory: directory(place), class: class.map(str::to_string) };
         let mut blocks = self.shared.leases.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         blocks.remove(&key);
+    }
+}
+
+impl Leases {
+    /// Forgets all unused ids: directories may have other classes now.
+    pub(crate) fn clear(&self) {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -261,11 +261,13 @@ impl Client {
         }
     }
 
-    /// Sets the class of new files below a directory (`None`: as its parent).
+    /// Sets the class of new files below a directory (`None`: as its parent). Uploads of this client follow at once,
+    /// those of others within a minute.
     pub async fn set_class(&self, place: impl Into<Place>, class: Option<String>) -> Result<()> {
         let place = place.into();
         let subject = describe(&place);
         let reply = self.change("set the class of", &subject, Change::SetClass { place, class }).await?;
+        self.shared.leases.clear();
         done(reply, "set the class of", &subject)
     }
 }
