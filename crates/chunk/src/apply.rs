@@ -189,17 +189,20 @@ impl Step<'_, '_> {
 
     /// Points a chunk's extents in `pieces` of `source` to their copies in the payload.
     fn relocate(&mut self, chunk: ChunkId, source: SegmentId, pieces: &[Piece], payload: Payload) {
-        let moved = |extent: &Extent| {
-            let mut target = payload.position;
-            for piece in pieces {
-                if extent.position >= piece.position
-                    && extent.position + extent.covered <= piece.position + piece.length
-                {
-                    return Some(target + (extent.position - piece.position));
-                }
+        // In the order of their positions, as compaction wrote them.
+        let mut target = payload.position;
+        let targets: Vec<(Piece, u32)> = pieces
+            .iter()
+            .map(|piece| {
                 target += piece.length;
-            }
-            None
+                (*piece, target - piece.length)
+            })
+            .collect();
+        let moved = |extent: &Extent| {
+            let after = targets.partition_point(|(piece, _)| piece.position <= extent.position);
+            let (piece, target) = targets.get(after.checked_sub(1)?)?;
+            let inside = extent.position + extent.covered <= piece.position + piece.length;
+            inside.then(|| target + (extent.position - piece.position))
         };
         let concerned = |entry: &Entry| {
             entry.extents.iter().any(|(_, extent)| extent.segment == source && moved(extent).is_some())

@@ -28,6 +28,9 @@ pub(crate) const LOG: usize = 6;
 /// Entries of one look into the table.
 const SCAN: usize = 512;
 
+/// Entries that reads may add before eviction comes by.
+const EVICT_AFTER: usize = 4096;
+
 /// The index cannot be read.
 #[derive(Debug)]
 pub(crate) enum IndexError {
@@ -66,6 +69,8 @@ pub(crate) struct Index {
     flushed: AtomicU64,
     /// About the bytes that entries take in memory.
     weight: AtomicUsize,
+    /// Entries that were read from the table since eviction last came by.
+    admitted: AtomicUsize,
 }
 
 pub(crate) struct Chain {
@@ -126,6 +131,7 @@ impl Index {
             generation: AtomicU64::new(1),
             flushed: AtomicU64::new(0),
             weight: AtomicUsize::new(0),
+            admitted: AtomicUsize::new(0),
         }
     }
 
@@ -248,6 +254,7 @@ impl Index {
     /// Adds a clean entry.
     fn admit(&self, state: &mut State, chunk: ChunkId, entry: Entry) {
         self.weight.fetch_add(entry.weight(), Ordering::Relaxed);
+        self.admitted.fetch_add(1, Ordering::Relaxed);
         let slot = Slot { entry: Arc::new(entry), generation: 0, touched: AtomicBool::new(true) };
         state.slots.insert(chunk, slot);
     }
@@ -352,9 +359,15 @@ impl Index {
         self.weight.load(Ordering::Relaxed)
     }
 
+    /// Whether eviction is due. Not after each entry: a look at all of them must pay.
+    pub(crate) fn is_crowded(&self, limit: usize) -> bool {
+        self.weight() > limit && self.admitted.load(Ordering::Relaxed) >= EVICT_AFTER
+    }
+
     /// Drops clean entries that were not used since the last time, until those left weigh at most `target`.
     pub(crate) fn evict(&self, target: usize) {
         let flushed = self.flushed.load(Ordering::Relaxed);
+        self.admitted.store(0, Ordering::Relaxed);
         for chain in self.chains() {
             if self.weight() <= target {
                 return;

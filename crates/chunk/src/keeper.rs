@@ -111,7 +111,7 @@ impl Keeper {
     }
 
     /// Has the small things done.
-    pub(crate) fn want_spare(&self) {
+    pub(crate) fn want_chores(&self) {
         lock(&self.state).chores = true;
         self.changed.notify_one();
     }
@@ -436,19 +436,33 @@ fn give_back(shared: &Shared, closing: Closing) -> Result<(), StoreError> {
             _ => runs.push((segment, position, length)),
         }
     }
+    for of_segment in runs.chunk_by(|(segment, _, _), (next, _, _)| segment == next) {
+        punch(shared, of_segment)?;
+    }
+    Ok(())
+}
+
+/// Punches runs of one segment.
+fn punch(shared: &Shared, runs: &[(SegmentId, u32, u32)]) -> Result<(), StoreError> {
+    let mut punched = 0;
     for (segment, position, length) in runs {
-        let start = crate::record::aligned(position, PAGE);
+        let start = crate::record::aligned(*position, PAGE);
         let end = (position + length) / PAGE * PAGE;
-        if end < start + PUNCH_MIN || shared.segments.usage_of(segment).is_none() {
+        if end < start + PUNCH_MIN || shared.segments.usage_of(*segment).is_none() {
             continue;
         }
-        let file = shared.segments.file(segment)?;
-        if let Err(error) = file.punch(u64::from(start), u64::from(end - start)) {
+        let file = shared.segments.file(*segment)?;
+        match file.punch(u64::from(start), u64::from(end - start)) {
+            Ok(()) => punched += end - start,
             // The space comes back by compaction instead.
-            tracing::debug!(target = shared.options.target.0, %error, "no hole was punched");
-            continue;
+            Err(error) => tracing::debug!(target = shared.options.target.0, %error, "no hole was punched"),
         }
-        shared.segments.punched(segment, end - start);
+    }
+    if punched > 0 {
+        // The books must not know of holes that a crash fills again: compaction would never look there.
+        let segment = runs[0].0;
+        shared.segments.file(segment)?.sync()?;
+        shared.segments.punched(segment, punched);
     }
     Ok(())
 }

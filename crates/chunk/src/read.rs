@@ -96,6 +96,7 @@ pub(crate) fn read(
     wait: Wait,
 ) -> Result<ReadBlocks, ReadError> {
     let chain = shared.index.chain(chain).ok_or(ReadError::NoChunk)?;
+    shared.limit_cache();
     let mut before: Option<Plan> = None;
     loop {
         let plan = shared.index.look(&chain, chunk, wait == Wait::Never, |entry| {

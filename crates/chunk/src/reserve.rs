@@ -32,7 +32,11 @@ impl Reserve {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(&self.path)?,
             other => other?,
         };
-        file.allocate(0, self.bytes)?;
+        if let Err(error) = file.allocate(0, self.bytes) {
+            // A part of it helps nobody.
+            disk.remove(&self.path)?;
+            return Err(error);
+        }
         self.held.store(true, Ordering::Release);
         Ok(())
     }

@@ -236,6 +236,13 @@ impl Shared {
         list.truncate(DAMAGE_MAX);
     }
 
+    /// Has the cache of entries made smaller when reads have filled it: without writes nobody else would.
+    pub(crate) fn limit_cache(&self) {
+        if self.index.is_crowded(self.options.cache_bytes) {
+            self.keeper.want_chores();
+        }
+    }
+
     /// Bytes (in all, free) of the disk.
     pub(crate) fn disk_space(&self) -> io::Result<(u64, u64)> {
         self.disk.space(&self.directory)

@@ -177,6 +177,7 @@ impl Store {
     /// A chunk's version and length.
     pub fn describe(&self, chain: ChainId, chunk: ChunkId) -> Result<Option<ChunkState>, StoreError> {
         let Some(chain) = self.shared.index.chain(chain) else { return Ok(None) };
+        self.shared.limit_cache();
         let head =
             self.shared.index.look(&chain, chunk, false, |entry| entry.map(|entry| entry.head))?.flatten();
         let there = head.filter(|head| !head.removed);

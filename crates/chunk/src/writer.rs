@@ -302,7 +302,7 @@ impl Writer {
         let _ = self.file.start_writeback(u64::from(self.end.position) - self.unstarted, self.unstarted);
         self.unstarted = 0;
         self.enter(segment, file);
-        shared.keeper.want_spare();
+        shared.keeper.want_chores();
         Ok(())
     }
 

@@ -2,9 +2,13 @@ use super::*;
 use proptest::prelude::*;
 
 fn entries() -> impl Strategy<Value = Entry> {
-    let extent = (1..200_000u32, 0..1000u32, any::<u32>(), 0..1_000_000u32, 0..16_384u32, 0..9u32, any::<bool>());
-    let head = (any::<u64>(), any::<u32>(), any::<bool>())
-        .prop_map(|(version, length, removed)| Head { version: Version(version), length, removed });
+    let extent =
+        (1..200_000u32, 0..1000u32, any::<u32>(), 0..1_000_000u32, 0..16_384u32, 0..9u32, any::<bool>());
+    let head = (any::<u64>(), any::<u32>(), any::<bool>()).prop_map(|(version, length, removed)| Head {
+        version: Version(version),
+        length,
+        removed,
+    });
     (head, proptest::collection::vec(extent, 0..30)).prop_map(|(head, list)| {
         let mut end = 0;
         let extents = list.into_iter().map(|(length, gap, segment, position, skip, rest, shared)| {

@@ -29,10 +29,7 @@ fn all() -> Vec<(Body, u32)> {
         (update(Operation::Remove { chunks: vec![chunk(9, 1), chunk(10, 0)] }), 0),
         (update(Operation::Clone { from: chunk(9, 1), to: chunk(11, 1), length: 8 }), 0),
         (update(Operation::Barrier), 0),
-        (
-            update(Operation::RemoveInodes { ranges: vec![InodeRange { first: InodeId(5), count: 6 }] }),
-            0,
-        ),
+        (update(Operation::RemoveInodes { ranges: vec![InodeRange { first: InodeId(5), count: 6 }] }), 0),
         (
             Body::Install(Install {
                 chain: chain(),
@@ -61,7 +58,10 @@ fn all() -> Vec<(Body, u32)> {
                 chain: chain(),
                 segment: SegmentId(1),
                 chunks: vec![chunk(9, 1)],
-                pieces: vec![Piece { position: 5000, length: 15_000 }, Piece { position: 90_000, length: 5000 }],
+                pieces: vec![
+                    Piece { position: 5000, length: 15_000 },
+                    Piece { position: 90_000, length: 5000 },
+                ],
                 checksums,
             },
             20_000,
@@ -81,10 +81,13 @@ fn encoded(body: &Body, payload_length: u32) -> Vec<u8> {
 fn reads_what_the_first_release_wrote() {
     let golden = include_str!("golden.txt");
     let lines: Vec<&str> = golden.lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(lines.len(), all().len());
+    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let now: Vec<String> = all().iter().map(|(body, length)| hex(encoded(body, *length))).collect();
+    assert_eq!(lines.len(), all().len(), "current code writes:\n{}", now.join("\n"));
     for (line, (body, payload_length)) in lines.iter().zip(all()) {
-        let bytes: Vec<u8> =
-            (0..line.len() / 2).map(|at| u8::from_str_radix(&line[at * 2..at * 2 + 2], 16).unwrap()).collect();
+        let bytes: Vec<u8> = (0..line.len() / 2)
+            .map(|at| u8::from_str_radix(&line[at * 2..at * 2 + 2], 16).unwrap())
+            .collect();
         let header = decode(&bytes, SEAT).unwrap();
         assert_eq!((header.sequence, header.synced, header.payload_length), (42, 40, payload_length));
         assert_eq!(header.body, body);

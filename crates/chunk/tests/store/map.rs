@@ -9,8 +9,12 @@ use types::{ChunkId, ChunkIndex, Crc, InodeId, Version};
 
 /// What is done to a store.
 #[derive(Clone, Debug)]
-pub enum Action {
-    Update { chain: u16, what: What, durable: bool },
+pub(crate) enum Action {
+    Update {
+        chain: u16,
+        what: What,
+        durable: bool,
+    },
     /// Look at everything.
     Check,
     Checkpoint,
@@ -23,7 +27,7 @@ pub enum Action {
 
 /// An update, before its bytes are drawn.
 #[derive(Clone, Debug)]
-pub enum What {
+pub(crate) enum What {
     Write { chunk: ChunkId, offset: u32, length: u32, fill: u8 },
     Truncate { chunk: ChunkId, length: u32 },
     Punch { chunk: ChunkId, offset: u32, length: u32 },
@@ -33,17 +37,17 @@ pub enum What {
     Barrier,
 }
 
-pub fn chunk(inode: u64, index: u32) -> ChunkId {
+pub(crate) fn chunk(inode: u64, index: u32) -> ChunkId {
     ChunkId { inode: InodeId(inode), index: ChunkIndex(index) }
 }
 
 /// Bytes that tell where they came from.
-pub fn bytes(fill: u8, length: u32) -> Vec<u8> {
+pub(crate) fn bytes(fill: u8, length: u32) -> Vec<u8> {
     (0..length).map(|at| fill ^ u8::try_from((at / 4096 + at) % 251).unwrap()).collect()
 }
 
 impl What {
-    pub fn operation(&self) -> (Operation, Vec<u8>) {
+    pub(crate) fn operation(&self) -> (Operation, Vec<u8>) {
         match self.clone() {
             What::Write { chunk, offset, length, fill } => {
                 let payload = bytes(fill, length);
@@ -64,15 +68,15 @@ impl What {
 
 /// The chunks of a chain. A state is cheap to copy.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Map {
-    pub chunks: BTreeMap<ChunkId, (Version, Arc<Vec<u8>>)>,
+pub(crate) struct Map {
+    pub(crate) chunks: BTreeMap<ChunkId, (Version, Arc<Vec<u8>>)>,
     /// Removed, and not forgotten.
-    pub removed: BTreeMap<ChunkId, Version>,
+    pub(crate) removed: BTreeMap<ChunkId, Version>,
 }
 
 impl Map {
     /// The map after an update.
-    pub fn after(&self, version: Version, what: &What) -> Map {
+    pub(crate) fn after(&self, version: Version, what: &What) -> Map {
         let mut next = self.clone();
         match what {
             What::Write { chunk, offset, length, fill } => next.edit(*chunk, version, |content| {
@@ -156,7 +160,7 @@ fn whats() -> impl Strategy<Value = What> {
 }
 
 /// Random histories; with crashes if asked for.
-pub fn actions(most: usize, crashes: bool) -> impl Strategy<Value = Vec<Action>> {
+pub(crate) fn actions(most: usize, crashes: bool) -> impl Strategy<Value = Vec<Action>> {
     let faults = if crashes { 3 } else { 0 };
     let one = prop_oneof![
         30 => (0..2u16, whats(), any::<bool>())
@@ -172,7 +176,7 @@ pub fn actions(most: usize, crashes: bool) -> impl Strategy<Value = Vec<Action>>
 }
 
 /// A history with something of everything.
-pub fn script() -> Vec<Action> {
+pub(crate) fn script() -> Vec<Action> {
     let update = |what, durable| Action::Update { chain: 0, what, durable };
     let (a, b, c) = (chunk(1, 0), chunk(1, 1), chunk(2, 0));
     let write = |chunk, offset, length, fill| What::Write { chunk, offset, length, fill };

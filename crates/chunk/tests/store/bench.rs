@@ -1,6 +1,6 @@
 //! A store under test, beside the states that its chains should have.
 
-use super::map::{Action, Map, What};
+use crate::map::{Action, Map, What};
 use bytes::Bytes;
 use chunk::{OpenError, Options, Progress, SPACES, Store, Update, Wait};
 use env::{SimDisk, SimTable};
@@ -12,7 +12,7 @@ use types::storage::Durability;
 use types::{ChainId, ClientId, Crc, Epoch, Lane, Origin, Sequence, Slot, TableId, Version};
 
 /// Small enough that a few updates rotate, checkpoint, evict and compact.
-pub fn small() -> Options {
+pub(crate) fn small() -> Options {
     Options {
         segment_size: 400 << 10,
         checkpoint_bytes: 300 << 10,
@@ -38,7 +38,7 @@ struct Told {
 }
 
 #[derive(Clone, Default)]
-pub struct Ear {
+pub(crate) struct Ear {
     told: Arc<(Mutex<Told>, Condvar)>,
 }
 
@@ -91,11 +91,11 @@ struct Chain {
     forgotten: Version,
 }
 
-pub struct Bench {
-    pub disk: SimDisk,
-    pub table: SimTable,
+pub(crate) struct Bench {
+    pub(crate) disk: SimDisk,
+    pub(crate) table: SimTable,
     options: Options,
-    pub store: Option<Store>,
+    pub(crate) store: Option<Store>,
     ear: Ear,
     chains: Vec<Chain>,
     epoch: Epoch,
@@ -111,7 +111,7 @@ fn index(version: Version) -> usize {
 }
 
 impl Bench {
-    pub fn new(options: Options) -> Bench {
+    pub(crate) fn new(options: Options) -> Bench {
         let chain = |slot| Chain {
             id: ChainId { table: TableId(1), slot: Slot(slot) },
             states: vec![Map::default()],
@@ -149,15 +149,15 @@ impl Bench {
         }
     }
 
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
     }
 
-    pub fn has_lost_power(&self) -> bool {
+    pub(crate) fn has_lost_power(&self) -> bool {
         self.disk.is_dead()
     }
 
-    pub fn run(&mut self, actions: &[Action]) {
+    pub(crate) fn run(&mut self, actions: &[Action]) {
         for action in actions {
             if self.has_lost_power() && !matches!(action, Action::Crash(_)) {
                 continue;
@@ -250,7 +250,7 @@ impl Bench {
     }
 
     /// Compares everything.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         for chain in &self.chains {
             let newest = version(chain.states.len() - 1);
             if newest > Version::ZERO && self.position(chain.id) < newest {
@@ -271,12 +271,16 @@ impl Bench {
     fn check_chain(&self, chain: &Chain) {
         let (store, state) = (self.store(), chain.states.last().unwrap());
         let listed = store.chunks(chain.id, None, usize::MAX).unwrap();
-        let listed: Vec<_> = listed.into_iter().map(|(id, state)| (id, state.version, state.length)).collect();
-        let wanted = state.chunks.iter().map(|(id, (at, content))| (*id, *at, u32::try_from(content.len()).unwrap()));
+        let listed: Vec<_> =
+            listed.into_iter().map(|(id, state)| (id, state.version, state.length)).collect();
+        let wanted =
+            state.chunks.iter().map(|(id, (at, content))| (*id, *at, u32::try_from(content.len()).unwrap()));
         assert_eq!(listed, wanted.collect::<Vec<_>>());
         for (id, (at, content)) in &state.chunks {
             let length = u32::try_from(content.len()).unwrap();
-            for (from, to) in [(0, u32::MAX), (length / 3, length / 2), (1, length.min(20_000)), (length, length + 9)] {
+            for (from, to) in
+                [(0, u32::MAX), (length / 3, length / 2), (1, length.min(20_000)), (length, length + 9)]
+            {
                 let from = from.min(to);
                 let read = store.read(chain.id, *id, from, to - from, Wait::Allowed).unwrap();
                 let from = (from as usize).min(content.len());

@@ -2,13 +2,8 @@
 //! disk. After a crash each chain must be at some version between the last that was reported as synced and the last that
 //! was submitted, and everything must be as the map was at that version.
 
-mod model {
-    pub mod bench;
-    pub mod map;
-}
-
-use model::bench::{Bench, small};
-use model::map::{Action, actions};
+use crate::bench::{Bench, small};
+use crate::map::{Action, actions, script};
 use proptest::prelude::*;
 
 proptest! {
@@ -28,7 +23,7 @@ proptest! {
 /// One history, with the power lost at each of its changes.
 #[test]
 fn a_crash_at_each_change_leaves_a_prefix() {
-    let script = model::map::script();
+    let script = script();
     let mut cut_short = true;
     let mut after = 0;
     while cut_short {

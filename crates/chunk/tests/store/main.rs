@@ -1,0 +1,9 @@
+//! The chunk store as its users see it, on simulated disks and tables.
+//!
+//! Reading order: [`map`] (what it should do), [`bench`] (the store beside the map), [`model`] (random histories, with
+//! crashes), [`faults`] (disks at their worst, one at a time).
+
+mod bench;
+mod faults;
+mod map;
+mod model;
