@@ -2,6 +2,7 @@
 //! results and says how to run it.
 //!
 //!     kv-engines fjall|redb|redb-alone DIRECTORY [SECONDS]     one engine, all measurements
+//!     kv-engines memory DIRECTORY                              memory of a store and three more tables as they grow
 //!     kv-engines write ENGINE DIRECTORY                        (used by the above) commits until it is killed
 
 mod redb_table;
@@ -20,13 +21,23 @@ use std::time::{Duration, Instant};
 const ROWS: u64 = 1_000_000;
 const CACHE: usize = 8 << 20;
 
+/// The options of tables; `MEMTABLE_MIB` and `CACHE_MIB` in the environment change them.
+fn options() -> FjallOptions {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let default = FjallOptions::default();
+    FjallOptions {
+        memtable_bytes: number("MEMTABLE_MIB").map_or(default.memtable_bytes, |mib| mib << 20),
+        cache_bytes: number("CACHE_MIB").map_or(default.cache_bytes, |mib| mib << 20),
+        ..default
+    }
+}
+
 fn local(table: Arc<dyn Table>, directory: &Path) -> LocalStore {
     LocalStore::open(Arc::new(RealDisk), table, &directory.join("log"), kv::local::Options::default()).unwrap()
 }
 
 fn fjall(directory: &Path) -> LocalStore {
-    let options = FjallOptions::default();
-    let table = FjallTable::open(&directory.join("table"), kv::local::SPACES, options).unwrap();
+    let table = FjallTable::open(&directory.join("table"), kv::local::SPACES, options()).unwrap();
     local(Arc::new(table), directory)
 }
 
@@ -46,6 +57,7 @@ fn main() {
         ["write", "fjall", directory] => runtime.block_on(write_until_killed(fjall(Path::new(directory)))),
         ["write", "redb", directory] => runtime.block_on(write_until_killed(redb(Path::new(directory)))),
         ["write", "redb-alone", directory] => runtime.block_on(write_until_killed(redb_alone(Path::new(directory)))),
+        ["memory", directory] => runtime.block_on(memory(Path::new(directory))),
         [engine @ ("fjall" | "redb" | "redb-alone"), directory, rest @ ..] => {
             let seconds = rest.first().map_or(3, |seconds| seconds.parse().unwrap());
             let directory = Path::new(directory).join(engine);
@@ -92,6 +104,40 @@ async fn measure<S: Store + Clone>(engine: &str, directory: &Path, time: Duratio
     for cut in [0, 0, 0, 3000] {
         kill_and_recover(engine, directory, cut, &open).await;
     }
+}
+
+/// Fills a store and, beside it, three tables such as chunk indices, and prints the memory of the process on the way.
+async fn memory(directory: &Path) {
+    let directory = directory.join("memory");
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).unwrap();
+    let store = fjall(&directory);
+    let open = |i| FjallTable::open(&directory.join(format!("index{i}")), &["a", "b"], options()).unwrap();
+    let tables: Vec<FjallTable> = (0..3).map(open).collect();
+    let mut random = Random::new(1);
+    println!("empty: {} MiB", resident() >> 20);
+    for million in 1..=4_u64 {
+        for first in ((million - 1) * ROWS..million * ROWS).step_by(1000) {
+            let writes = (first..first + 1000).map(|row| (key(row), Some(value(&mut random)))).collect();
+            store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+            for table in &tables {
+                let mut batch = env::Batch::default();
+                (first..first + 1000).for_each(|row| batch.put(0, key(row), [7; 60]));
+                table.apply(batch).unwrap();
+            }
+        }
+        let busy = resident() >> 20;
+        std::thread::sleep(Duration::from_secs(12));
+        let idle = resident() >> 20;
+        trim();
+        println!("{million} M keys in each: {busy} MiB busy, {idle} MiB idle, {} MiB trimmed", resident() >> 20);
+    }
+}
+
+/// Gives free memory of the allocator back to the system.
+fn trim() {
+    // SAFETY: takes no pointers, and may be called at any time.
+    unsafe { libc::malloc_trim(0) };
 }
 
 async fn load<S: Store + Clone>(store: &S) {

@@ -16,7 +16,12 @@ fn failed(error: impl Display) -> TableError {
 }
 
 fn open(path: &Path, cache: usize) -> Database {
-    let database = Database::builder().set_cache_size(cache).create(path).unwrap();
+    // The thread of a store that was dropped in this process may still be closing the file.
+    let database = (0..50).find_map(|_| {
+        let opened = Database::builder().set_cache_size(cache).create(path);
+        opened.inspect_err(|_| std::thread::sleep(std::time::Duration::from_millis(100))).ok()
+    });
+    let database = database.expect("redb does not open");
     let write = database.begin_write().unwrap();
     for space in SPACES {
         write.open_table(space).unwrap();
