@@ -6,7 +6,7 @@
 //! by inode from every chain of their table.
 
 use crate::keys;
-use crate::ops::Settlement;
+use crate::ops::{Settled, Settlement};
 use crate::records::{Garbage, GarbageBody, GarbageFile, decode};
 use kv::{Key, KvError, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,7 +106,7 @@ impl Round {
             let attempts = garbage.attempts.saturating_add(1);
             let wait = Duration::from_secs(2u64 << attempts.min(10)).min(RETRY_MAX);
             let due = now.after(wait);
-            let (mut done, mut left) = (0, Vec::new());
+            let (mut done, mut left) = (0, None);
             match garbage.body {
                 GarbageBody::Files(files) => {
                     let (late, gone): (Vec<_>, Vec<_>) =
@@ -114,18 +114,18 @@ impl Round {
                     done = i64::try_from(gone.len()).unwrap_or(i64::MAX);
                     if !late.is_empty() {
                         let garbage = Garbage { attempts, body: GarbageBody::Files(late) };
-                        left.push((keys::garbage_later(&key, due), garbage));
+                        left = Some((keys::garbage_later(&key, due), garbage));
                     }
                 }
                 GarbageBody::Inodes { table, slots, ranges } => {
                     let late = chains(table, slots).any(|chain| failed.contains(&chain));
                     if late {
                         let body = GarbageBody::Inodes { table, slots, ranges };
-                        left.push((keys::garbage_later(&key, due), Garbage { attempts, body }));
+                        left = Some((keys::garbage_later(&key, due), Garbage { attempts, body }));
                     }
                 }
             }
-            settlement.records.push((key, done, left));
+            settlement.records.push(Settled { key, done, left });
         }
         settlement
     }

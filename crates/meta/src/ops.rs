@@ -26,7 +26,7 @@ use kv::{Key, KvError, Snapshot};
 use types::Origin;
 use types::meta::{Change, MetaError, MetaReply, Place};
 
-pub use settle::Settlement;
+pub use settle::{Settled, Settlement};
 
 /// Something to be done to the tree.
 #[derive(Clone, Debug)]

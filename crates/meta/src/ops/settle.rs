@@ -8,8 +8,17 @@ use kv::{Key, Snapshot};
 /// Garbage records that were worked on.
 #[derive(Clone, Debug, Default)]
 pub struct Settlement {
-    /// For each: its key, how many counted files of it are gone now, and what is left, to be tried again later.
-    pub records: Vec<(Key, i64, Vec<(Key, Garbage)>)>,
+    pub records: Vec<Settled>,
+}
+
+/// What came of one garbage record.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub key: Key,
+    /// How many of its counted files are gone now.
+    pub done: i64,
+    /// What is left of it, to be tried again later.
+    pub left: Option<(Key, Garbage)>,
 }
 
 /// Replaces the records by what is left of them. One that another server has settled meanwhile is passed over.
@@ -17,13 +26,13 @@ pub(super) async fn settle<S: Snapshot>(
     batch: &mut Batch<S>,
     settlement: &Settlement,
 ) -> Result<(), Failure> {
-    for (key, done, left) in &settlement.records {
+    for Settled { key, done, left } in &settlement.records {
         if batch.get(key).await?.is_none() {
             continue;
         }
         batch.remove(key.clone());
         batch.count(Share { garbage: -done, ..Share::default() });
-        for (key, garbage) in left {
+        if let Some((key, garbage)) = left {
             batch.put(key.clone(), encode(garbage));
         }
     }

@@ -168,7 +168,7 @@ impl Tree {
         }
     }
 
-    fn links(&self, id: usize) -> u32 {
+    fn links(&self, id: usize) -> usize {
         let names = |wanted: usize| {
             let all = self.things.iter().filter(|thing| !thing.gone);
             all.flat_map(|thing| thing.entries.values()).filter(|id| **id == wanted).count()
@@ -176,9 +176,9 @@ impl Tree {
         match self.things[id].kind {
             FileKind::Directory => {
                 let below = self.things[id].entries.values();
-                2 + below.filter(|id| self.things[**id].kind == FileKind::Directory).count() as u32
+                2 + below.filter(|id| self.things[**id].kind == FileKind::Directory).count()
             }
-            _ => names(id) as u32,
+            _ => names(id),
         }
     }
 
@@ -232,28 +232,38 @@ impl Tree {
                 Ok(())
             }
             Step::Unlink(path) | Step::RemoveDirectory(path) | Step::RemoveTree(path) => {
-                let spot = self.name(who, path)?;
-                let id = spot.2.ok_or(MetaError::NotFound)?;
-                self.removable(who, spot.0, id)?;
-                let directory = self.things[id].kind == FileKind::Directory;
-                match step {
-                    Step::Unlink(_) if directory => return Err(MetaError::IsDirectory),
-                    Step::RemoveDirectory(_) if !directory => return Err(MetaError::NotDirectory),
-                    Step::RemoveDirectory(_) if !self.things[id].entries.is_empty() => {
-                        return Err(MetaError::NotEmpty);
-                    }
-                    Step::RemoveTree(_) if directory && who.0 != 0 && who.0 != self.things[id].uid => {
-                        return Err(MetaError::Denied);
-                    }
-                    _ => {}
-                }
-                self.things[spot.0].entries.remove(&spot.1);
-                if directory {
-                    self.bury(id);
-                }
-                Ok(())
+                self.remove(who, step, path)
             }
             Step::Rename(from, to, replace) => self.rename(who, from, to, *replace),
+            Step::Chmod(..) | Step::Chown(..) | Step::Resize(..) => self.alter(who, step),
+        }
+    }
+
+    fn remove(&mut self, who: Who, step: &Step, path: &str) -> Result<(), MetaError> {
+        let spot = self.name(who, path)?;
+        let id = spot.2.ok_or(MetaError::NotFound)?;
+        self.removable(who, spot.0, id)?;
+        let directory = self.things[id].kind == FileKind::Directory;
+        match step {
+            Step::Unlink(_) if directory => return Err(MetaError::IsDirectory),
+            Step::RemoveDirectory(_) if !directory => return Err(MetaError::NotDirectory),
+            Step::RemoveDirectory(_) if !self.things[id].entries.is_empty() => {
+                return Err(MetaError::NotEmpty);
+            }
+            Step::RemoveTree(_) if directory && who.0 != 0 && who.0 != self.things[id].uid => {
+                return Err(MetaError::Denied);
+            }
+            _ => {}
+        }
+        self.things[spot.0].entries.remove(&spot.1);
+        if directory {
+            self.bury(id);
+        }
+        Ok(())
+    }
+
+    fn alter(&mut self, who: Who, step: &Step) -> Result<(), MetaError> {
+        match step {
             Step::Chmod(path, mode) => {
                 let id = self.node(who, path, true)?;
                 let thing = &mut self.things[id];
@@ -305,6 +315,7 @@ impl Tree {
                 }
                 Ok(())
             }
+            _ => panic!("not a change of attributes"),
         }
     }
 
@@ -464,7 +475,8 @@ fn compare(world: &mut World, tree: &Tree, id: usize, path: &str) {
             FileKind::Directory => thing.entries.len() as u64,
             _ => thing.length,
         };
-        let seen = (found.kind, found.mode.0, found.uid.0, found.gid.0, found.links, found.length);
+        let links = usize::try_from(found.links).unwrap();
+        let seen = (found.kind, found.mode.0, found.uid.0, found.gid.0, links, found.length);
         let wanted = (thing.kind, thing.mode, thing.uid, thing.gid, tree.links(below), length);
         assert_eq!(seen, wanted, "{path}");
         if thing.kind == FileKind::SymbolicLink {

@@ -378,7 +378,7 @@ async fn a_removed_tree_gives_its_space_back() {
     change(&service, origin(1, 0, 2), Change::RemoveTree { place: "t".into() }).await.unwrap();
     assert_eq!(stat(&service, "t").await, Err(MetaError::NotFound));
     collected(&service).await;
-    let removed = chains.removed.lock().unwrap();
+    let removed = chains.removed.lock().unwrap().clone();
     let inodes: BTreeSet<u64> = removed.iter().map(|(_, chunk)| chunk.inode.0).collect();
     assert_eq!(inodes, (first.0..first.0 + 300).collect());
     assert_eq!(removed.len(), 600);
