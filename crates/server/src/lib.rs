@@ -1,8 +1,9 @@
 //! The roles as services: [`storage`] (chunks on chains), [`metadata`] (the tree), [`manager`] (who holds what), and
-//! what they share: [`dispatch`] (one port for all of them) and [`metrics`].
+//! what they share: [`dispatch`] (one port for all of them), [`metrics`], and [`reclaimer`] (the way from the tree to chunks).
 
 pub mod dispatch;
 pub mod manager;
 pub mod metadata;
 pub mod metrics;
+pub mod reclaimer;
 pub mod storage;

@@ -83,10 +83,12 @@ pub(crate) fn run(command: Command) -> Result<(), String> {
             println!("wrote the certificate of server {id} to {}", directory.display());
         }
         Command::User { authority, directory, name, uid, gids, servers, days } => {
-            let user =
-                User { name, uid: Uid(uid), groups: gids.into_iter().map(Gid).collect() };
+            let user = User { name, uid: Uid(uid), groups: gids.into_iter().map(Gid).collect() };
             if !user.is_valid() {
-                return Err(format!("{:?} is no name for a user: no control characters, 255 bytes at most", user.name));
+                return Err(format!(
+                    "{:?} is no name for a user: no control characters, 255 bytes at most",
+                    user.name
+                ));
             }
             let credentials = Directory::existing(&authority)?
                 .authority()?

@@ -67,7 +67,10 @@ struct Config {
 /// Runs until it is told to stop.
 pub(crate) async fn run(arguments: Meta) -> Result<(), String> {
     let config: Config = parts::read_config(arguments.config.as_deref())?;
-    let dir = arguments.dir.or(config.dir).ok_or("say where the metadata is kept: --dir, or `dir` in the config")?;
+    let dir = arguments
+        .dir
+        .or(config.dir)
+        .ok_or("say where the metadata is kept: --dir, or `dir` in the config")?;
     let listen = arguments.listen.or(config.listen).unwrap_or_else(|| LISTEN.to_owned());
     let directory = Directory::existing(&dir)?;
     let _lock = directory.lock()?;

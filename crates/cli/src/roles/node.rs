@@ -23,8 +23,12 @@ pub(crate) async fn run(command: Command, context: Option<PathBuf>) -> Result<()
     let client = Client::connect(&context, Options::default()).await.map_err(|error| error.to_string())?;
     let routing = client.routing();
     for (id, node) in &routing.nodes {
-        let targets: Vec<u32> =
-            routing.targets.iter().filter(|(_, target)| target.node == *id).map(|(target, _)| target.0).collect();
+        let targets: Vec<u32> = routing
+            .targets
+            .iter()
+            .filter(|(_, target)| target.node == *id)
+            .map(|(target, _)| target.0)
+            .collect();
         if json {
             let line = serde_json::json!({
                 "node": id.0, "address": node.address, "alive": node.alive, "site": node.site, "rack": node.rack,

@@ -30,7 +30,8 @@ impl Machine {
 /// Opens the local metadata store in `meta/` of a server's directory.
 pub(crate) fn open_metadata(machine: &Machine, directory: &Directory) -> Result<kv::LocalStore, String> {
     let path = directory.path("meta");
-    let failed = |error: &dyn std::fmt::Display| format!("cannot open the metadata in {}: {error}", path.display());
+    let failed =
+        |error: &dyn std::fmt::Display| format!("cannot open the metadata in {}: {error}", path.display());
     std::fs::create_dir_all(&path).map_err(|error| failed(&error))?;
     let table = FjallTable::open(&path.join("table"), kv::local::SPACES, FjallOptions::default());
     let table: Arc<dyn Table> = Arc::new(table.map_err(|error| failed(&error))?);
@@ -63,8 +64,9 @@ pub(crate) async fn start_storage(
 ) -> Result<Arc<Storage>, String> {
     let mut options = Vec::new();
     for TargetPlace { target, directory } in targets {
-        let failed =
-            |error: &dyn std::fmt::Display| format!("cannot open the target {}: {error}", directory.display());
+        let failed = |error: &dyn std::fmt::Display| {
+            format!("cannot open the target {}: {error}", directory.display())
+        };
         std::fs::create_dir_all(&directory).map_err(|error| failed(&error))?;
         claim(&directory, target)?;
         let table = FjallTable::open(&directory.join("index"), &chunk::SPACES, FjallOptions::default());
@@ -98,8 +100,9 @@ fn claim(directory: &Path, target: TargetId) -> Result<(), String> {
             path.display(),
             found.trim()
         )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::write(&path, wanted)
-            .map_err(|error| format!("cannot write {}: {error}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::write(&path, wanted).map_err(|error| format!("cannot write {}: {error}", path.display()))
+        }
         Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
@@ -120,9 +123,12 @@ pub(crate) fn random() -> u64 {
 }
 
 /// Reads a role's config file; an absent one is all defaults.
-pub(crate) fn read_config<T: serde::de::DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, String> {
+pub(crate) fn read_config<T: serde::de::DeserializeOwned + Default>(
+    path: Option<&Path>,
+) -> Result<T, String> {
     let Some(path) = path else { return Ok(T::default()) };
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 

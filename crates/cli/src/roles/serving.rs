@@ -36,7 +36,8 @@ impl Serving {
         let mut ports: (Option<Arc<dyn Port>>, Option<Arc<dyn Port>>) = (None, None);
         let mut clockwork = None;
         if let Some((store, options)) = metadata {
-            let failed = |error: &dyn std::fmt::Display| format!("cannot start the metadata service: {error}");
+            let failed =
+                |error: &dyn std::fmt::Display| format!("cannot start the metadata service: {error}");
             let manager = Manager::open(store.clone(), options, machine.clock.clone()).await;
             let manager = Arc::new(manager.map_err(|error| failed(&error))?);
             let options = MetaOptions {
@@ -57,7 +58,8 @@ impl Serving {
         let dispatch = Arc::new(Dispatch::new(machine.metrics.clone(), ports.0, ports.1));
         let metrics = machine.metrics.clone();
         let pages: net::Pages = Arc::new(move |path: &str| {
-            (path == "/metrics").then(|| ("application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.text()))
+            (path == "/metrics")
+                .then(|| ("application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.text()))
         });
         let options = net::ServerOptions { pages: Some(pages), ..net::ServerOptions::default() };
         let net = net::Server::bind(listen, security, dispatch.clone(), options).await.map_err(|error| {

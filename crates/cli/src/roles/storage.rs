@@ -84,12 +84,17 @@ struct Config {
 /// Runs until it is told to stop.
 pub(crate) async fn run(arguments: Storage) -> Result<(), String> {
     let config: Config = parts::read_config(arguments.config.as_deref())?;
-    let dir = arguments.dir.or(config.dir).ok_or("say where the server's files are: --dir, or `dir` in the config")?;
+    let dir = arguments
+        .dir
+        .or(config.dir)
+        .ok_or("say where the server's files are: --dir, or `dir` in the config")?;
     let id = arguments.id.or(config.id).filter(|id| *id > 0);
     let id = id.ok_or("say the server's number: --id, or `id` in the config")?;
     let managers = if arguments.managers.is_empty() { config.managers } else { arguments.managers };
     if managers.is_empty() {
-        return Err("say where the metadata server is: --manager HOST:PORT, or `managers` in the config".to_owned());
+        return Err(
+            "say where the metadata server is: --manager HOST:PORT, or `managers` in the config".to_owned()
+        );
     }
     let directory = Directory::existing(&dir)?;
     let _lock = directory.lock()?;

@@ -68,7 +68,9 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         domain: FailureDomain::Target,
         ..ManagerOptions::default()
     };
-    let server = serving::Serving::start(&machine, &arguments.listen, security.clone(), Some((store, options))).await?;
+    let server =
+        serving::Serving::start(&machine, &arguments.listen, security.clone(), Some((store, options)))
+            .await?;
     let address = server.address().to_string();
 
     let storage_place = StoragePlace {
@@ -128,7 +130,9 @@ fn default_directory() -> Result<PathBuf, String> {
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|base| base.join("steradian"))
-        .ok_or_else(|| "neither XDG_DATA_HOME nor HOME is set: say where to keep the data with --dir".to_owned())
+        .ok_or_else(|| {
+            "neither XDG_DATA_HOME nor HOME is set: say where to keep the data with --dir".to_owned()
+        })
 }
 
 /// The highest number of a target that is there.
