@@ -5,13 +5,13 @@ use crate::buffers::Buffers;
 use crate::error::Closed;
 use crate::frame::{FrameError, Header, Hello, Kind};
 use crate::identity::Identity;
-use crate::limits::{PING_EVERY, SILENT_PERIODS};
+use crate::limits::{PING_EVERY, SILENCE, SILENT_PERIODS};
 use crate::queue::{Allowance, Outgoing, SendQueue};
 use crate::record::RecordError;
 use crate::stream::{Inbound, Outbound, Pulse, StreamError, is_end};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -29,6 +29,9 @@ pub(crate) struct Link {
     paused: AtomicBool,
     closed: OnceLock<Closed>,
     gone: Notify,
+    opened: Instant,
+    /// Milliseconds from `opened` to the last tick.
+    ticked: AtomicU64,
 }
 
 impl Link {
@@ -40,6 +43,8 @@ impl Link {
             paused: AtomicBool::new(false),
             closed: OnceLock::new(),
             gone: Notify::new(),
+            opened: Instant::now(),
+            ticked: AtomicU64::new(0),
         }
     }
 
@@ -133,6 +138,11 @@ impl Link {
     /// Called every [`PING_EVERY`]: sends a ping if nothing else was sent, and closes when the peer was silent too long.
     /// `silent` counts the periods of silence.
     pub(crate) fn tick(&self, silent: &mut u32) {
+        let now = Instant::now();
+        if self.overslept(now) {
+            self.close(oversleep());
+        }
+        self.ticked.store(self.age(now), Ordering::Relaxed);
         let sent = self.pulse.take_sent();
         let heard = self.pulse.take_heard();
         if !sent {
@@ -144,6 +154,17 @@ impl Link {
             self.close(Closed::Silent);
         }
         self.buffers.sweep();
+    }
+
+    /// Whether this process stood still for so long that the peer must have given it up. What arrived before is from
+    /// another time then: its deadlines cannot be trusted, as nobody saw it arrive.
+    pub(crate) fn overslept(&self, now: Instant) -> bool {
+        let slept = self.age(now).saturating_sub(self.ticked.load(Ordering::Relaxed));
+        slept > millis(SILENCE + 2 * PING_EVERY)
+    }
+
+    fn age(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.opened))
     }
 
     /// Ticks until the connection is closed.
@@ -169,9 +190,19 @@ impl Link {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn oversleep() -> Closed {
+    Closed::Broken("this process stood still for longer than its peers wait".to_owned())
+}
+
 /// Why no frame could be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
+    /// See [`Link::overslept`].
+    Overslept,
     Stream(StreamError),
     Frame(FrameError),
     /// A frame that does not belong here.
@@ -189,6 +220,7 @@ impl ReadError {
         match self {
             ReadError::Stream(error) => closed_by(error),
             ReadError::Frame(error) => Closed::Malformed(error.to_string()),
+            ReadError::Overslept => oversleep(),
             ReadError::OutOfPlace => Closed::Malformed("a frame out of place".to_owned()),
         }
     }

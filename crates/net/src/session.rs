@@ -276,9 +276,13 @@ async fn read_request(
     let responder = Responder::new(link.clone(), header.id, bytes, deadline);
     let body = read_body(inbound, header.body).await?;
     let payload = link.read_payload(inbound, header.payload).await?;
+    let now = Instant::now();
+    if link.overslept(now) {
+        return Err(ReadError::Overslept);
+    }
     match Channel::try_from(header.channel) {
         _ if shared.is_stopping() => responder.refuse(RefusalCode::GoingAway),
-        _ if deadline <= Instant::now() => responder.refuse(RefusalCode::Deadline),
+        _ if deadline <= now => responder.refuse(RefusalCode::Deadline),
         Ok(channel) => shared.service.handle(peer, Request { channel, body, payload, deadline }, responder),
         Err(_) => responder.refuse(RefusalCode::NoService),
     }

@@ -58,3 +58,16 @@ fn the_first_reason_stays() {
     link.close(Closed::Silent);
     assert_eq!(link.why_closed(), Some(&Closed::ByPeer));
 }
+
+#[test]
+fn who_overslept_trusts_nothing_that_came_meanwhile() {
+    let (link, mut silent) = (link(), 0);
+    pass(&link, &mut silent, 1, true, true);
+    let long = SILENCE + 3 * PING_EVERY;
+    assert!(!link.overslept(Instant::now() + SILENCE));
+    assert!(link.overslept(Instant::now() + long));
+    // The tick that comes first after waking notices as well.
+    let link = Link { opened: Instant::now().checked_sub(long).unwrap(), ..self::link() };
+    link.tick(&mut silent);
+    assert_eq!(link.why_closed(), Some(&oversleep()));
+}
