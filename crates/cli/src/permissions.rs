@@ -47,7 +47,7 @@ fn changed(change: &ModeChange, attributes: &Attributes, umask: u16) -> Mode {
 /// Change owners.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Owners and groups are numbers: what the certificate of a user says. Only the administrator gives files\naway.\n\nExamples:\n  sr chown 1000 /data/a.csv\n  sr chown -R 1000:100 /data\n  sr chown :100 '/pub/*'"
+    after_help = "Owners and groups are numbers: what the certificate of a user says. Only the administrator gives files away.\n\nExamples:\n  sr chown 1000 /data/a.csv\n  sr chown -R 1000:100 /data\n  sr chown :100 '/pub/*'"
 )]
 pub(crate) struct Chown {
     /// All below, too.

@@ -1,7 +1,7 @@
 //! One file out of the cloud.
 
 use super::local;
-use super::partial::{Earlier, Partial};
+use super::partial::{Earlier, Partial, write_whole};
 use super::progress::Progress;
 use super::{LARGE_JOBS, SMALL_MAX};
 use crate::outcome::{Report, Stop};
@@ -40,6 +40,14 @@ pub(crate) struct Wanted {
     pub(crate) attributes: Attributes,
     /// Where it goes.
     pub(crate) to: PathBuf,
+    pub(crate) named: Named,
+}
+
+/// Who named a destination: a user may mean a device, like `/dev/null`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    ByUser,
+    ByTree,
 }
 
 /// Why a download failed: on this side, or on the other.
@@ -75,8 +83,10 @@ pub(crate) async fn file(downloads: &Downloads, wanted: Wanted) -> Result<(), St
 }
 
 async fn transfer(downloads: &Downloads, wanted: Wanted) -> Result<(), Failure> {
-    let Wanted { remote, opened, attributes, to } = wanted;
-    let there = fs::metadata(&to).ok();
+    let Wanted { remote, opened, attributes, to, named } = wanted;
+    // Of the many files of a tree this would be one look more each, for what hardly ever is.
+    let is_looked_at = downloads.resume || named == Named::ByUser;
+    let there = if is_looked_at { fs::metadata(&to).ok() } else { None };
     if downloads.resume && there.as_ref().is_some_and(|there| is_same(there, &attributes)) {
         downloads.progress.bytes(attributes.length);
         return Ok(());
@@ -115,11 +125,7 @@ async fn small(
     let length = attributes.length;
     let pieces = if length == 0 { client::Pieces::default() } else { file.read_at(0, length).await? };
     let sync = downloads.sync;
-    let written = tokio::task::spawn_blocking(move || {
-        let mut partial = Partial::open(&to, &attributes, Earlier::Discarded)?;
-        pieces.0.iter().try_for_each(|piece| partial.write(piece))?;
-        partial.finish(&attributes, sync)
-    });
+    let written = tokio::task::spawn_blocking(move || write_whole(&to, &attributes, &pieces.0, sync));
     written.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
     downloads.progress.bytes(length);
     Ok(())

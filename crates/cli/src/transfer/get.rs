@@ -1,6 +1,6 @@
 //! `get`: files out of the cloud onto this machine.
 
-use super::download::{self, Downloads, Wanted};
+use super::download::{self, Downloads, Named, Wanted};
 use super::local;
 use super::progress::Progress;
 use super::put::{JOBS, parse_jobs};
@@ -26,7 +26,7 @@ use types::{Attributes, FileKind};
 #[derive(Args, Debug)]
 #[command(
     override_usage = "sr get [OPTIONS] PATH... LOCAL",
-    after_help = "Every byte is checked against its checksum. A file has another name (.NAME.sr-partial) until it is complete.\nModes and times are kept, but for set-id bits. With -r links stay links; fifos, sockets and devices are left out.\n\nExamples:\n  sr get /report.pdf .\n  sr get -r /home/alice/photos ./copy\n  sr get --resume /iso/big.iso .       goes on where it was interrupted\n  sr get '/logs/*.gz' /tmp/logs/"
+    after_help = "Every byte is checked against its checksum. A file has another name (.NAME.sr-partial) until it is complete. Modes and times are kept, but for set-id bits. With -r links stay links; fifos, sockets and devices are left out.\n\nExamples:\n  sr get /report.pdf .\n  sr get -r /home/alice/photos ./copy\n  sr get --resume /iso/big.iso .       goes on where it was interrupted\n  sr get '/logs/*.gz' /tmp/logs/"
 )]
 pub(crate) struct Get {
     /// Directories too, with all that is in them.
@@ -42,7 +42,7 @@ pub(crate) struct Get {
     #[arg(long, short = 'j', default_value_t = JOBS, value_parser = parse_jobs)]
     jobs: usize,
     /// What to copy, and where to.
-    #[arg(required = true, num_args = 2.., value_names = ["PATH", "LOCAL"])]
+    #[arg(required = true, num_args = 2.., value_name = "PATH... LOCAL")]
     paths: Vec<OsString>,
 }
 
@@ -135,7 +135,7 @@ impl Get {
             let is_contents = destination.there == There::Directory && target == to;
             return download.tree(remote::normal(&path), attributes, target, is_contents).await;
         }
-        let wanted = Wanted { remote: path, opened: None, attributes, to: target };
+        let wanted = Wanted { remote: path, opened: None, attributes, to: target, named: Named::ByUser };
         download.start(wanted).await
     }
 }
@@ -203,7 +203,13 @@ impl Download {
             match entry.attributes.kind {
                 FileKind::File => {
                     let opened = self.shared.client.listed(path.as_str(), &entry);
-                    let wanted = Wanted { remote: path, opened, attributes: entry.attributes, to: target };
+                    let wanted = Wanted {
+                        remote: path,
+                        opened,
+                        attributes: entry.attributes,
+                        to: target,
+                        named: Named::ByTree,
+                    };
                     self.start(wanted).await?;
                 }
                 FileKind::Directory => match make_directory(&target) {

@@ -25,7 +25,7 @@ pub(crate) const JOBS: usize = 32;
 #[derive(Args, Debug)]
 #[command(
     override_usage = "sr put [OPTIONS] LOCAL... PATH",
-    after_help = "Each file appears whole when all of it is safe on disk; until then an old one of that name stays. Modes and\ntimes are kept. With -r links stay links; fifos, sockets and devices are left out.\n\nExamples:\n  sr put report.pdf /\n  sr put -r ./photos /home/alice/          makes /home/alice/photos\n  sr put -r --resume ./photos /home/alice/ again, after an interruption\n  sr put --class archive big.iso /iso/"
+    after_help = "Each file appears whole when all of it is safe on disk; until then an old one of that name stays. Modes and times are kept. With -r links stay links; fifos, sockets and devices are left out.\n\nExamples:\n  sr put report.pdf /\n  sr put -r ./photos /home/alice/          makes /home/alice/photos\n  sr put -r --resume ./photos /home/alice/ again, after an interruption\n  sr put --class archive big.iso /iso/"
 )]
 pub(crate) struct Put {
     /// Directories too, with all that is in them.
@@ -42,7 +42,7 @@ pub(crate) struct Put {
     #[arg(long, short = 'j', default_value_t = JOBS, value_parser = parse_jobs)]
     jobs: usize,
     /// What to copy, and where to.
-    #[arg(required = true, num_args = 2.., value_names = ["LOCAL", "PATH"])]
+    #[arg(required = true, num_args = 2.., value_name = "LOCAL... PATH")]
     paths: Vec<OsString>,
 }
 

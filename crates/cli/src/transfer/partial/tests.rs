@@ -107,3 +107,25 @@ fn two_downloads_to_one_place_do_not_mix() {
     drop(first);
     assert!(Partial::open(&to, &source(), Earlier::Discarded).is_ok());
 }
+
+#[test]
+fn whole_files_appear_or_nothing_stays() {
+    let place = TempDir::new().unwrap();
+    let to = place.path().join("f");
+    let source = Attributes { mode: Mode(0o4640), ..attributes(FileKind::File, 10) };
+    let piece = || Bytes::from_static(b"12345");
+    assert!(write_whole(&to, &source, &[piece()], false).is_err());
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    // What an earlier process of the same number left does no harm.
+    let left = place.path().join(name(&format!("f.{}", std::process::id())));
+    fs::write(&left, "left").unwrap();
+    for _ in 0..2 {
+        write_whole(&to, &source, &[piece(), piece()], true).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"1234512345");
+        assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o640);
+        drop(fs::remove_file(&left));
+    }
+    fs::create_dir(place.path().join("d")).unwrap();
+    assert!(write_whole(&place.path().join("d"), &source, &[piece(), piece()], false).is_err());
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
+}
