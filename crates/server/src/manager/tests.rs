@@ -460,6 +460,22 @@ async fn nothing_is_published_that_was_not_committed() {
 }
 
 #[tokio::test]
+async fn a_commit_whose_answer_was_lost_counts() {
+    let mut world = World::ready(2, 2).await;
+    world.pass(2_400, &[1]).await;
+    world.store.mood.store(2, Ordering::SeqCst);
+    world.clock.advance(ms(300));
+    assert_eq!(world.manager.tick().await, Err(ManagerError::Unavailable)); // 2 is cut out, and nobody knows.
+    world.store.mood.store(0, Ordering::SeqCst);
+    world.beat(2).await.unwrap(); // It is back as if nothing had been.
+    world.tick().await;
+    let published = world.manager.routing();
+    assert!(published.tables[&TableId(1)].chains.iter().all(|chain| chain.epoch >= Epoch(2)));
+    world.restart_manager().await;
+    assert_eq!(world.manager.routing().tables, published.tables);
+}
+
+#[tokio::test]
 async fn a_registration_is_answered_only_when_its_consequences_are_kept() {
     let mut world = World::ready(2, 2).await;
     world.store.mood.store(1, Ordering::SeqCst);
