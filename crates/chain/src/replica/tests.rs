@@ -299,6 +299,7 @@ fn a_broken_link_is_made_anew() {
 #[test]
 fn news_of_another_epoch_is_no_news() {
     check("head head w1 s1 | old:linked0@0 old:a1 old:caught1 old:lost", "");
+    check("head head linked0@0 w1 s1 | old:a1 old:lost", "");
 }
 
 #[test]
