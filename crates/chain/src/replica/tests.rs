@@ -300,6 +300,7 @@ fn a_broken_link_is_made_anew() {
 fn news_of_another_epoch_is_no_news() {
     check("head head w1 s1 | old:linked0@0 old:a1 old:caught1 old:lost", "");
     check("head head linked0@0 w1 s1 | old:a1 old:lost", "");
+    check("head linked0@0 w1 a1 head linked0@0 | s1", "");
 }
 
 #[test]
