@@ -1,6 +1,6 @@
 //! Measures the metadata service in this process, over the local engine on a real disk: no network, no TLS.
 //!
-//!     cargo run --release -p server --example meta_bench -- [FILES=100000] [DIRECTORY]
+//!     cargo run --release -p server --example meta_bench -- [FILES=100000] [DIRECTORY] [CACHE_MB]
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -102,7 +102,10 @@ async fn main() {
     let files: u64 = arguments.next().map_or(100_000, |text| text.parse().expect("a number of files"));
     let temporary = tempfile::tempdir().expect("a directory");
     let directory = arguments.next().map_or(temporary.path().to_owned(), PathBuf::from);
-    let options = FjallOptions::default();
+    let mut options = FjallOptions::default();
+    if let Some(text) = arguments.next() {
+        options.cache_bytes = text.parse::<u64>().expect("megabytes of cache") << 20;
+    }
     let table = FjallTable::open(&directory.join("table"), kv::local::SPACES, options).expect("a table");
     let log = directory.join("log");
     let store = LocalStore::open(Arc::new(RealDisk), Arc::new(table), &log, kv::local::Options::default());
