@@ -170,7 +170,7 @@ fn removes(bench: &mut Bench) {
 }
 
 fn reads(bench: &Bench, random: &mut env::Random, what: &str) {
-    for (size, count) in [(MIB as u32, 4096u64), (4096, 300_000)] {
+    for (size, count) in [(1u32 << 20, 4096u64), (4096, 300_000)] {
         let (start, before) = (Instant::now(), cpu());
         let mut bytes = 0;
         for _ in 0..count {
@@ -205,7 +205,7 @@ fn main() {
     let directory = PathBuf::from(std::env::args().nth(1).expect("a directory"));
     fs::create_dir_all(&directory).unwrap();
     let mut random = env::Random::new(1);
-    let payload: Bytes = (0..MIB as u32).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let payload: Bytes = (0..1u32 << 20).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
     plain(&directory, &payload, &mut random);
     let mut bench = Bench::open(&directory);
     appends(&mut bench, &payload);

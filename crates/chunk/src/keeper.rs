@@ -355,7 +355,7 @@ fn batch(shared: &Shared, checkpoint: &Checkpoint) -> Result<(Batch, Forgotten),
 }
 
 /// Chunks that share bytes of a segment without a record in it that names them: keys of the table.
-pub(crate) fn shares(shared: &Shared, segment: SegmentId) -> Result<Vec<(Vec<u8>, Vec<u8>)>, IndexError> {
+pub(crate) fn shares(shared: &Shared, segment: SegmentId) -> Result<Vec<env::Pair>, IndexError> {
     let from = segment.0.to_be_bytes();
     let to = (segment.0 + 1).to_be_bytes();
     Ok(shared.index.table.scan(SHARES, Bound::Included(&from), Bound::Excluded(&to), usize::MAX, false)?)

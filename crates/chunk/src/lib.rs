@@ -36,5 +36,5 @@ pub use read::{ReadBlocks, ReadError, Wait};
 pub use record::Install;
 pub use recovery::OpenError;
 pub use segment::SegmentId;
-pub use shared::{Done, Options, Progress, StoreError};
+pub use shared::{Done, Listener, Options, Progress, StoreError};
 pub use store::{Changed, Space, Store, Update};

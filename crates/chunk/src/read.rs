@@ -211,7 +211,9 @@ impl Fetch<'_> {
             }
             // A block of the answer too, when it lies like one.
             let at = at + ((block - first) * BLOCK) as usize;
-            if at % BLOCK as usize == 0 && (bytes.len() == BLOCK as usize || at + bytes.len() == total) {
+            if at.is_multiple_of(BLOCK as usize)
+                && (bytes.len() == BLOCK as usize || at + bytes.len() == total)
+            {
                 self.checksums[at / BLOCK as usize] = Some(crc);
             }
         }

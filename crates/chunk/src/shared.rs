@@ -88,6 +88,9 @@ pub enum Progress {
     Failed { why: String },
 }
 
+/// Is told of progress, in order per chain.
+pub type Listener = Box<dyn Fn(&[Progress]) + Send + Sync>;
+
 /// The store failed, or was closed; the text is for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreError(pub String);
@@ -132,7 +135,7 @@ pub(crate) struct Shared {
     pub(crate) keeper: Keeper,
     pub(crate) reserve: Reserve,
     pub(crate) pool: Arc<Pool>,
-    pub(crate) progress: Box<dyn Fn(&[Progress]) + Send + Sync>,
+    pub(crate) progress: Listener,
     pub(crate) counters: Counters,
     pub(crate) damage: Mutex<VecDeque<Damage>>,
     failed: AtomicBool,
@@ -156,7 +159,7 @@ pub(crate) struct Parts {
     pub(crate) segments: Segments,
     pub(crate) reserve: Reserve,
     pub(crate) synced: u64,
-    pub(crate) progress: Box<dyn Fn(&[Progress]) + Send + Sync>,
+    pub(crate) progress: Listener,
 }
 
 impl Shared {

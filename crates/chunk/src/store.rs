@@ -7,7 +7,7 @@ use crate::read::{self, ReadBlocks, ReadError, Wait};
 use crate::record::{Body, Install, PAYLOAD_MAX};
 use crate::recovery::{OpenError, recover};
 use crate::reserve::Reserve;
-use crate::shared::{Done, Options, Parts, Progress, Shared, StoreError};
+use crate::shared::{Done, Listener, Options, Parts, Shared, StoreError};
 use crate::syncer;
 use crate::writer::Writer;
 use bytes::Bytes;
@@ -76,7 +76,7 @@ impl Store {
         table: Arc<dyn Table>,
         directory: &Path,
         options: Options,
-        progress: Box<dyn Fn(&[Progress]) + Send + Sync>,
+        progress: Listener,
     ) -> Result<Store, OpenError> {
         disk.create_directory(directory)?;
         let lock_file = disk.lock(directory)?;

@@ -132,7 +132,7 @@ fn large_payloads_start_at_pages() {
         let mut out = Vec::new();
         let seat = Seat { position: 4104, ..SEAT };
         let at = encode(&mut out, seat, 1, 0, &body, length);
-        assert_eq!(at % PAGE == 0, aligned);
+        assert_eq!(at.is_multiple_of(PAGE), aligned);
         assert_eq!(size_at(4104, body.len(), length), at + length - 4104);
     }
 }

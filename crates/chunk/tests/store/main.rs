@@ -3,6 +3,8 @@
 //! Reading order: [`map`] (what it should do), [`bench`] (the store beside the map), [`model`] (random histories, with
 //! crashes), [`faults`] (disks at their worst, one at a time).
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at any error")]
+
 mod bench;
 mod faults;
 mod map;
