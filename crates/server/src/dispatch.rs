@@ -37,7 +37,11 @@ pub struct Dispatch {
 
 impl Dispatch {
     /// Dispatches to what is given; storage may join later, when the port is open. Must be called in a runtime.
-    pub fn new(metrics: Arc<Metrics>, meta: Option<Arc<dyn Port>>, manager: Option<Arc<dyn Port>>) -> Dispatch {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        meta: Option<Arc<dyn Port>>,
+        manager: Option<Arc<dyn Port>>,
+    ) -> Dispatch {
         Dispatch { runtime: Handle::current(), metrics, meta, manager, storage: OnceLock::new() }
     }
 
@@ -52,7 +56,14 @@ impl Dispatch {
         self.storage.get()
     }
 
-    fn ask(&self, service: &'static str, port: &Arc<dyn Port>, peer: Identity, body: Bytes, responder: Responder) {
+    fn ask(
+        &self,
+        service: &'static str,
+        port: &Arc<dyn Port>,
+        peer: Identity,
+        body: Bytes,
+        responder: Responder,
+    ) {
         let (operation, answer) = port.clone().answer(peer, body);
         let call = self.metrics.begin(service, operation);
         self.runtime.spawn(async move {

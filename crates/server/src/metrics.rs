@@ -98,7 +98,8 @@ impl Metrics {
         let stored = gauge("target_stored_bytes", "Bytes that the target's segments take on disk");
         let live = gauge("target_live_bytes", "Bytes of chunks that are there");
         let chunks = gauge("target_chunks", "Chunks on the target");
-        let damaged = gauge("target_damaged_blocks", "Blocks found not to match their checksum since the start");
+        let damaged =
+            gauge("target_damaged_blocks", "Blocks found not to match their checksum since the start");
         let failed = gauge("target_failed", "1 when the target's disk refused and it serves nothing more");
         let members = Family::<StateLabel, Gauge>::default();
         registry.register("chain_members", "Members of chains, by state", members.clone());

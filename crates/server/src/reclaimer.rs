@@ -27,7 +27,11 @@ pub struct ChainHeads {
 
 impl ChainHeads {
     /// Follows `routing`. `client` is a random number of this process.
-    pub fn new(routing: watch::Receiver<Arc<Routing>>, security: Arc<Security>, client: ClientId) -> ChainHeads {
+    pub fn new(
+        routing: watch::Receiver<Arc<Routing>>,
+        security: Arc<Security>,
+        client: ClientId,
+    ) -> ChainHeads {
         ChainHeads {
             routing,
             pool: Pool::new(security, PoolOptions { connections: 1, ..PoolOptions::default() }),
@@ -43,7 +47,11 @@ impl ChainHeads {
         let routing = self.routing.borrow().clone();
         let Some(info) = routing.chain(chain) else {
             // A routing without a single chain is not one yet.
-            return Err(if routing.tables.is_empty() { RemoveError::Unavailable } else { RemoveError::NoChain });
+            return Err(if routing.tables.is_empty() {
+                RemoveError::Unavailable
+            } else {
+                RemoveError::NoChain
+            });
         };
         let head = info.head().and_then(|head| routing.node_of(head)).ok_or(RemoveError::Unavailable)?;
         let lane = self.take_lane();

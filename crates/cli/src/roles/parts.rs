@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use types::{Incarnation, NodeId, TargetId};
 
+/// Memory for the metadata that is read most. Taken as it is needed.
+const METADATA_CACHE: u64 = 64 << 20;
+
 /// What every role of a process shares.
 pub(crate) struct Machine {
     pub(crate) clock: Arc<dyn Clock>,
@@ -33,7 +36,9 @@ pub(crate) fn open_metadata(machine: &Machine, directory: &Directory) -> Result<
     let failed =
         |error: &dyn std::fmt::Display| format!("cannot open the metadata in {}: {error}", path.display());
     std::fs::create_dir_all(&path).map_err(|error| failed(&error))?;
-    let table = FjallTable::open(&path.join("table"), kv::local::SPACES, FjallOptions::default());
+    // Inodes and entries are read all the time, chunks' places seldom: the metadata gets the larger cache.
+    let options = FjallOptions { cache_bytes: METADATA_CACHE, ..FjallOptions::default() };
+    let table = FjallTable::open(&path.join("table"), kv::local::SPACES, options);
     let table: Arc<dyn Table> = Arc::new(table.map_err(|error| failed(&error))?);
     kv::LocalStore::open(machine.disk.clone(), table, &path.join("log"), kv::local::Options::default())
         .map_err(|error| failed(&error))

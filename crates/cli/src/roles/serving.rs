@@ -3,19 +3,16 @@
 use super::parts::Machine;
 use kv::LocalStore;
 use server::dispatch::{Dispatch, Port};
-use server::manager::{ClassError, Manager, ManagerOptions};
-use server::metadata::{ClassSource, MetaOptions, MetaService};
+use server::manager::{Manager, ManagerOptions};
+use server::metadata::{MetaOptions, MetaService};
 use server::metrics::{Metrics, StateLabel};
 use server::reclaimer::ChainHeads;
 use server::storage::Storage;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use types::meta::MetaError;
-use types::{ClientId, MemberState, Routing, StorageClass};
+use types::{ClientId, MemberState};
 
 /// A listening server.
 pub(crate) struct Serving {
@@ -33,7 +30,8 @@ impl Serving {
         security: Arc<net::Security>,
         metadata: Option<(Arc<LocalStore>, ManagerOptions)>,
     ) -> Result<Serving, String> {
-        let mut ports: (Option<Arc<dyn Port>>, Option<Arc<dyn Port>>) = (None, None);
+        let mut tree: Option<Arc<dyn Port>> = None;
+        let mut cluster: Option<Arc<dyn Port>> = None;
         let mut clockwork = None;
         if let Some((store, options)) = metadata {
             let failed =
@@ -44,7 +42,7 @@ impl Serving {
                 server: 1,
                 key: manager.capability_key().clone(),
                 clock: machine.clock.clone(),
-                classes: Arc::new(ManagedClasses::new(manager.clone())),
+                classes: manager.clone(),
             };
             let meta = MetaService::start((*store).clone(), options).await.map_err(|error| failed(&error))?;
             let client = ClientId(super::parts::random());
@@ -53,9 +51,10 @@ impl Serving {
             let (stop, stopped) = watch::channel(false);
             let run = manager.clone();
             clockwork = Some((stop, tokio::spawn(async move { run.run(stopped).await })));
-            ports = (Some(Arc::new(meta)), Some(manager));
+            tree = Some(Arc::new(meta));
+            cluster = Some(manager);
         }
-        let dispatch = Arc::new(Dispatch::new(machine.metrics.clone(), ports.0, ports.1));
+        let dispatch = Arc::new(Dispatch::new(machine.metrics.clone(), tree, cluster));
         let metrics = machine.metrics.clone();
         let pages: net::Pages = Arc::new(move |path: &str| {
             (path == "/metrics")
@@ -88,42 +87,6 @@ impl Serving {
             let _ = clockwork.await;
         }
         Ok(())
-    }
-}
-
-/// The classes, as the manager's routing has them.
-struct ManagedClasses {
-    manager: Arc<Manager<LocalStore>>,
-    routing: watch::Receiver<Arc<Routing>>,
-    /// Of the routing with this version.
-    known: Mutex<(u64, Arc<[StorageClass]>)>,
-}
-
-impl ManagedClasses {
-    fn new(manager: Arc<Manager<LocalStore>>) -> ManagedClasses {
-        let routing = manager.subscribe();
-        ManagedClasses { manager, routing, known: Mutex::new((0, Arc::new([]))) }
-    }
-}
-
-impl ClassSource for ManagedClasses {
-    fn all(&self) -> Arc<[StorageClass]> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let routing = self.routing.borrow();
-        if known.0 != routing.version {
-            *known = (routing.version, routing.classes.clone().into());
-        }
-        known.1.clone()
-    }
-
-    fn make(&self, class: StorageClass) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
-        Box::pin(async move {
-            self.manager.make_class(class).await.map(drop).map_err(|error| match error {
-                ClassError::Exists => MetaError::Exists,
-                ClassError::Invalid | ClassError::NoTargets => MetaError::Invalid,
-                ClassError::NotManager | ClassError::Unavailable => MetaError::Unavailable,
-            })
-        })
     }
 }
 

@@ -22,7 +22,15 @@ impl Apart {
         admin(&["ca", "node", &at("authority"), &at("meta"), "--id", "1"]);
         let (copies, count) = (copies.to_string(), servers.to_string());
         let arguments = [
-            "meta", "--dir", &at("meta"), "--listen", "127.0.0.1:0", "--copies", &copies, "--targets", &count,
+            "meta",
+            "--dir",
+            &at("meta"),
+            "--listen",
+            "127.0.0.1:0",
+            "--copies",
+            &copies,
+            "--targets",
+            &count,
         ];
         let meta = Server::start(home.path(), &arguments);
         let address = meta.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
@@ -48,7 +56,9 @@ impl Apart {
     /// Until a file can be stored: the manager places chains when all storage servers are there.
     fn wait_serving(&self) {
         for _ in 0..600 {
-            if self.run(&["touch", "/.ready"]).status.success() && self.run(&["rm", "/.ready"]).status.success() {
+            if self.run(&["touch", "/.ready"]).status.success()
+                && self.run(&["rm", "/.ready"]).status.success()
+            {
                 return;
             }
             // Nothing tells an outsider when placement is done; the bound is a minute.

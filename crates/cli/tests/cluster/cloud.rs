@@ -71,7 +71,8 @@ impl Server {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
@@ -106,7 +107,8 @@ impl Cloud {
     /// Starts one with more arguments.
     pub(crate) fn with(more: &[&str]) -> Cloud {
         let home = TempDir::new().unwrap();
-        let mut arguments = vec!["up".to_owned(), "--dir".to_owned(), home.path().join("cloud").display().to_string()];
+        let mut arguments =
+            vec!["up".to_owned(), "--dir".to_owned(), home.path().join("cloud").display().to_string()];
         arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let mut cloud = Cloud { home, server: None, arguments };

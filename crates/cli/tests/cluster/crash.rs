@@ -15,7 +15,12 @@ type Acknowledged = Arc<Mutex<BTreeMap<String, (usize, u64)>>>;
 
 /// Writers put files of all sizes (and put over them, and remove them) until they are stopped; what was acknowledged is
 /// written down. One that a kill left unanswered may be there or not, old or new; it is not counted on.
-fn write_until(cloud: &Cloud, round: u64, stop: &Arc<AtomicBool>, all: &Acknowledged) -> Vec<std::thread::JoinHandle<()>> {
+fn write_until(
+    cloud: &Cloud,
+    round: u64,
+    stop: &Arc<AtomicBool>,
+    all: &Acknowledged,
+) -> Vec<std::thread::JoinHandle<()>> {
     (0..WRITERS)
         .map(|writer| {
             let (stop, all) = (stop.clone(), all.clone());
@@ -104,4 +109,46 @@ fn verify(cloud: &Cloud, all: &Acknowledged) {
         let found = std::fs::read(copy.join(&path[1..])).unwrap();
         assert!(found == noise(*length, *seed), "{path} is not what was put");
     }
+}
+
+#[test]
+fn an_orderly_stop_keeps_everything_too() {
+    let mut cloud = Cloud::new();
+    let bytes = noise(2_000_000, 3);
+    let local = cloud.write("local", &bytes);
+    cloud.sr(&["put", &local.display().to_string(), "/file"]);
+    assert!(cloud.server().interrupt(), "Ctrl-C did not end it well");
+    cloud.start();
+    assert!(cloud.run(&["cat", "/file"]).stdout == bytes);
+}
+
+#[test]
+fn a_second_process_in_the_same_directory_is_refused() {
+    let cloud = Cloud::new();
+    let directory = cloud.path("cloud").display().to_string();
+    let errors = cloud.fails(1, &["up", "--dir", &directory, "--listen", "127.0.0.1:0"]);
+    assert!(errors.contains("in use"), "{errors}");
+}
+
+#[test]
+fn metrics_are_for_those_with_a_certificate() {
+    let mut cloud = Cloud::new();
+    cloud.sr(&["ls", "/"]);
+    let greeting = cloud.server().greeting.join("\n");
+    let address = greeting.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned();
+    let file = |name: &str| cloud.path(&format!("cloud/{name}")).display().to_string();
+    let url = format!("https://{address}/metrics");
+    let curl = |more: &[&str]| {
+        let mut command = std::process::Command::new("curl");
+        command
+            .args(["--silent", "--http1.1", "--max-time", "10", "--cacert", &file("authority.pem")])
+            .args(more);
+        command.arg(&url).output().unwrap()
+    };
+    let (certificate, key) = (file("admin.pem"), file("admin.key"));
+    let page = curl(&["--cert", &certificate, "--key", &key]);
+    let text = String::from_utf8_lossy(&page.stdout).into_owned();
+    assert!(text.contains("steradian_requests_total"), "{text} {}", String::from_utf8_lossy(&page.stderr));
+    assert!(text.contains("steradian_chain_members"), "{text}");
+    assert!(!curl(&[]).status.success(), "served to somebody without a certificate");
 }

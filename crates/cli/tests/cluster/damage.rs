@@ -38,13 +38,17 @@ fn a_flipped_bit_is_never_served() {
 
     // One copy: the other one is read, and the bad one is named.
     let pattern = &bytes[2_000_000..2_000_064];
-    let damaged: Vec<u32> =
-        (1..=3).filter(|target| flip(&cloud.path(&format!("cloud/targets/{target}")), pattern)).take(1).collect();
+    let damaged: Vec<u32> = (1..=3)
+        .filter(|target| flip(&cloud.path(&format!("cloud/targets/{target}")), pattern))
+        .take(1)
+        .collect();
     assert_eq!(damaged.len(), 1, "no target held the bytes");
     for _ in 0..6 {
         assert!(cloud.run(&["cat", "/d/file"]).stdout == bytes);
     }
-    let status = cloud.sr(&["status"]);
+    // Which copy a read takes is the client's choice: look at every one.
+    cloud.run(&["locate", "--verify", "/d/file"]);
+    let status = cloud.sr(&["status", "--damage"]);
     assert!(status.contains("/d/file"), "the damage is not reported by path: {status}");
 
     // Every copy: an error that names the file and the offset.
@@ -56,7 +60,10 @@ fn a_flipped_bit_is_never_served() {
     assert!(errors.contains("/d/file"), "the error does not name the file: {errors}");
     let near = 1_900_000..=2_000_064;
     let numbers = errors.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
-    assert!(numbers.into_iter().any(|number| near.contains(&number)), "the error does not name the offset: {errors}");
+    assert!(
+        numbers.into_iter().any(|number| near.contains(&number)),
+        "the error does not name the offset: {errors}"
+    );
     assert!(!Path::new(&copy).exists(), "a file with missing bytes was left under its final name");
     // The rest of the file is good and can be had.
     let part = cloud.run(&["cat", "--offset", "0", "--length", "1000000", "/d/file"]);

@@ -61,7 +61,7 @@ fn a_get_goes_on_when_a_server_is_killed() {
 /// A server that was stopped while the others went on wakes up: what it holds is old, and it must not serve it.
 #[test]
 fn a_woken_server_serves_nothing_old() {
-    let mut cluster = Apart::new(3, 2);
+    let cluster = Apart::new(3, 2);
     let put = |cluster: &Apart, seed: u64| {
         let local = cluster.path("file");
         let mut bytes = noise(300_000, seed);

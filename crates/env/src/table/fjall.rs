@@ -7,6 +7,7 @@
 mod journal;
 
 use super::{Batch, Pair, Table, TableError, TableSnapshot};
+use ::fjall::config::PinningPolicy;
 use ::fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use std::collections::HashSet;
 use std::fs;
@@ -106,7 +107,14 @@ fn open_database(
         .max_cached_files(Some(options.files_max))
         .worker_threads(options.workers)
         .open()?;
-    let space_options = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
+    // Filters and indices of all levels stay in memory, some bytes per key: read again through the cache they push out the
+    // data, and each is large.
+    let space_options = || {
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(options.memtable_bytes)
+            .filter_block_pinning_policy(PinningPolicy::all(true))
+            .index_block_pinning_policy(PinningPolicy::all(true))
+    };
     let spaces: Vec<Keyspace> =
         spaces.iter().map(|name| database.keyspace(name, space_options)).collect::<::fjall::Result<_>>()?;
     Ok((database, spaces.into()))

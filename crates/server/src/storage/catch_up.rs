@@ -89,7 +89,8 @@ async fn pass(target: &Arc<Target>, view: &View, task: &CatchUp) -> Result<Versi
             return Err(Lost); // The successor was greeted again: another task sends to it.
         }
         let (chain, after, from) = (to.0, task.after, cursor);
-        let page = blocking(target, move |target| target.store().changed_since(chain, after, from, PAGE)).await;
+        let page =
+            blocking(target, move |target| target.store().changed_since(chain, after, from, PAGE)).await;
         let page = page.map_err(|error| {
             tracing::error!(%chain, target = %target.id, %error, "cannot list what changed");
             Lost
@@ -131,7 +132,8 @@ async fn send_chunk(target: &Arc<Target>, to: To, change: Changed) -> Result<Ver
         let mut offset = 0;
         let mut version = None;
         loop {
-            let read = blocking(target, move |t| t.store().read(chain, chunk, offset, PIECE, Wait::Allowed)).await;
+            let read =
+                blocking(target, move |t| t.store().read(chain, chunk, offset, PIECE, Wait::Allowed)).await;
             let read = match read {
                 Ok(read) => read,
                 // Removed meanwhile: what is sent is not yet the state at one version; another pass follows.

@@ -46,7 +46,12 @@ enum Peer {
 impl Links {
     /// Must be called in a runtime.
     pub(super) fn new(security: Arc<net::Security>) -> Links {
-        Links { security, runtime: Handle::current(), storage: OnceLock::new(), connections: Mutex::default() }
+        Links {
+            security,
+            runtime: Handle::current(),
+            storage: OnceLock::new(),
+            connections: Mutex::default(),
+        }
     }
 
     pub(super) fn bind(&self, storage: &Arc<Storage>) {
@@ -80,7 +85,9 @@ impl Links {
         };
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         match connections.get_mut(&node) {
-            Some(Peer::Open(connection)) if !connection.is_closed() => transmit(&self.runtime, connection, call, answerer),
+            Some(Peer::Open(connection)) if !connection.is_closed() => {
+                transmit(&self.runtime, connection, call, answerer)
+            }
             Some(Peer::Opening(waiting)) => waiting.push((call, answerer)),
             Some(Peer::Open(_)) | None => {
                 connections.insert(node, Peer::Opening(vec![(call, answerer)]));

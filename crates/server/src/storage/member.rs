@@ -101,7 +101,8 @@ async fn beat(
         match call(connection, &ManagerRequest::Heartbeat(heartbeat), CALL_DEADLINE).await {
             Ok(ManagerReply::Lease { lease_ms, routing }) => {
                 // With an old map it may have been replaced without knowing: first the map, then the lease.
-                let current = tokio::time::timeout(CALL_DEADLINE, applied.wait_for(|version| *version >= routing));
+                let current =
+                    tokio::time::timeout(CALL_DEADLINE, applied.wait_for(|version| *version >= routing));
                 if matches!(current.await, Ok(Ok(_))) {
                     storage.lease.renew(sent, Duration::from_millis(u64::from(lease_ms)));
                 }
@@ -231,5 +232,9 @@ fn place_of(info: &ChainInfo, target: TargetId) -> Option<Place> {
     let active: Vec<(TargetId, Role)> =
         info.active().filter_map(|member| Some((member.target, role_of(member.state)?))).collect();
     let position = active.iter().position(|(id, _)| *id == target)?;
-    Some(Place { role: active[position].1, head: position == 0, successor: active.get(position + 1).copied() })
+    Some(Place {
+        role: active[position].1,
+        head: position == 0,
+        successor: active.get(position + 1).copied(),
+    })
 }

@@ -1,9 +1,9 @@
 //! Requests: checked here, then given to the target they are for.
 
+use super::Storage;
 use super::link::LinkCall;
 use super::target::{Answerer, Payload, Target};
 use super::view::View;
-use super::Storage;
 use crate::metrics::Call;
 use bytes::Bytes;
 use chain::Event;
@@ -12,7 +12,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 use types::capability::CapabilityError;
-use types::storage::{ChunkState, Durability, LinkBody, Operation, StorageError, StorageReply, StorageRequest};
+use types::storage::{
+    ChunkState, Durability, LinkBody, Operation, StorageError, StorageReply, StorageRequest,
+};
 use types::wire::{decode, encode};
 use types::{Capability, ChainId, ChunkId, Epoch, Origin, Rights, TargetId, Time};
 
@@ -42,7 +44,15 @@ impl Storage {
         let request = decode::<StorageRequest>(&body);
         let asked = Asked { responder, call: self.options.metrics.begin("storage", name_of(&request)) };
         match request {
-            Ok(StorageRequest::Update { chain, epoch, origin, operation, durability, capability, source }) => {
+            Ok(StorageRequest::Update {
+                chain,
+                epoch,
+                origin,
+                operation,
+                durability,
+                capability,
+                source,
+            }) => {
                 let allowed = self.may_update(&operation, capability.as_ref(), source.as_ref(), node);
                 let update = (chain, epoch, origin, operation, durability);
                 match allowed.and_then(|()| self.check_update(chain, &update.3, &payload)) {
@@ -94,7 +104,8 @@ impl Storage {
     fn link(&self, target: &Arc<Target>, call: LinkCall, answerer: Answerer) {
         let limit = types::layout::CHUNK_SIZE_MAX;
         let fits = |offset: u32| {
-            u32::try_from(call.payload.len()).is_ok_and(|n| offset.checked_add(n).is_some_and(|end| end <= limit))
+            u32::try_from(call.payload.len())
+                .is_ok_and(|n| offset.checked_add(n).is_some_and(|end| end <= limit))
         };
         let (checksums, sensible) = match &call.body {
             LinkBody::Forward { operation: Operation::Write { checksums, offset, .. }, .. } => {
@@ -178,7 +189,8 @@ impl Storage {
         }
         let limit = types::layout::CHUNK_SIZE_MAX;
         let fits = |offset: u32, length: usize| {
-            u32::try_from(length).is_ok_and(|length| offset.checked_add(length).is_some_and(|end| end <= limit))
+            u32::try_from(length)
+                .is_ok_and(|length| offset.checked_add(length).is_some_and(|end| end <= limit))
         };
         let (sensible, grows) = match operation {
             Operation::Write { offset, .. } => (!payload.is_empty() && fits(*offset, payload.len()), true),
@@ -349,7 +361,8 @@ impl Storage {
                 storage.still_serves(read, &target, &view)?;
                 Ok((StorageReply::Chunk { state }, Bytes::new()))
             };
-            let answer = tokio::time::timeout_at(deadline.into(), work).await.unwrap_or(Err(StorageError::Busy));
+            let answer =
+                tokio::time::timeout_at(deadline.into(), work).await.unwrap_or(Err(StorageError::Busy));
             respond(asked, answer);
         });
     }

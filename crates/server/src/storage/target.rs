@@ -239,6 +239,9 @@ impl Target {
             if matches!(event, Event::Configure { .. }) {
                 member.failures = 0;
             }
+            if matches!(event, Event::Linked { .. }) {
+                member.failures = 0;
+            }
             member.replica.on(event, &mut effects);
             let place = member.replica.place();
             let serving = place.is_some_and(|place| place.role == chain::Role::Serving);
@@ -347,13 +350,7 @@ impl Target {
     }
 
     /// Sends a message to the successor; its answer comes back as an event.
-    fn send(
-        self: &Arc<Self>,
-        to: To,
-        body: LinkBody,
-        payload: Bytes,
-        after_failure: bool,
-    ) {
+    fn send(self: &Arc<Self>, to: To, body: LinkBody, payload: Bytes, after_failure: bool) {
         let (chain, epoch, successor, session) = to;
         let target = self.clone();
         let answered = move |answer: Result<StorageReply, StorageError>| {

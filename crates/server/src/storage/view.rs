@@ -1,7 +1,7 @@
 //! What readers need to know of a replica, without asking the one who owns it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 use types::storage::Operation;
@@ -31,7 +31,14 @@ struct Pending {
 impl View {
     /// Of a replica that has everything through `newest`.
     pub(super) fn new(newest: Version) -> View {
-        View { epoch: AtomicU64::new(0), serving: AtomicBool::new(false), committed: watch::channel(Version::ZERO).0, pending: Mutex::default(), taken: AtomicU64::new(newest.0), session: AtomicU64::new(0) }
+        View {
+            epoch: AtomicU64::new(0),
+            serving: AtomicBool::new(false),
+            committed: watch::channel(Version::ZERO).0,
+            pending: Mutex::default(),
+            taken: AtomicU64::new(newest.0),
+            session: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn configure(&self, epoch: Epoch, serving: bool) {
@@ -44,10 +51,14 @@ impl View {
         self.taken.fetch_max(version.0, Ordering::SeqCst);
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         match operation {
-            Operation::Write { chunk, .. } | Operation::Truncate { chunk, .. } | Operation::Punch { chunk, .. } => {
+            Operation::Write { chunk, .. }
+            | Operation::Truncate { chunk, .. }
+            | Operation::Punch { chunk, .. } => {
                 pending.chunks.insert(*chunk, version);
             }
-            Operation::Remove { chunks } => pending.chunks.extend(chunks.iter().map(|chunk| (*chunk, version))),
+            Operation::Remove { chunks } => {
+                pending.chunks.extend(chunks.iter().map(|chunk| (*chunk, version)))
+            }
             Operation::Clone { to, .. } => drop(pending.chunks.insert(*to, version)),
             Operation::RemoveInodes { .. } => pending.all = version,
             Operation::Barrier => {}
