@@ -150,9 +150,8 @@ def small(cloud, work, rounds, files, table):
     put, get, remove, back = [], [], [], []
     for round in range(rounds):
         put.append(10_000 / cloud.run("put", "-r", str(source), f"/small-{round}"))
-        copy = work / "small-copy"
-        get.append(10_000 / cloud.run("get", "-r", f"/small-{round}", str(copy)))
-        shutil.rmtree(copy)
+        # Kept to the end: removing them makes the disk busy for the next round.
+        get.append(10_000 / cloud.run("get", "-r", f"/small-{round}", str(work / f"small-copy-{round}")))
         remove.append(cloud.run("rm", "-r", f"/small-{round}"))
         begin = time.monotonic()
         while totals(cloud)["garbage"] and time.monotonic() - begin < 60:

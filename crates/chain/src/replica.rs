@@ -16,6 +16,10 @@ const WAITERS_MAX: usize = 8;
 /// Versions beyond this are nonsense from a peer: a million updates a second take 146,000 years to get there.
 const VERSION_MAX: Version = Version(1 << 62);
 
+/// Updates that are done and still kept for a successor that is being sent whole chunks: 64 of 1 MiB are what a chain may
+/// hold in memory for it. When more came meanwhile, another pass follows.
+pub const KEPT_MAX: usize = 64;
+
 /// The link to the successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
@@ -517,7 +521,7 @@ impl<P: Clone> Replica<P> {
     fn drop_done(&mut self) {
         let (committed, durable) = (self.committed, self.durable);
         // While the successor is sent chunks, what was done meanwhile is kept for it, within the limit.
-        let keep = if matches!(self.link, Link::CatchingUp(_)) { IN_FLIGHT_MAX / 2 } else { 0 };
+        let keep = if matches!(self.link, Link::CatchingUp(_)) { KEPT_MAX } else { 0 };
         let far = if self.successor_counts { self.far_applied } else { self.newest };
         while self.pending.len() > keep
             && self.pending.front().is_some_and(|u| u.version <= far && is_done(u, committed, durable))

@@ -18,6 +18,10 @@ use types::{
     TargetId,
 };
 
+/// Bytes of a copy that are verified at a time.
+const VERIFY_PIECE: usize = 1 << 20;
+const VERIFY_PIECE_BYTES: u32 = 1 << 20;
+
 /// A file's BLAKE3 hash. Shown as 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ContentHash(pub [u8; 32]);
@@ -155,7 +159,7 @@ impl Client {
         Ok(locations.collect())
     }
 
-    /// What each serving member of a chunk's chain says of its copy, in the chain's order.
+    /// What each serving member of a chunk's chain says of its copy, in the chain's order, after reading all of it.
     pub async fn copies(
         &self,
         place: impl Into<Place>,
@@ -172,11 +176,29 @@ impl Client {
         for target in info.serving() {
             let Some(node) = routing.node_of(target) else { continue };
             let request = StorageRequest::Describe { chain, epoch: info.epoch, target, chunk, capability };
-            let state = match self.ask_storage("describe", &node.address, &request).await {
+            let mut state = match self.ask_storage("describe", &node.address, &request).await {
                 Ok(StorageReply::Chunk { state }) => Ok(state),
                 Ok(_) => Err(Error::unexpected("describe", &content.path)),
                 Err(error) => Err(error),
             };
+            if let Ok(Some(ChunkState { length, .. })) = state {
+                // The server checks each block that it reads, and notes what is bad.
+                let pieces = (0..length).step_by(VERIFY_PIECE).map(|offset| StorageRequest::Read {
+                    chain,
+                    epoch: info.epoch,
+                    target,
+                    chunk,
+                    offset,
+                    length: (length - offset).min(VERIFY_PIECE_BYTES),
+                    capability,
+                });
+                for piece in pieces {
+                    if let Err(error) = self.ask_storage("verify", &node.address, &piece).await {
+                        state = Err(error);
+                        break;
+                    }
+                }
+            }
             copies.push((target, state));
         }
         Ok(copies)

@@ -105,14 +105,14 @@ pub(crate) fn run(command: Command) -> Result<(), String> {
     Ok(())
 }
 
-/// A context that uses the certificate kept under `name` in the directory.
+/// A context that uses the certificate kept under `name` beside it: the directory may be carried elsewhere.
 pub(crate) fn context_for(name: &str, servers: Vec<String>, directory: &Directory) -> Context {
     Context {
         servers,
         security: ContextSecurity::Tls {
-            authority: directory.path("authority.pem").display().to_string(),
-            certificate: directory.path(&format!("{name}.pem")).display().to_string(),
-            key: directory.path(&format!("{name}.key")).display().to_string(),
+            authority: "authority.pem".to_owned(),
+            certificate: format!("{name}.pem"),
+            key: format!("{name}.key"),
         },
         directory: directory.path(""),
     }

@@ -20,6 +20,9 @@ use types::{Gid, NodeId, Uid};
 /// How long the administrator's certificate is good for. `sr ca user` makes a new one.
 const ADMIN_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
 
+/// The age at which `sr up` makes its own certificates anew.
+const RENEW_AFTER: Duration = Duration::from_secs(300 * 86_400);
+
 /// A directory with the layout above.
 pub(crate) struct Directory(PathBuf);
 
@@ -117,19 +120,26 @@ impl Directory {
         Ok(())
     }
 
-    /// The authority, and certificates for one server and the administrator: made at the first start.
+    /// Whether a certificate is missing, or old enough to be made anew: those of servers are good for two years.
+    fn is_due(&self, name: &str) -> bool {
+        let made = fs::metadata(self.path(name)).and_then(|found| found.modified()).ok();
+        made.is_none_or(|made| made.elapsed().unwrap_or_default() > RENEW_AFTER)
+    }
+
+    /// The authority, and certificates for one server and the administrator: made at the first start, renewed at later
+    /// ones.
     pub(crate) fn prepare(&self, node: NodeId, hosts: &[String]) -> Result<(), String> {
         if !self.has("authority.pem") {
             self.make_authority("Steradian")?;
         }
-        if !self.has("node.pem") {
+        if self.is_due("node.pem") {
             let credentials = self
                 .authority()?
                 .issue_node(node, hosts)
                 .map_err(|error| format!("cannot make the server's certificate: {error}"))?;
             self.keep("node", &credentials)?;
         }
-        if !self.has("admin.pem") {
+        if self.is_due("admin.pem") {
             let credentials = self
                 .authority()?
                 .issue_user(&administrator(), ADMIN_VALIDITY)
@@ -146,7 +156,7 @@ pub(crate) fn administrator() -> User {
 }
 
 /// Writes a file that only its owner may read: under another name, synced, then renamed.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.new", std::process::id()));
     let unfinished = path.with_file_name(name);

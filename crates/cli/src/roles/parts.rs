@@ -1,6 +1,6 @@
 //! Opens the parts of a server from its directory: what `up`, `meta` and `storage` share.
 
-use super::directory::Directory;
+use super::directory::{Directory, write_private};
 use chunk::Options as StoreOptions;
 use env::table::{FjallOptions, FjallTable};
 use env::{Clock, Disk, RealDisk, SystemClock, Table};
@@ -105,9 +105,8 @@ fn claim(directory: &Path, target: TargetId) -> Result<(), String> {
             path.display(),
             found.trim()
         )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(&path, wanted).map_err(|error| format!("cannot write {}: {error}", path.display()))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => write_private(&path, wanted.as_bytes())
+            .map_err(|error| format!("cannot write {}: {error}", path.display())),
         Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }

@@ -48,7 +48,18 @@ pub(crate) fn publish_context(context: &Context) -> bool {
         return false;
     }
     let Some(parent) = default.parent() else { return false };
-    std::fs::create_dir_all(parent).is_ok() && context.save(&default).is_ok()
+    let ContextSecurity::Tls { authority, certificate, key } = &context.security else { return false };
+    let absolute = |name: &String| context.directory.join(name).display().to_string();
+    let elsewhere = Context {
+        servers: context.servers.clone(),
+        security: ContextSecurity::Tls {
+            authority: absolute(authority),
+            certificate: absolute(certificate),
+            key: absolute(key),
+        },
+        directory: parent.to_path_buf(),
+    };
+    std::fs::create_dir_all(parent).is_ok() && elsewhere.save(&default).is_ok()
 }
 
 /// Whether a context file belongs to this cluster's directory, or to one that is gone.

@@ -114,9 +114,15 @@ pub(crate) async fn run(arguments: Storage) -> Result<(), String> {
     let machine = Machine::new();
     let listen = arguments.listen.or(config.listen).unwrap_or_else(|| "127.0.0.1:0".to_owned());
     let server = serving::Serving::start(&machine, &listen, security.clone(), None).await?;
+    let address = arguments.address.or(config.address);
+    if address.is_none() && server.address().ip().is_unspecified() {
+        return Err(format!(
+            "others cannot reach {listen}: say which address they should use with --address HOST:PORT"
+        ));
+    }
     let place = StoragePlace {
         node: NodeId(id),
-        address: arguments.address.or(config.address).unwrap_or_else(|| server.address().to_string()),
+        address: address.unwrap_or_else(|| server.address().to_string()),
         site: arguments.site.or(config.site).unwrap_or_else(|| "local".to_owned()),
         rack: arguments.rack.or(config.rack).unwrap_or_else(|| "local".to_owned()),
         host: arguments.host.or(config.host).unwrap_or_else(parts::host_name),

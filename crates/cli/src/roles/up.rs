@@ -71,7 +71,12 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
     let server =
         serving::Serving::start(&machine, &arguments.listen, security.clone(), Some((store, options)))
             .await?;
-    let address = server.address().to_string();
+    // One that listens everywhere is here too.
+    let mut reached = server.address();
+    if reached.ip().is_unspecified() {
+        reached.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let address = reached.to_string();
 
     let storage_place = StoragePlace {
         node: NODE,

@@ -48,7 +48,7 @@ async fn send_all(target: &Arc<Target>, view: &View, mut task: CatchUp) -> Resul
     let (chain, _, _, session) = task.to;
     let mut goal = task.through;
     loop {
-        applied(target, chain, goal).await;
+        applied(target, view, task.to, goal).await?;
         let (written, through) = position(target, chain);
         let newest_sent = pass(target, view, &task).await?;
         if view.session() != session {
@@ -71,12 +71,16 @@ fn position(target: &Target, chain: ChainId) -> (Epoch, Version) {
     positions.iter().find(|(id, _, _)| *id == chain).map_or_else(Default::default, |(_, e, v)| (*e, *v))
 }
 
-/// Waits until the store has applied `goal`.
-async fn applied(target: &Target, chain: ChainId, goal: Version) {
-    while position(target, chain).1 < goal {
+/// Waits until the store has applied `goal`, as long as anybody wants it.
+async fn applied(target: &Target, view: &View, to: To, goal: Version) -> Result<(), Lost> {
+    while position(target, to.0).1 < goal {
+        if target.failed().is_some() || view.session() != to.3 {
+            return Err(Lost);
+        }
         // The store is asked rather than subscribed to: this happens once per catch-up, and lasts one group commit.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    Ok(())
 }
 
 /// One pass: all that changed after `task.after`. Answers the newest version it met.

@@ -33,8 +33,10 @@ pub(super) struct Links {
     /// Messages are sent from any thread, a store's too.
     runtime: Handle,
     storage: OnceLock<Weak<Storage>>,
-    /// One connection per server, so that what is sent first arrives first.
-    connections: Mutex<HashMap<NodeId, Peer>>,
+    /// One connection per server and place in the chain, so that what is sent first arrives first. By place (the number of
+    /// members behind the receiver), because a server that waits for those behind it stops reading: were all places on
+    /// one connection, servers could wait for each other in a circle.
+    connections: Mutex<HashMap<(NodeId, usize), Peer>>,
 }
 
 enum Peer {
@@ -83,31 +85,36 @@ impl Links {
         let Some(address) = routing.nodes.get(&node).map(|node| node.address.clone()) else {
             return answerer(Err(StorageError::NotServing));
         };
+        let behind = routing.chain(call.chain).map_or(0, |info| {
+            info.active().skip_while(|member| member.target != call.target).count().saturating_sub(1)
+        });
+        let place = (node, behind);
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        match connections.get_mut(&node) {
+        match connections.get_mut(&place) {
             Some(Peer::Open(connection)) if !connection.is_closed() => {
                 transmit(&self.runtime, connection, call, answerer)
             }
             Some(Peer::Opening(waiting)) => waiting.push((call, answerer)),
             Some(Peer::Open(_)) | None => {
-                connections.insert(node, Peer::Opening(vec![(call, answerer)]));
-                self.runtime.spawn(self.clone().connect(node, address));
+                connections.insert(place, Peer::Opening(vec![(call, answerer)]));
+                self.runtime.spawn(self.clone().connect(place, address));
             }
         }
     }
 
-    async fn connect(self: Arc<Self>, node: NodeId, address: String) {
+    async fn connect(self: Arc<Self>, place: (NodeId, usize), address: String) {
+        let node = place.0;
         let expect = net::Expect::Node(node);
         let opened = net::Connection::open(&address, &self.security, expect, CONNECT_DEADLINE).await;
         let waiting = {
             let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(Peer::Opening(waiting)) = connections.remove(&node) else { return };
+            let Some(Peer::Opening(waiting)) = connections.remove(&place) else { return };
             match opened {
                 Ok(connection) => {
                     for (call, answerer) in waiting {
                         transmit(&self.runtime, &connection, call, answerer);
                     }
-                    connections.insert(node, Peer::Open(connection));
+                    connections.insert(place, Peer::Open(connection));
                     return;
                 }
                 Err(error) => {

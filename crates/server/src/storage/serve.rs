@@ -112,8 +112,17 @@ impl Storage {
                 (checksums.as_slice(), fits(*offset) && !call.payload.is_empty())
             }
             LinkBody::Install { checksums, offset, length, .. } => {
-                (checksums.as_slice(), fits(*offset) && *length <= limit)
+                let end = u64::from(*offset) + call.payload.len() as u64;
+                (checksums.as_slice(), end <= u64::from(*length) && *length <= limit)
             }
+            LinkBody::Forward { operation: Operation::Punch { offset, length, .. }, .. } => (
+                &[][..],
+                call.payload.is_empty() && offset.checked_add(*length).is_some_and(|end| end <= limit),
+            ),
+            LinkBody::Forward {
+                operation: Operation::Truncate { length, .. } | Operation::Clone { length, .. },
+                ..
+            } => (&[][..], call.payload.is_empty() && *length <= limit),
             LinkBody::Forward { .. }
             | LinkBody::Hello
             | LinkBody::InSync { .. }

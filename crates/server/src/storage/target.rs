@@ -236,10 +236,7 @@ impl Target {
                 Event::Installed { through, .. } => Some(*through),
                 _ => None,
             };
-            if matches!(event, Event::Configure { .. }) {
-                member.failures = 0;
-            }
-            if matches!(event, Event::Linked { .. }) {
+            if matches!(event, Event::Configure { .. } | Event::CaughtUp { .. } | Event::Acked { .. }) {
                 member.failures = 0;
             }
             member.replica.on(event, &mut effects);
