@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: Meta) -> Result<(), String> {
         format!("{why}; issue a certificate with `sr ca node AUTHORITY {} --id N`", dir.display())
     })?));
     let machine = Machine::new();
-    let store = Arc::new(parts::open_metadata(&machine, &directory)?);
+    let store = Arc::new(parts::open_metadata(&machine, &directory).await?);
     let copies = arguments.copies.or(config.copies).unwrap_or(2);
     if !(1..=types::class::COPIES_MAX).contains(&copies) {
         return Err(format!("copies = {copies}: 1 to {}", types::class::COPIES_MAX));

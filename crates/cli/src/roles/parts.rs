@@ -31,8 +31,16 @@ impl Machine {
 }
 
 /// Opens the local metadata store in `meta/` of a server's directory.
-pub(crate) fn open_metadata(machine: &Machine, directory: &Directory) -> Result<kv::LocalStore, String> {
-    let path = directory.path("meta");
+pub(crate) async fn open_metadata(
+    machine: &Machine,
+    directory: &Directory,
+) -> Result<kv::LocalStore, String> {
+    let (disk, path) = (machine.disk.clone(), directory.path("meta"));
+    let opening = tokio::task::spawn_blocking(move || open_metadata_at(disk, &path));
+    opening.await.map_err(|error| format!("cannot open the metadata: {error}"))?
+}
+
+fn open_metadata_at(disk: Arc<dyn Disk>, path: &Path) -> Result<kv::LocalStore, String> {
     let failed =
         |error: &dyn std::fmt::Display| format!("cannot open the metadata in {}: {error}", path.display());
     std::fs::create_dir_all(&path).map_err(|error| failed(&error))?;
@@ -40,7 +48,7 @@ pub(crate) fn open_metadata(machine: &Machine, directory: &Directory) -> Result<
     let options = FjallOptions { cache_bytes: METADATA_CACHE, ..FjallOptions::default() };
     let table = FjallTable::open(&path.join("table"), kv::local::SPACES, options);
     let table: Arc<dyn Table> = Arc::new(table.map_err(|error| failed(&error))?);
-    kv::LocalStore::open(machine.disk.clone(), table, &path.join("log"), kv::local::Options::default())
+    kv::LocalStore::open(disk, table, &path.join("log"), kv::local::Options::default())
         .map_err(|error| failed(&error))
 }
 
@@ -61,24 +69,43 @@ pub(crate) struct StoragePlace {
     pub(crate) security: Arc<net::Security>,
 }
 
-/// Opens the targets and starts the storage role.
+/// Opens the targets' tables, all at once: after a crash each replays its own journal.
+pub(crate) async fn open_targets(
+    machine: &Machine,
+    targets: Vec<TargetPlace>,
+) -> Result<Vec<TargetOptions>, String> {
+    let opening: Vec<_> = targets
+        .into_iter()
+        .map(|place| {
+            let disk = machine.disk.clone();
+            tokio::task::spawn_blocking(move || open_target(disk, place))
+        })
+        .collect();
+    let mut opened = Vec::new();
+    for target in opening {
+        opened.push(target.await.map_err(|error| format!("cannot open a target: {error}"))??);
+    }
+    Ok(opened)
+}
+
+fn open_target(disk: Arc<dyn Disk>, place: TargetPlace) -> Result<TargetOptions, String> {
+    let TargetPlace { target, directory } = place;
+    let failed =
+        |error: &dyn std::fmt::Display| format!("cannot open the target {}: {error}", directory.display());
+    std::fs::create_dir_all(&directory).map_err(|error| failed(&error))?;
+    claim(&directory, target)?;
+    let table = FjallTable::open(&directory.join("index"), &chunk::SPACES, FjallOptions::default());
+    let table: Arc<dyn Table> = Arc::new(table.map_err(|error| failed(&error))?);
+    let store = StoreOptions { target, ..StoreOptions::default() };
+    Ok(TargetOptions { target, directory, disk, table, store })
+}
+
+/// Starts the storage role over opened targets.
 pub(crate) async fn start_storage(
     machine: &Machine,
     place: StoragePlace,
-    targets: Vec<TargetPlace>,
+    targets: Vec<TargetOptions>,
 ) -> Result<Arc<Storage>, String> {
-    let mut options = Vec::new();
-    for TargetPlace { target, directory } in targets {
-        let failed = |error: &dyn std::fmt::Display| {
-            format!("cannot open the target {}: {error}", directory.display())
-        };
-        std::fs::create_dir_all(&directory).map_err(|error| failed(&error))?;
-        claim(&directory, target)?;
-        let table = FjallTable::open(&directory.join("index"), &chunk::SPACES, FjallOptions::default());
-        let table: Arc<dyn Table> = Arc::new(table.map_err(|error| failed(&error))?);
-        let (disk, store) = (machine.disk.clone(), StoreOptions::default());
-        options.push(TargetOptions { target, directory, disk, table, store });
-    }
     let storage = StorageOptions {
         node: place.node,
         incarnation: Incarnation(random()),
@@ -91,7 +118,7 @@ pub(crate) async fn start_storage(
         clock: machine.clock.clone(),
         metrics: machine.metrics.clone(),
     };
-    Storage::start(storage, options).await.map_err(|error| format!("cannot open a target: {error}"))
+    Storage::start(storage, targets).await.map_err(|error| format!("cannot open a target: {error}"))
 }
 
 /// A target's directory says whose it is, so that a disk mounted in another's place is noticed before it is written to.

@@ -131,6 +131,7 @@ pub(crate) async fn run(arguments: Storage) -> Result<(), String> {
     };
     let targets =
         places.into_iter().map(|(id, directory)| TargetPlace { target: TargetId(id), directory }).collect();
+    let targets = parts::open_targets(&machine, targets).await?;
     let storage = parts::start_storage(&machine, place, targets).await?;
     server.add_storage(storage.clone());
     println!("storage server {id} at {}", server.address());

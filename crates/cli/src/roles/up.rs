@@ -61,7 +61,12 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
     let security = Arc::new(net::Security::Tls(directory.credentials("node")?));
 
     let machine = Machine::new();
-    let store = Arc::new(parts::open_metadata(&machine, &directory)?);
+    let places = (1..=arguments.targets)
+        .map(|id| TargetPlace { target: TargetId(id), directory: directory.path(&format!("targets/{id}")) })
+        .collect();
+    let (store, targets) =
+        tokio::join!(parts::open_metadata(&machine, &directory), parts::open_targets(&machine, places));
+    let (store, targets) = (Arc::new(store?), targets?);
     let options = ManagerOptions {
         copies: arguments.copies,
         targets: arguments.targets,
@@ -87,9 +92,6 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         managers: vec![address.clone()],
         security,
     };
-    let targets = (1..=arguments.targets)
-        .map(|id| TargetPlace { target: TargetId(id), directory: directory.path(&format!("targets/{id}")) })
-        .collect();
     let storage = parts::start_storage(&machine, storage_place, targets).await?;
     server.add_storage(storage.clone());
 

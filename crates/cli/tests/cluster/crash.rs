@@ -3,9 +3,9 @@
 use crate::cloud::{Cloud, noise};
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const KILLS: u64 = 50;
 const WRITERS: u64 = 3;
@@ -20,10 +20,11 @@ fn write_until(
     round: u64,
     stop: &Arc<AtomicBool>,
     all: &Acknowledged,
+    answered: &Arc<AtomicU64>,
 ) -> Vec<std::thread::JoinHandle<()>> {
     (0..WRITERS)
         .map(|writer| {
-            let (stop, all) = (stop.clone(), all.clone());
+            let (stop, all, answered) = (stop.clone(), all.clone(), answered.clone());
             let directory = cloud.path(&format!("writer-{writer}"));
             std::fs::create_dir_all(&directory).unwrap();
             let context = cloud.context();
@@ -60,6 +61,9 @@ fn write_until(
                             None => std::thread::yield_now(),
                         }
                     };
+                    if done {
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    }
                     if done && !removes {
                         all.lock().unwrap().insert(path, (length, seed));
                     } else if !done {
@@ -76,11 +80,19 @@ fn write_until(
 fn nothing_acknowledged_is_lost_in_fifty_kills() {
     let mut cloud = Cloud::new();
     let all: Acknowledged = Arc::default();
+    let answered = Arc::new(AtomicU64::new(0));
     for round in 0..KILLS {
         let stop = Arc::new(AtomicBool::new(false));
-        let writers = write_until(&cloud, round, &stop, &all);
-        // The kill point: anywhere in the first 400 ms, spread by the golden ratio so that rounds differ.
-        std::thread::sleep(Duration::from_millis((round * 247) % 400 + 5));
+        let writers = write_until(&cloud, round, &stop, &all, &answered);
+        // The kill point: after some answers, however slow the machine is, and then anywhere within the next operations,
+        // spread by the golden ratio so that rounds differ.
+        let goal = answered.load(Ordering::SeqCst) + round % 4 + 1;
+        let begin = Instant::now();
+        while answered.load(Ordering::SeqCst) < goal {
+            assert!(begin.elapsed() < Duration::from_secs(60), "nothing is answered");
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis((round * 247) % 100));
         cloud.server().kill();
         stop.store(true, Ordering::SeqCst);
         for writer in writers {
@@ -91,7 +103,6 @@ fn nothing_acknowledged_is_lost_in_fifty_kills() {
             verify(&cloud, &all);
         }
     }
-    assert!(!all.lock().unwrap().is_empty(), "the load never got anything done");
 }
 
 fn verify(cloud: &Cloud, all: &Acknowledged) {
