@@ -43,7 +43,7 @@ pub(crate) async fn open_metadata(
 fn open_metadata_at(disk: Arc<dyn Disk>, path: &Path) -> Result<kv::LocalStore, String> {
     let failed =
         |error: &dyn std::fmt::Display| format!("cannot open the metadata in {}: {error}", path.display());
-    std::fs::create_dir_all(&path).map_err(|error| failed(&error))?;
+    std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
     // Inodes and entries are read all the time, chunks' places seldom: the metadata gets the larger cache.
     let options = FjallOptions { cache_bytes: METADATA_CACHE, ..FjallOptions::default() };
     let table = FjallTable::open(&path.join("table"), kv::local::SPACES, options);
