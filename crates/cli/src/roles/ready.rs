@@ -13,6 +13,7 @@ const READY_MAX: Duration = Duration::from_secs(120);
 pub(crate) async fn wait(storage: &Storage) -> Result<(), String> {
     let work = async {
         while !storage.is_ready() {
+            // Readiness is many small facts; asking for them costs less than telling each.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
