@@ -8,7 +8,13 @@ use types::{Epoch, Origin, TargetId, Version};
 /// Names a request that waits for an answer. The driver chooses it.
 pub type Token = u64;
 
-/// One update in a chain's history. `P` is what it does; the machine never looks into it.
+/// What an update does. The machine never looks into it.
+pub trait Payload: Clone {
+    /// About how many bytes it keeps in memory.
+    fn weight(&self) -> usize;
+}
+
+/// One update in a chain's history. `P` is what it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update<P> {
     pub version: Version,
@@ -54,8 +60,10 @@ pub enum Event<P> {
         durability: Durability,
         payload: P,
     },
-    /// The store has everything up to here: in memory, and on disk. Late news are no harm.
+    /// The store has everything up to here: in memory, and on disk. `line` counts the rewinds before: late news are no
+    /// harm, and news from before a rewind are none.
     Stored {
+        line: u64,
         applied: Version,
         synced: Version,
     },
@@ -71,11 +79,19 @@ pub enum Event<P> {
         epoch: Epoch,
         update: Update<P>,
     },
-    /// The store has installed everything through this version, durably.
+    /// "Through this version your history is mine; forget the rest, and what I send you goes before it."
+    ToldRewind {
+        token: Token,
+        epoch: Epoch,
+        through: Version,
+    },
+    /// The store has installed everything through this version, durably. Chunks may hold later updates already, up to
+    /// `whole_from`: the history is whole again when the update of that version has come.
     Installed {
         epoch: Epoch,
         through: Version,
         written: Epoch,
+        whole_from: Version,
         lanes: Lanes,
         history: History,
     },
@@ -87,11 +103,12 @@ pub enum Event<P> {
     },
 
     // From the successor.
-    /// It answered the greeting.
+    /// It answered the greeting. `whole`: no installation is under way there.
     Linked {
         epoch: Epoch,
         newest: Version,
-        written: Epoch,
+        history: History,
+        whole: bool,
     },
     /// Everything through this version was installed there.
     CaughtUp {
@@ -127,8 +144,9 @@ pub enum Effect<P> {
         successor: TargetId,
         update: Update<P>,
     },
-    /// Send the successor every chunk that changed after `after`, as all updates through some version of at least
-    /// `through` left it; then [`Event::CaughtUp`] with that version, or [`Event::LinkLost`].
+    /// Have the successor rewind to `after`. Then send it every chunk that changed here or there after that, so that a
+    /// replay of all updates after `through` completes what was read while they came; then [`Event::CaughtUp`] with
+    /// `through`, or [`Event::LinkLost`].
     CatchUp {
         epoch: Epoch,
         successor: TargetId,
@@ -139,6 +157,12 @@ pub enum Effect<P> {
     TellInSync {
         epoch: Epoch,
         successor: TargetId,
+        through: Version,
+    },
+    /// Have the store go back to `through`, in order with the updates before and after; the request is answered when that
+    /// is durable.
+    Rewind {
+        token: Token,
         through: Version,
     },
     Answer {
@@ -157,8 +181,9 @@ pub enum Effect<P> {
     ReportSynced {
         epoch: Epoch,
     },
-    /// The successor's history is no prefix of this one: it must not be touched, and this chain admits no more than
-    /// [`crate::replica::IN_FLIGHT_MAX`] updates until the successor is out of it. A person must look.
+    /// The successor serves and lacks what was acknowledged, or has written in an epoch to come: it must not be touched, and
+    /// this chain admits no more than [`crate::replica::IN_FLIGHT_MAX`] updates until the successor is out of it. A person
+    /// must look.
     Diverged {
         epoch: Epoch,
         successor: TargetId,
@@ -166,14 +191,14 @@ pub enum Effect<P> {
 }
 
 /// An answer to a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// To a client: the update has this version, and is as durable as was asked.
     Updated(Version),
     /// To the predecessor: everything up to here is held from here on.
     Acked { applied: Version, synced: Version },
     /// To the predecessor's greeting.
-    Linked { newest: Version, written: Epoch },
+    Linked { newest: Version, history: History, whole: bool },
 }
 
 /// Why not. The sender acts on it.

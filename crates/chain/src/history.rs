@@ -1,8 +1,8 @@
-//! Which epoch wrote which version: how two members tell whether one's history is a prefix of the other's.
+//! Which epoch wrote which version: how two members tell how far their histories are the same.
 
 use types::{Epoch, Version};
 
-/// Epochs kept: of what is older nothing is known. A member that was away for more of them is not brought up to date.
+/// Epochs kept: of what is older nothing is known. A member that was away for more of them is sent everything.
 const EPOCHS_MAX: usize = 64;
 
 /// The first version of each of the last epochs that wrote anything.
@@ -37,11 +37,33 @@ impl History {
         self.firsts.iter().rev().find(|(_, first)| *first <= version).map(|(epoch, _)| *epoch)
     }
 
-    /// Whether a history that ends with `newest`, written in epoch `written`, is a beginning of this one. CH-7: an epoch
-    /// has one head, so that two histories agree up to any version that the same epoch wrote in both. What is from before
-    /// the epochs known here is no beginning for certain, and thus none.
-    pub fn contains(&self, newest: Version, written: Epoch) -> bool {
-        newest == Version::ZERO || self.epoch_of(newest) == Some(written)
+    /// The last version through which this history, which ends with `newest`, and another, which ends with `other_newest`,
+    /// are certainly the same. CH-7: an epoch has one head, so that two histories agree up to any version that the same
+    /// epoch wrote in both. Of what is from before the epochs known here nothing is certain.
+    pub fn common(&self, newest: Version, other: &History, other_newest: Version) -> Version {
+        let mut other_end = other_newest;
+        for (epoch, first) in other.firsts.iter().rev() {
+            if let Some((mine, end)) = self.span(*epoch, newest) {
+                let last = end.min(other_end);
+                if last >= mine.max(*first) {
+                    return last;
+                }
+            }
+            other_end = other_end.min(Version(first.0.saturating_sub(1)));
+        }
+        Version::ZERO
+    }
+
+    /// The first and the last version that an epoch wrote.
+    fn span(&self, epoch: Epoch, newest: Version) -> Option<(Version, Version)> {
+        let at = self.firsts.iter().position(|(one, _)| *one == epoch)?;
+        let end = self.firsts.get(at + 1).map_or(newest, |(_, first)| Version(first.0.saturating_sub(1)));
+        Some((self.firsts[at].1, end))
+    }
+
+    /// The first version of each of the last epochs that wrote anything, rising in both parts.
+    pub fn firsts(&self) -> &[(Epoch, Version)] {
+        &self.firsts
     }
 
     /// Forgets what is newer than `newest`.

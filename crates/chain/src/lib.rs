@@ -12,7 +12,7 @@ pub mod history;
 pub mod lanes;
 pub mod replica;
 
-pub use event::{Answer, Effect, Event, Place, Refusal, Role, Token, Update};
+pub use event::{Answer, Effect, Event, Payload, Place, Refusal, Role, Token, Update};
 pub use history::History;
 pub use lanes::Lanes;
 pub use replica::Replica;

@@ -1,6 +1,6 @@
 //! One member of one chain.
 
-use crate::event::{Answer, Effect, Event, Place, Refusal, Role, Token, Update};
+use crate::event::{Answer, Effect, Event, Payload, Place, Refusal, Role, Token, Update};
 use crate::history::History;
 use crate::lanes::{Lanes, Seen};
 use std::collections::{BTreeMap, VecDeque};
@@ -16,9 +16,14 @@ const WAITERS_MAX: usize = 8;
 /// Versions beyond this are nonsense from a peer: a million updates a second take 146,000 years to get there.
 const VERSION_MAX: Version = Version(1 << 62);
 
-/// Updates that are done and still kept for a successor that is being sent whole chunks: 64 of 1 MiB are what a chain may
-/// hold in memory for it. When more came meanwhile, another pass follows.
-pub const KEPT_MAX: usize = 64;
+/// Updates that are done and still kept for a successor that is being sent whole chunks: what 4 KiB writes bring while one
+/// chunk is sent. When more came meanwhile, another pass follows.
+pub const KEPT_MAX: usize = 1024;
+/// Bytes of them: 8 MiB for each of a hundred chains that are brought up to date at a time fit in memory.
+pub const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A history that is never whole: an installation has begun and not ended.
+const NEVER: Version = Version(u64::MAX);
 
 /// The link to the successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +36,7 @@ enum Link {
     CatchingUp(Version),
     /// It gets each update as it comes.
     Forwarding,
-    /// Its history is not ours.
+    /// It holds what it must not hold, or lacks what it must have.
     Diverged,
 }
 
@@ -75,14 +80,21 @@ pub struct Replica<P> {
     /// Updates that may have to be sent again. Contiguous, ends with `newest`.
     pending: VecDeque<Update<P>>,
     waiters: BTreeMap<Version, Vec<Waiter>>,
+    /// Bytes of `pending`.
+    weight: usize,
     lanes: Lanes,
     history: History,
+    /// Before this version chunks may hold what comes later, or nothing: an installation was not completed. CH-10.
+    whole_from: Version,
+    /// Rewinds so far: the store counts them too.
+    line: u64,
 }
 
-impl<P: Clone> Replica<P> {
-    /// A replica as a store recovered it: it has everything through `newest`, on disk. It serves nothing before it is
-    /// configured for an epoch that is newer than all it wrote in: in those it lost its memory (CH-9).
-    pub fn new(newest: Version, mut lanes: Lanes, history: History) -> Replica<P> {
+impl<P: Payload> Replica<P> {
+    /// A replica as a store recovered it: it has everything through `newest`, on disk, and is whole from `whole_from` on.
+    /// It serves nothing before it is configured for an epoch that is newer than all it wrote in: in those it lost its
+    /// memory (CH-9).
+    pub fn new(newest: Version, mut lanes: Lanes, history: History, whole_from: Version) -> Replica<P> {
         lanes.cut(newest);
         Replica {
             epoch: history.last_epoch(),
@@ -100,8 +112,11 @@ impl<P: Clone> Replica<P> {
             report_at: None,
             pending: VecDeque::new(),
             waiters: BTreeMap::new(),
+            weight: 0,
             lanes,
             history,
+            whole_from,
+            line: 0,
         }
     }
 
@@ -158,7 +173,8 @@ impl<P: Clone> Replica<P> {
                 Ok(Seen::Old) => out.push(Effect::Refuse { token, refusal: Refusal::OldSequence }),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
-            Event::Stored { applied, synced } => self.stored(applied, synced, out),
+            Event::Stored { line, applied, synced } if line == self.line => self.stored(applied, synced, out),
+            Event::Stored { .. } => {} // Of what was there before the rewind.
             Event::Greeted { token, epoch } => match self.preceded(epoch) {
                 Ok(()) => out.push(Effect::Answer { token, answer: self.position() }),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
@@ -167,18 +183,23 @@ impl<P: Clone> Replica<P> {
                 Ok(()) => self.forwarded(token, update, out),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
-            Event::Installed { epoch: _, through, written, lanes, history } => {
+            Event::ToldRewind { token, epoch, through } => match self.may_rewind(epoch, through) {
+                Ok(()) => self.rewind(token, through, out),
+                Err(refusal) => out.push(Effect::Refuse { token, refusal }),
+            },
+            Event::Installed { epoch: _, through, written, whole_from, lanes, history } => {
                 // Whatever epoch it is: the store is there now.
-                if !self.is_complete() && self.newest < through && through < VERSION_MAX {
+                if !self.is_complete() && self.newest <= through && through < VERSION_MAX {
                     self.installed(through, written, lanes, history);
+                    self.whole_from = whole_from;
                 }
             }
             Event::ToldInSync { token, epoch, through } => match self.preceded(epoch) {
                 Ok(()) => self.told_in_sync(token, through, out),
                 Err(refusal) => out.push(Effect::Refuse { token, refusal }),
             },
-            Event::Linked { epoch, newest, written } if self.awaits(epoch, Link::Greeting) => {
-                self.linked(newest, written, out);
+            Event::Linked { epoch, newest, history, whole } if self.awaits(epoch, Link::Greeting) => {
+                self.linked(newest, &history, whole, out);
             }
             Event::CaughtUp { epoch, through }
                 if matches!(self.link, Link::CatchingUp(from) if from <= through && through <= self.newest)
@@ -259,7 +280,7 @@ impl<P: Clone> Replica<P> {
         }
         self.waiters.retain(|_, waiters| !waiters.is_empty());
         if place.is_none() {
-            self.pending.clear(); // Nobody waits for it, and whoever follows later is brought up to date from the store.
+            self.forget_pending(); // Nobody waits for it, and whoever follows later is brought up to date from the store.
         }
         self.link = Link::None;
         self.greet(out);
@@ -317,7 +338,45 @@ impl<P: Clone> Replica<P> {
         if let (Link::Forwarding, Some(successor)) = (self.link, self.successor()) {
             out.push(Effect::Forward { epoch: self.epoch, successor, update: update.clone() });
         }
+        self.weight += update.payload.weight();
         self.pending.push_back(update);
+    }
+
+    fn forget_pending(&mut self) {
+        self.pending.clear();
+        self.weight = 0;
+    }
+
+    /// CH-10: only who is being brought up to date goes back, and never behind what it was told to have.
+    fn may_rewind(&self, epoch: Epoch, through: Version) -> Result<(), Refusal> {
+        self.preceded(epoch)?;
+        let syncing = self.place.is_some_and(|place| place.role == Role::Syncing);
+        if !syncing || self.told_in_sync {
+            return Err(Refusal::NotServing);
+        }
+        if through > self.newest {
+            return Err(Refusal::Gap { next: self.newest.next() });
+        }
+        Ok(())
+    }
+
+    fn rewind(&mut self, token: Token, through: Version, out: &mut Vec<Effect<P>>) {
+        // Who asked before asked through a link that is no more.
+        let next = through.next();
+        for waiter in std::mem::take(&mut self.waiters).into_values().flatten() {
+            out.push(Effect::Refuse { token: waiter.token, refusal: Refusal::Gap { next } });
+        }
+        self.forget_pending();
+        self.newest = through;
+        self.applied = self.applied.min(through);
+        self.synced = self.synced.min(through);
+        self.committed = self.committed.min(through);
+        self.durable = self.durable.min(through);
+        self.lanes.cut(through);
+        self.history.cut(through);
+        self.whole_from = NEVER;
+        self.line += 1;
+        out.push(Effect::Rewind { token, through });
     }
 
     fn stored(&mut self, applied: Version, synced: Version, out: &mut Vec<Effect<P>>) {
@@ -329,7 +388,7 @@ impl<P: Clone> Replica<P> {
     }
 
     fn told_in_sync(&mut self, token: Token, through: Version, out: &mut Vec<Effect<P>>) {
-        if through > self.newest {
+        if through > self.newest || !self.is_whole() {
             // Some of what was sent before was lost.
             out.push(Effect::Refuse { token, refusal: Refusal::Gap { next: self.newest.next() } });
             return;
@@ -367,7 +426,7 @@ impl<P: Clone> Replica<P> {
         lanes.cut(through);
         history.cut(through);
         history.record(written, through);
-        self.pending.clear();
+        self.forget_pending();
         self.newest = through;
         self.applied = through;
         self.synced = through;
@@ -375,27 +434,42 @@ impl<P: Clone> Replica<P> {
         self.history = history;
     }
 
-    fn linked(&mut self, newest: Version, written: Epoch, out: &mut Vec<Effect<P>>) {
-        if newest > self.newest || !self.history.contains(newest, written) {
-            // CH-7: it has what this member never had. Whose bytes are right is not for a machine to guess.
+    fn linked(&mut self, newest: Version, history: &History, whole: bool, out: &mut Vec<Effect<P>>) {
+        let Some((successor, role)) = self.place.and_then(|place| place.successor) else { return };
+        let common = self.history.common(self.newest, history, newest);
+        let same = common == newest && whole;
+        // CH-7: what a serving member holds was acknowledged or may be, and epochs to come are none of this chain's past.
+        // Whose bytes are right is then not for a machine to guess.
+        let ahead = history.last_epoch() > self.epoch;
+        if ahead || (role == Role::Serving && !(same && self.has_all_after(common))) {
             self.link = Link::Diverged;
-            if let Some(successor) = self.successor() {
-                out.push(Effect::Diverged { epoch: self.epoch, successor });
-            }
-            return;
+            out.push(Effect::Diverged { epoch: self.epoch, successor });
+        } else if same {
+            self.resume(common, out);
+        } else {
+            // What it has beyond was never acknowledged: this member has all that was.
+            self.catch_up(common, out);
         }
-        self.resume(newest, out);
+    }
+
+    /// All updates after `from` are still here.
+    fn has_all_after(&self, from: Version) -> bool {
+        let first_kept = self.pending.front().map_or(self.newest.next(), |update| update.version);
+        from.next() >= first_kept
+    }
+
+    fn catch_up(&mut self, after: Version, out: &mut Vec<Effect<P>>) {
+        let Some(successor) = self.successor() else { return };
+        self.link = Link::CatchingUp(self.newest);
+        out.push(Effect::CatchUp { epoch: self.epoch, successor, after, through: self.newest });
     }
 
     /// The successor has everything through `from`: sends the rest, as updates if they are still here, else as chunks.
     fn resume(&mut self, from: Version, out: &mut Vec<Effect<P>>) {
         let Some(successor) = self.successor() else { return };
         let epoch = self.epoch;
-        let first_kept = self.pending.front().map_or(self.newest.next(), |update| update.version);
-        if from.next() < first_kept {
-            self.link = Link::CatchingUp(self.newest);
-            out.push(Effect::CatchUp { epoch, successor, after: from, through: self.newest });
-            return;
+        if !self.has_all_after(from) {
+            return self.catch_up(from, out);
         }
         self.link = Link::Forwarding;
         self.successor_counts = true;
@@ -457,8 +531,12 @@ impl<P: Clone> Replica<P> {
     }
 
     fn position(&self) -> Answer {
-        let written = self.history.epoch_of(self.newest).unwrap_or_default();
-        Answer::Linked { newest: self.newest, written }
+        Answer::Linked { newest: self.newest, history: self.history.clone(), whole: self.is_whole() }
+    }
+
+    /// No installation is under way.
+    fn is_whole(&self) -> bool {
+        self.newest >= self.whole_from
     }
 
     fn successor(&self) -> Option<TargetId> {
@@ -520,13 +598,15 @@ impl<P: Clone> Replica<P> {
     /// Drops what nobody will have to be sent again.
     fn drop_done(&mut self) {
         let (committed, durable) = (self.committed, self.durable);
-        // While the successor is sent chunks, what was done meanwhile is kept for it, within the limit.
-        let keep = if matches!(self.link, Link::CatchingUp(_)) { KEPT_MAX } else { 0 };
+        // While the successor is sent chunks, what was done meanwhile is kept for it, within the limits.
+        let keeps = matches!(self.link, Link::CatchingUp(_));
         let far = if self.successor_counts { self.far_applied } else { self.newest };
-        while self.pending.len() > keep
-            && self.pending.front().is_some_and(|u| u.version <= far && is_done(u, committed, durable))
+        let within = |len: usize, weight: usize| keeps && len <= KEPT_MAX && weight <= KEPT_BYTES_MAX;
+        while !within(self.pending.len(), self.weight)
+            && let Some(update) =
+                self.pending.pop_front_if(|u| u.version <= far && is_done(u, committed, durable))
         {
-            self.pending.pop_front();
+            self.weight -= update.payload.weight();
         }
     }
 

@@ -6,8 +6,9 @@
 //! `middle+`, `tail`, `syncing`, `out`. Before the first, `at5@2` is a store that recovered update 5, written in epoch 2.
 //! Clients: `w1` is client 1's first update, to disk; `w1.2` its second; `m1` to memory only. An `old:` before a word is
 //! the epoch before. The store: `s3` has 3 on disk, `s3/2` has 3 in memory and 2 on disk.
-//! From the predecessor: `hello`, `f3` (update 3, to disk), `fm3` (to memory), `installed5`, `told5`.
-//! From the successor: `linked3@1`, `caught5`, `a3`, `a3/2`, `lost`.
+//! From the predecessor: `hello`, `f3` (update 3, to disk), `fm3` (to memory), `rewind2`, `installed5` (whole at once),
+//! `installed5/7` (whole when 7 has come), `told5`.
+//! From the successor: `linked3@1`, `torn3@1` (the same, in the middle of an installation), `caught5`, `a3`, `a3/2`, `lost`.
 
 use super::*;
 use types::{ClientId, Lane, Sequence};
@@ -82,16 +83,23 @@ fn event(word: &str, now: Epoch) -> Event<u64> {
     match verb {
         "w" => write(Durability::Disk),
         "m" => write(Durability::Memory),
-        "s" => Event::Stored { applied: pair(rest).0, synced: pair(rest).1 },
+        "s" => Event::Stored { line: 0, applied: pair(rest).0, synced: pair(rest).1 },
+        "line" => Event::Stored { line: 1, applied: pair(rest).0, synced: pair(rest).1 },
         "hello" => Event::Greeted { token: 100, epoch },
         "f" => forwarded(Durability::Disk),
         "fm" => forwarded(Durability::Memory),
         "installed" => {
-            let (through, history) = (pair(rest).0, History::default());
-            Event::Installed { epoch, through, written: epoch, lanes: Lanes::default(), history }
+            let ((through, _), history) = (pair(rest), History::default());
+            let whole_from = if rest.contains('/') { pair(rest).1 } else { Version::ZERO };
+            Event::Installed { epoch, through, written: epoch, whole_from, lanes: Lanes::default(), history }
         }
+        "rewind" => Event::ToldRewind { token: 300, epoch, through: pair(rest).0 },
         "told" => Event::ToldInSync { token: 200, epoch, through: pair(rest).0 },
-        "linked" => Event::Linked { epoch, newest: position(rest).0, written: position(rest).1 },
+        "linked" | "torn" => {
+            let (newest, written) = position(rest);
+            let history = History::new((newest > Version::ZERO).then_some((written, Version(1))));
+            Event::Linked { epoch, newest, history, whole: verb == "linked" }
+        }
         "caught" => Event::CaughtUp { epoch, through: pair(rest).0 },
         "a" => Event::Acked { epoch, applied: pair(rest).0, synced: pair(rest).1 },
         "lost" => Event::LinkLost { epoch },
@@ -108,9 +116,11 @@ fn word(effect: &Effect<u64>) -> String {
         Effect::TellInSync { through, .. } => format!("tell{through}"),
         Effect::Answer { token, answer: Answer::Updated(version) } => format!("reply{token}=v{version}"),
         Effect::Answer { answer: Answer::Acked { applied, synced }, .. } => format!("ack{applied}/{synced}"),
-        Effect::Answer { answer: Answer::Linked { newest, written }, .. } => {
-            format!("linked{newest}@{written}")
+        Effect::Answer { answer: Answer::Linked { newest, history, whole }, .. } => {
+            let word = if *whole { "linked" } else { "torn" };
+            format!("{word}{newest}@{}", history.epoch_of(*newest).unwrap_or_default())
         }
+        Effect::Rewind { through, .. } => format!("rewind{through}"),
         Effect::Refuse { token, refusal } => {
             let who = if *token < 100 { token.to_string() } else { String::new() };
             match refusal {
@@ -128,15 +138,26 @@ fn word(effect: &Effect<u64>) -> String {
     }
 }
 
+impl Payload for u64 {
+    fn weight(&self) -> usize {
+        1
+    }
+}
+
+fn empty() -> Replica<u64> {
+    Replica::new(Version::ZERO, Lanes::default(), History::default(), Version::ZERO)
+}
+
 fn play(script: &str) -> (Replica<u64>, Vec<Effect<u64>>) {
-    let mut replica = Replica::new(Version::ZERO, Lanes::default(), History::default());
+    let mut replica = empty();
     let mut out = Vec::new();
     for word in script.split_whitespace() {
         if word == "|" {
             out.clear();
         } else if let Some(at) = word.strip_prefix("at") {
             let (newest, written) = position(at);
-            replica = Replica::new(newest, Lanes::default(), History::new([(written, Version(1))]));
+            let history = History::new([(written, Version(1))]);
+            replica = Replica::new(newest, Lanes::default(), history, Version::ZERO);
         } else {
             replica.on(event(word, replica.epoch()), &mut out);
         }
@@ -265,13 +286,14 @@ fn a_retry_at_the_next_head_is_recognised() {
 
 #[test]
 fn lanes_come_with_an_installation_up_to_its_version_only() {
-    let mut replica = Replica::<u64>::new(Version::ZERO, Lanes::default(), History::default());
+    let mut replica = empty();
     let lanes = Lanes::new([(origin("1"), Version(5)), (origin("2"), Version(6))]);
     let mut out = Vec::new();
     replica.on(event("syncing", Epoch(0)), &mut out);
     let history = History::default();
     let epoch = Epoch(1);
-    replica.on(Event::Installed { epoch, through: Version(5), written: epoch, lanes, history }, &mut out);
+    let (through, whole_from) = (Version(5), Version::ZERO);
+    replica.on(Event::Installed { epoch, through, written: epoch, whole_from, lanes, history }, &mut out);
     assert_eq!(replica.lanes().look(origin("1")), Seen::Before(Version(5)));
     assert_eq!(replica.lanes().look(origin("2")), Seen::New);
 }
@@ -415,7 +437,38 @@ fn a_successor_with_another_history_is_left_alone() {
     check("at5@1 sole w1 head | linked6@1", "diverged");
     check("at5@1 head | linked6@1 lost", "diverged");
     check("at5@3 head | linked4@2", "diverged");
-    check("at5@3 head | linked4@3", "catchup4-5");
+    check("at5@3 head | linked4@3", "diverged"); // It serves, and lacks what was acknowledged.
+    check("at5@3 head | torn5@3", "diverged");
+    check("at5@3 head+ | linked4@9", "diverged"); // From an epoch to come.
+}
+
+#[test]
+fn what_a_returning_member_has_beyond_the_chain_is_taken_back() {
+    check("at5@3 head+ | linked4@3", "catchup4-5");
+    check("at5@3 head+ | linked7@3", "catchup5-5");
+    check("at5@3 head+ | linked4@2", "catchup0-5"); // Nothing in common for certain.
+    check("at5@3 head+ | torn5@3", "catchup5-5");
+    check("sole w1 w2 head+ | linked3@1", "catchup2-2"); // One from before: epoch 1 wrote two updates here.
+}
+
+#[test]
+fn a_syncing_member_goes_back_and_forgets() {
+    check("at5@1 syncing | rewind3 hello", "rewind3 torn3@1");
+    check("at5@1 syncing rewind3 | f4", "apply4");
+    check("at5@1 syncing rewind3 installed6/8 | told6 hello", "refuse:gap7 torn6@2");
+    check("at5@1 syncing rewind3 installed6/7 | f7 told7 line7", "apply7 committed6 durable6 report committed7 durable7 ack7/7 ack7/7");
+    check("at5@1 syncing f6 | rewind5", "refuse:gap6 rewind5");
+    check("at5@1 syncing rewind3 installed4 f5 | s9 line5/4", ""); // Nobody said that nothing is missing.
+    assert_eq!(play("at5@1 syncing rewind3 installed4 f5 s9").0.synced, Version(4));
+}
+
+#[test]
+fn only_a_member_that_is_brought_up_to_date_goes_back() {
+    check("at5@1 syncing | rewind6", "refuse:gap6");
+    check("at5@1 syncing told5 | rewind3", "refuse:notserving");
+    check("at5@1 tail | rewind3", "refuse:notserving");
+    check("at5@1 sole | rewind3", "refuse:notserving");
+    check("at5@1 syncing | old:rewind3", "refuse:epoch2");
 }
 
 #[test]
@@ -427,16 +480,21 @@ fn what_is_older_than_all_that_is_known_is_not_touched() {
 
 #[test]
 fn what_came_with_an_installation_is_known() {
-    let mut replica = Replica::<u64>::new(Version::ZERO, Lanes::default(), History::default());
+    let mut replica = empty();
     let history = History::new([(Epoch(3), Version(1)), (Epoch(4), Version(4)), (Epoch(5), Version(9))]);
     let (lanes, epoch) = (Lanes::default(), Epoch(9));
     replica.on(
-        Event::Installed { epoch, through: Version(7), written: Epoch(4), lanes, history },
+        Event::Installed {
+            epoch,
+            through: Version(7),
+            written: Epoch(4),
+            whole_from: Version::ZERO,
+            lanes,
+            history,
+        },
         &mut Vec::new(),
     );
     assert_eq!(replica.history(), &History::new([(Epoch(3), Version(1)), (Epoch(4), Version(4))]));
-    assert!(replica.history().contains(Version(3), Epoch(3)));
-    assert!(!replica.history().contains(Version(5), Epoch(3)));
 }
 
 #[test]
@@ -487,7 +545,7 @@ fn an_old_configuration_is_ignored() {
 #[test]
 fn a_restarted_member_never_returns_to_an_epoch_it_wrote_in() {
     let mut replica =
-        Replica::<u64>::new(Version(5), Lanes::default(), History::new([(Epoch(3), Version(1))]));
+        Replica::<u64>::new(Version(5), Lanes::default(), History::new([(Epoch(3), Version(1))]), Version::ZERO);
     let mut out = Vec::new();
     replica.on(Event::Configure { epoch: Epoch(3), place: place("sole").unwrap() }, &mut out);
     assert_eq!(replica.place(), None);
@@ -546,6 +604,7 @@ fn token_of(event: &Event<u64>) -> Option<Token> {
         Event::Write { token, .. }
         | Event::Greeted { token, .. }
         | Event::Forwarded { token, .. }
+        | Event::ToldRewind { token, .. }
         | Event::ToldInSync { token, .. } => Some(*token),
         Event::Configure { .. }
         | Event::Stored { .. }
@@ -568,12 +627,19 @@ fn promises(
     out: &[Effect<u64>],
     history: &[&str],
 ) {
-    // Nothing goes back.
-    assert!(after.epoch >= before.epoch && after.newest >= before.newest, "{history:?}");
-    assert!(after.committed >= before.committed && after.durable >= before.durable, "{history:?}");
-    assert!(after.applied >= before.applied && after.synced >= before.synced, "{history:?}");
+    // Nothing goes back, but where a member that is brought up to date is told to.
+    let rewound = after.line > before.line;
+    assert!(!rewound || !before.is_complete() && !after.is_complete(), "{history:?}");
+    assert!(after.epoch >= before.epoch && (rewound || after.newest >= before.newest), "{history:?}");
+    assert!(rewound || after.committed >= before.committed && after.durable >= before.durable, "{history:?}");
+    assert!(rewound || after.applied >= before.applied && after.synced >= before.synced, "{history:?}");
+    // CH-10: who is not whole is complete only by right of the head.
+    assert!(after.is_whole() || !after.told_in_sync, "{history:?}");
     // Each request is answered once, or waits.
-    let answered = out.iter().filter(|e| matches!(e, Effect::Answer { .. } | Effect::Refuse { .. })).count();
+    let answers = |e: &&Effect<u64>| {
+        matches!(e, Effect::Answer { .. } | Effect::Refuse { .. } | Effect::Rewind { .. })
+    };
+    let answered = out.iter().filter(answers).count();
     assert_eq!(waiting(before) + usize::from(asked.is_some()), waiting(after) + answered, "{history:?}");
     // Nothing is called committed that is not here, and not where this member must wait for it.
     if after.committed > before.committed {
@@ -604,6 +670,7 @@ fn promises(
                 assert!(*applied <= after.committed && *synced <= after.durable, "{history:?}");
             }
             Effect::ReportSynced { .. } => assert!(after.told_in_sync, "{history:?}"),
+            Effect::Rewind { through, .. } => assert_eq!(*through, after.newest, "{history:?}"),
             Effect::Answer { answer: Answer::Linked { .. }, .. }
             | Effect::Greet { .. }
             | Effect::CatchUp { .. }
@@ -629,6 +696,7 @@ fn every_short_history_of_a_head() {
         "a2/1",
         "lost",
         "caught1",
+        "torn1@1",
         "head+",
         "sole",
     ];
@@ -649,11 +717,13 @@ fn every_short_history_of_a_member_with_a_predecessor() {
         "a1",
         "lost",
         "installed2",
+        "rewind0",
         "middle",
         "sole",
     ];
     every_history("middle", &alphabet, 5);
     every_history("syncing", &alphabet, 4);
+    every_history("syncing f1 rewind0", &["f1", "installed1/2", "f2", "told1", "told2", "line1", "hello", "rewind1"], 5);
 }
 
 #[test]
@@ -663,6 +733,7 @@ fn every_short_history_with_nonsense_from_peers() {
         format!("f{huge}"),
         format!("told{huge}"),
         format!("installed{huge}"),
+        format!("rewind{huge}"),
         format!("linked{huge}@{huge}"),
         format!("caught{huge}"),
         format!("a{huge}"),

@@ -26,8 +26,8 @@ pub(crate) struct Checks {
     seen: [Version; CHUNKS],
     /// Memory acknowledged up to this epoch is gone: too much failed at a time.
     lost: Epoch,
-    /// By node: its run and how far it had committed.
-    committed: BTreeMap<usize, (u64, Version)>,
+    /// By node: its run, how often it went back in that, and how far it had committed.
+    committed: BTreeMap<usize, ((u64, u64), Version)>,
 }
 
 impl Checks {
@@ -91,8 +91,9 @@ impl Checks {
         for (at, node) in world.nodes.iter().enumerate() {
             let Some(replica) = &node.replica else { continue };
             let (run, before) = checks.committed.get(&at).copied().unwrap_or_default();
-            assert!(run != node.run || before <= replica.committed(), "CH-3: committed went back at {at}");
-            checks.committed.insert(at, (node.run, replica.committed()));
+            let now = (node.run, node.store.line);
+            assert!(run != now || before <= replica.committed(), "CH-3: committed went back at {at}");
+            checks.committed.insert(at, (now, replica.committed()));
             if node.paused || !node.lease || replica.place().is_none_or(|place| place.role != Role::Serving) {
                 continue;
             }
@@ -140,6 +141,7 @@ impl Checks {
             .map(|seat| &world.nodes[seat.node])
             .filter(|node| node.replica.is_some())
             .collect();
+        assert!(serving.iter().all(|node| node.store.is_whole()), "CH-10: a serving member is not whole");
         for (at, one) in serving.iter().enumerate() {
             for other in &serving[at + 1..] {
                 assert!(
@@ -154,7 +156,7 @@ impl Checks {
     pub(crate) fn calm(world: &mut World) {
         world.budget.starts = 0;
         world.budget.sends = usize::MAX;
-        world.budget.wipes = usize::MAX;
+        world.budget.hasty = false;
         world.budget.crashes = 0;
         world.budget.pauses = 0;
         world.budget.breaks = 0;
@@ -201,7 +203,7 @@ impl Checks {
 fn urgency(world: &World, action: Action) -> Option<u8> {
     match action {
         Action::Restart(_) | Action::Wake(_) => Some(0),
-        Action::Plan { hasty: false, bold: false } => Some(1),
+        Action::Plan { hasty: false } => Some(1),
         Action::Configure(_) => Some(2),
         Action::Applied(_) | Action::Synced { half: false, .. } => Some(3),
         Action::Arrive(_)
@@ -209,7 +211,6 @@ fn urgency(world: &World, action: Action) -> Option<u8> {
         | Action::Reply { second: false, .. }
         | Action::CatchUp(_) => Some(4),
         Action::Send { stale: false, deaf: false, .. } if world.is_quiet() => Some(5),
-        Action::Wipe(_) => Some(6),
         Action::Send { .. }
         | Action::Start { .. }
         | Action::Plan { .. }

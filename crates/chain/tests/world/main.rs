@@ -36,15 +36,11 @@ fn weight(action: Action) -> usize {
         Action::Arrive(_) => 24,
         Action::Applied(_) | Action::Configure(_) | Action::CatchUp(_) => 16,
         Action::Start { .. } | Action::Send { stale: false, deaf: false, .. } => 12,
-        Action::Synced { .. } | Action::Plan { hasty: false, bold: false } => 8,
+        Action::Synced { .. } | Action::Plan { hasty: false } => 8,
         Action::Send { .. } | Action::Reply { .. } | Action::Restart(_) | Action::Wake(_) => 4,
         Action::Expel(_) => 3,
         Action::Plan { .. } => 2,
-        Action::Crash { .. }
-        | Action::Pause(_)
-        | Action::Break { .. }
-        | Action::Spoil { .. }
-        | Action::Wipe(_) => 1,
+        Action::Crash { .. } | Action::Pause(_) | Action::Break { .. } | Action::Spoil { .. } => 1,
     }
 }
 
@@ -76,7 +72,7 @@ fn walk(seed: u64, steps: usize) {
         pauses: dice.next(4),
         expulsions: dice.next(5),
         breaks: dice.next(6),
-        wipes: dice.next(3),
+        hasty: dice.next(2) == 0,
     };
     let mut world = World::new(nodes, 1 + dice.next(3), budget);
     let mut trace = Vec::new();
@@ -132,7 +128,7 @@ fn every_walk(nodes: usize, budget: Budget, stage: &[Action], steps: usize) -> u
 }
 
 const NO_FAULTS: Budget =
-    Budget { starts: 1, sends: 2, crashes: 0, pauses: 0, expulsions: 0, breaks: 0, wipes: 0 };
+    Budget { starts: 1, sends: 2, crashes: 0, pauses: 0, expulsions: 0, breaks: 0, hasty: false };
 const WRITE: Action = Action::Start { client: 0, durability: Durability::Memory, chunk: 0 };
 const SEND: Action = Action::Send { client: 0, stale: false, deaf: false };
 
@@ -158,7 +154,7 @@ fn every_short_walk_while_a_member_comes_back() {
     let stage = [
         Action::Crash { node: 1, kept: 0 },
         Action::Restart(1),
-        Action::Plan { hasty: false, bold: false },
+        Action::Plan { hasty: false },
         Action::Configure(0),
         WRITE,
         SEND,

@@ -16,8 +16,6 @@ pub(crate) struct Seat {
     pub(crate) state: State,
     /// The run in which the node got its state.
     pub(crate) run: u64,
-    /// Those before it when it left the serving ones, and their runs.
-    behind: Vec<(usize, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,7 +54,7 @@ enum Footing {
 
 impl Manager {
     pub(crate) fn new(nodes: usize) -> Manager {
-        let seat = |node| Seat { node, state: State::Serving, run: 0, behind: Vec::new() };
+        let seat = |node| Seat { node, state: State::Serving, run: 0 };
         Manager { epoch: Epoch(1), seats: (0..nodes).map(seat).collect(), gone: vec![false; nodes] }
     }
 
@@ -73,22 +71,15 @@ impl Manager {
         self.seats.iter().find(|seat| seat.state == State::Serving).map(|seat| seat.node)
     }
 
-    /// One step. `hasty`: does not wait for holders that are gone. `bold`: lets in who may have diverged.
-    pub(crate) fn plan(&mut self, known: &[Known], hasty: bool, bold: bool) -> bool {
+    /// One step. `hasty`: does not wait for holders that are gone.
+    pub(crate) fn plan(&mut self, known: &[Known], hasty: bool) -> bool {
         for (gone, known) in self.gone.iter_mut().zip(known) {
             *gone &= !known.up || known.paused;
         }
         let Some(footing) = self.footing(known, hasty) else { return false };
         let mut seats: Vec<(u8, Seat)> = Vec::new();
-        for (at, seat) in self.seats.iter().enumerate() {
-            let state = self.step(seat, footing, known, bold);
-            let behind = match (holds(seat.state), holds(state)) {
-                (_, true) => Vec::new(),
-                (false, false) => seat.behind.clone(),
-                (true, false) => {
-                    self.seats[..at].iter().filter(|s| holds(s.state)).map(|s| (s.node, s.run)).collect()
-                }
-            };
+        for seat in &self.seats {
+            let state = self.step(seat, footing, known);
             let active = matches!(state, State::Serving | State::Syncing);
             let run = if active && known[seat.node].up { known[seat.node].run } else { seat.run };
             let rank = match (holds(seat.state), state) {
@@ -97,7 +88,7 @@ impl Manager {
                 (_, State::Syncing) => 2,
                 (_, State::Out) => 3,
             };
-            seats.push((rank, Seat { node: seat.node, state, run, behind }));
+            seats.push((rank, Seat { node: seat.node, state, run }));
         }
         seats.sort_by_key(|(rank, _)| *rank);
         let seats: Vec<Seat> = seats.into_iter().map(|(_, seat)| seat).collect();
@@ -139,7 +130,7 @@ impl Manager {
         Some(Footing::Lost)
     }
 
-    fn step(&self, seat: &Seat, footing: Footing, known: &[Known], bold: bool) -> State {
+    fn step(&self, seat: &Seat, footing: Footing, known: &[Known]) -> State {
         let node = &known[seat.node];
         match (seat.state, footing, self.sight(seat, known)) {
             (State::Serving, Footing::Kept, Sight::Lives | Sight::Silent) => State::Serving,
@@ -165,27 +156,12 @@ impl Manager {
             ) => State::Syncing,
             (State::Syncing, _, _) => State::Out,
             (State::Out, Footing::Kept | Footing::Regained(_), Sight::Lives | Sight::Restarted)
-                if !node.paused && self.is_welcome(seat, known, bold) =>
+                if !node.paused =>
             {
                 State::Syncing
             }
             (State::Out, _, _) => State::Out,
         }
-    }
-
-    /// Whether its history is a beginning of a serving member's; or else, the chain must find out.
-    fn is_welcome(&self, seat: &Seat, known: &[Known], bold: bool) -> bool {
-        let mine = &known[seat.node];
-        let lives = |s: &&Seat| s.state == State::Serving && self.sight(s, known) == Sight::Lives;
-        let restarted = mine.run != seat.run;
-        let mut witnesses = self.seats.iter().filter(lives);
-        let proven = witnesses.any(|witness| {
-            let theirs = known[witness.node].position;
-            seat.behind.contains(&(witness.node, witness.run))
-                || (restarted && mine.position == (Epoch(0), Version(0)))
-                || (restarted && mine.position.0 == theirs.0 && mine.position.1 <= theirs.1)
-        });
-        bold || proven
     }
 }
 

@@ -12,6 +12,12 @@ pub(crate) struct Write {
 
 pub(crate) type Update = chain::Update<Write>;
 
+impl chain::Payload for Write {
+    fn weight(&self) -> usize {
+        1
+    }
+}
+
 /// Chunks of the model.
 pub(crate) const CHUNKS: usize = 2;
 
@@ -22,6 +28,10 @@ pub(crate) struct Store {
     pub(crate) applied: usize,
     pub(crate) synced: usize,
     epochs: Vec<(Epoch, Version)>,
+    /// Before this version an installation is under way.
+    whole_from: Version,
+    /// Rewinds in this run.
+    pub(crate) line: u64,
 }
 
 pub(crate) fn version(count: usize) -> Version {
@@ -58,9 +68,20 @@ impl Store {
         }
     }
 
-    /// Everything after `after` as it is at the sender, which may keep what was before: that is what a difference is.
-    pub(crate) fn install(&mut self, after: usize, changes: &[Update], epochs: &[(Epoch, Version)]) {
-        self.log.truncate(after);
+    /// Forgets what is after `through`.
+    pub(crate) fn rewind(&mut self, through: Version) {
+        self.crash_to(count(through));
+        self.whole_from = Version(u64::MAX);
+        self.line += 1;
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.newest() >= self.whole_from
+    }
+
+    /// Everything after what is here, as it is at the sender, and chunks as they are later, up to `whole_from`.
+    pub(crate) fn install(&mut self, changes: &[Update], whole_from: Version, epochs: &[(Epoch, Version)]) {
+        self.whole_from = whole_from;
         self.log.extend_from_slice(changes);
         self.applied = self.log.len();
         self.synced = self.log.len();
@@ -70,7 +91,12 @@ impl Store {
 
     /// The process dies: of what was not synced, `kept` updates are there nevertheless.
     pub(crate) fn crash(&mut self, kept: usize) {
-        self.log.truncate(self.synced.saturating_add(kept));
+        self.line = 0;
+        self.crash_to(self.synced.saturating_add(kept));
+    }
+
+    fn crash_to(&mut self, length: usize) {
+        self.log.truncate(length);
         self.applied = self.log.len();
         self.synced = self.log.len();
         let newest = self.newest();
@@ -79,7 +105,7 @@ impl Store {
 
     pub(crate) fn recover(&self) -> Replica<Write> {
         let lanes = Lanes::new(self.log.iter().map(|update| (update.origin, update.version)));
-        Replica::new(self.newest(), lanes, History::new(self.epochs.iter().copied()))
+        Replica::new(self.newest(), lanes, History::new(self.epochs.iter().copied()), self.whole_from)
     }
 
     /// Whether this history is a beginning of `other`.

@@ -42,13 +42,12 @@ pub(crate) enum Action {
         to: usize,
         second: bool,
     },
-    /// The chunks of a catch-up are sent.
+    /// A catch-up begins.
     CatchUp(usize),
     /// A node hears of the current configuration.
     Configure(usize),
     Plan {
         hasty: bool,
-        bold: bool,
     },
 
     // Faults.
@@ -71,8 +70,6 @@ pub(crate) enum Action {
         from: usize,
         to: usize,
     },
-    /// A person empties a member that may have diverged.
-    Wipe(usize),
 }
 
 /// Faults left. Each makes the world larger.
@@ -84,13 +81,15 @@ pub(crate) struct Budget {
     pub(crate) pauses: usize,
     pub(crate) expulsions: usize,
     pub(crate) breaks: usize,
-    pub(crate) wipes: usize,
+    /// The manager may go on without holders that are gone.
+    pub(crate) hasty: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Body {
     Hello,
     Forward(Update),
+    Rewind(Version),
     Install(Install),
     InSync(Version),
 }
@@ -98,8 +97,8 @@ enum Body {
 /// What the successor lacks, and what belongs to the history as a whole.
 #[derive(Clone, Debug)]
 struct Install {
-    after: Version,
     changes: Vec<Update>,
+    whole_from: Version,
     lanes: Lanes,
     epochs: Vec<(Epoch, Version)>,
 }
@@ -111,8 +110,8 @@ struct Message {
     body: Body,
 }
 
-/// The event at the receiver, and the session it is news of.
-type Reply = (u64, Event<Write>);
+/// The session it is news of, and the event at the receiver; none when the successor has gone back.
+type Reply = (u64, Option<Event<Write>>);
 
 #[derive(Clone, Debug)]
 struct Call {
@@ -145,6 +144,8 @@ struct CatchUp {
     to: usize,
     after: Version,
     through: Version,
+    /// The successor was told to go back.
+    told: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -183,8 +184,6 @@ pub(crate) struct World {
     /// From whom, to whom.
     replies: BTreeMap<(usize, usize), VecDeque<Reply>>,
     reports: BTreeSet<(usize, Epoch)>,
-    /// Members that another would not touch.
-    diverged: BTreeSet<usize>,
     next_session: u64,
     pub(crate) checks: Checks,
     pub(crate) budget: Budget,
@@ -223,7 +222,6 @@ impl World {
             requests: BTreeMap::new(),
             replies: BTreeMap::new(),
             reports: BTreeSet::new(),
-            diverged: BTreeSet::new(),
             next_session: 0,
             checks: Checks::default(),
             budget,
@@ -271,12 +269,9 @@ impl World {
             }
         }
         let known = self.known();
-        for (hasty, bold) in [(false, false), (true, false), (false, true)] {
-            if (hasty || bold) && self.budget.wipes == 0 {
-                continue;
-            }
-            if self.manager.clone().plan(&known, hasty, bold) {
-                all.push(Action::Plan { hasty, bold });
+        for hasty in [false, true] {
+            if (!hasty || self.budget.hasty) && self.manager.clone().plan(&known, hasty) {
+                all.push(Action::Plan { hasty });
             }
         }
         (0..self.nodes.len()).for_each(|node| self.node_actions(node, &mut all));
@@ -296,7 +291,7 @@ impl World {
                     all.push(Action::Synced { node: at, half: true });
                 }
             }
-            if node.catch_up.is_some() {
+            if node.catch_up.as_ref().is_some_and(|catch_up| !catch_up.told) {
                 all.push(Action::CatchUp(at));
             }
             if self.news_for(at) {
@@ -320,14 +315,6 @@ impl World {
         if self.budget.breaks > 0 {
             let others = (0..self.nodes.len()).filter(|other| *other != at);
             all.extend(others.filter(|to| self.is_used(at, *to)).map(|to| Action::Break { from: at, to }));
-        }
-        let useless = match self.manager.seat(at).state {
-            State::Out => true,
-            State::Syncing => self.diverged.contains(&at),
-            State::Serving | State::LastServing => false,
-        };
-        if self.budget.wipes > 0 && self.manager.head().is_some() && useless {
-            all.push(Action::Wipe(at));
         }
     }
 
@@ -392,11 +379,11 @@ impl World {
             }
             Action::Request { from, to } => self.request(from, to),
             Action::Reply { from, to, second } => self.reply(from, to, second),
-            Action::CatchUp(node) => self.send_chunks(node),
+            Action::CatchUp(node) => self.send_rewind(node),
             Action::Configure(node) => self.configure(node),
-            Action::Plan { hasty, bold } => {
+            Action::Plan { hasty } => {
                 let (known, before) = (self.known(), self.manager.clone());
-                self.manager.plan(&known, hasty, bold);
+                self.manager.plan(&known, hasty);
                 Checks::planned(self, &before);
             }
             Action::Crash { node, kept } => {
@@ -423,10 +410,6 @@ impl World {
                 if let Some(message) = self.queue(from, to).pop_front() {
                     self.lost(from, to, &message);
                 }
-            }
-            Action::Wipe(node) => {
-                self.budget.wipes -= 1;
-                self.wipe(node);
             }
         }
         Checks::observe(self);
@@ -477,7 +460,8 @@ impl World {
     fn stored(&mut self, at: usize) {
         let store = &self.nodes[at].store;
         let (applied, synced) = (version(store.applied), version(store.synced));
-        self.drive(at, Event::Stored { applied, synced });
+        let line = store.line;
+        self.drive(at, Event::Stored { line, applied, synced });
     }
 
     fn configure(&mut self, at: usize) {
@@ -526,13 +510,6 @@ impl World {
         node.replica = Some(node.store.recover());
     }
 
-    fn wipe(&mut self, at: usize) {
-        self.crash(at, 0);
-        self.nodes[at].store = Store::default();
-        self.diverged.remove(&at);
-        self.restart(at);
-    }
-
     fn drive(&mut self, at: usize, event: Event<Write>) {
         let mut out = Vec::new();
         let Some(replica) = self.nodes[at].replica.as_mut() else { return };
@@ -558,7 +535,8 @@ impl World {
                 self.send(at, epoch, successor, Body::InSync(through));
             }
             Effect::CatchUp { epoch, successor, after, through } => {
-                self.nodes[at].catch_up = Some(CatchUp { epoch, to: node_of(successor), after, through });
+                let to = node_of(successor);
+                self.nodes[at].catch_up = Some(CatchUp { epoch, to, after, through, told: false });
             }
             Effect::Answer { token, answer } => {
                 let asker = self.nodes[at].tokens.remove(&token).expect("answered twice");
@@ -569,8 +547,8 @@ impl World {
                     (Asker::Predecessor { node, session, epoch }, Answer::Acked { applied, synced }) => {
                         self.push_reply(at, node, session, Event::Acked { epoch, applied, synced });
                     }
-                    (Asker::Predecessor { node, session, epoch }, Answer::Linked { newest, written }) => {
-                        self.push_reply(at, node, session, Event::Linked { epoch, newest, written });
+                    (Asker::Predecessor { node, session, epoch }, Answer::Linked { newest, history, whole }) => {
+                        self.push_reply(at, node, session, Event::Linked { epoch, newest, history, whole });
                     }
                     (Asker::Nobody, _) => {}
                     (asker, answer) => panic!("{asker:?} was answered {answer:?}"),
@@ -586,16 +564,19 @@ impl World {
                     Asker::Nobody => {}
                 }
             }
+            Effect::Rewind { token, through } => {
+                self.nodes[at].store.rewind(through);
+                match self.nodes[at].tokens.remove(&token).expect("answered twice") {
+                    Asker::Predecessor { node, session, .. } => self.push_news(at, node, session, None),
+                    Asker::Nobody => {}
+                    Asker::Client { call } => panic!("{call:?} was told to go back"),
+                }
+            }
             Effect::Committed(_) | Effect::Durable(_) => {}
             Effect::ReportSynced { epoch } => {
                 self.reports.insert((at, epoch));
             }
-            Effect::Diverged { successor, .. } => {
-                let other = &self.nodes[node_of(successor)];
-                let prefix = other.store.begins(&self.nodes[at].store);
-                assert!(!prefix || other.replica.is_none(), "called diverged: {successor}, by {at}");
-                self.diverged.insert(node_of(successor));
-            }
+            Effect::Diverged { successor, .. } => panic!("called diverged: {successor}, by {at}"),
         }
     }
 
@@ -615,6 +596,10 @@ impl World {
     }
 
     fn push_reply(&mut self, from: usize, to: usize, session: u64, event: Event<Write>) {
+        self.push_news(from, to, session, Some(event));
+    }
+
+    fn push_news(&mut self, from: usize, to: usize, session: u64, event: Option<Event<Write>>) {
         self.replies.entry((from, to)).or_default().push_back((session, event));
     }
 
@@ -659,33 +644,41 @@ impl World {
             Body::Hello => self.drive(to, Event::Greeted { token, epoch }),
             Body::Forward(update) => self.drive(to, Event::Forwarded { token, epoch, update }),
             Body::InSync(through) => self.drive(to, Event::ToldInSync { token, epoch, through }),
+            Body::Rewind(through) => self.drive(to, Event::ToldRewind { token, epoch, through }),
             Body::Install(_) => {}
         }
     }
 
     fn install(&mut self, (from, to, session, epoch): (usize, usize, u64, Epoch), install: Install) {
-        let Install { after, changes, lanes, epochs } = install;
+        let Install { changes, whole_from, lanes, epochs } = install;
         let node = &mut self.nodes[to];
         if node.replica.as_ref().map(Replica::epoch) != Some(epoch) {
             return self.push_reply(to, from, session, Event::LinkLost { epoch });
         }
-        assert_eq!(node.store.newest(), after, "chunks came to a member that is elsewhere");
-        node.store.install(count(after), &changes, &epochs);
+        node.store.install(&changes, whole_from, &epochs);
         let (written, through) = node.store.position();
         let history = History::new(epochs);
-        self.drive(to, Event::Installed { epoch, through, written, lanes, history });
+        self.drive(to, Event::Installed { epoch, through, written, whole_from, lanes, history });
         self.push_reply(to, from, session, Event::CaughtUp { epoch, through });
     }
 
-    /// The store's content at the moment asked for, and the lanes of a later one.
+    /// First the successor goes back.
+    fn send_rewind(&mut self, at: usize) {
+        let Some(catch_up) = self.nodes[at].catch_up.as_mut() else { return };
+        catch_up.told = true;
+        let CatchUp { epoch, to, after, .. } = *catch_up;
+        self.send(at, epoch, target(to), Body::Rewind(after));
+    }
+
+    /// The store's content at the moment asked for, of some chunks perhaps a later one, and the lanes of a later one.
     fn send_chunks(&mut self, at: usize) {
-        let Some(CatchUp { epoch, to, after, through }) = self.nodes[at].catch_up.take() else { return };
+        let Some(CatchUp { epoch, to, after, through, .. }) = self.nodes[at].catch_up.take() else { return };
         let node = &self.nodes[at];
         assert!(node.store.newest() >= through, "asked to send what is not there");
         let changes = node.store.log[count(after)..count(through)].to_vec();
         let lanes = node.replica.as_ref().map(|replica| replica.lanes().clone()).unwrap_or_default();
-        let epochs = node.store.epochs().to_vec();
-        self.send(at, epoch, target(to), Body::Install(Install { after, changes, lanes, epochs }));
+        let (epochs, whole_from) = (node.store.epochs().to_vec(), node.store.newest());
+        self.send(at, epoch, target(to), Body::Install(Install { changes, whole_from, lanes, epochs }));
     }
 
     fn reply(&mut self, from: usize, to: usize, second: bool) {
@@ -693,7 +686,10 @@ impl World {
         let Some((session, event)) = queue.remove(usize::from(second)) else { return };
         // A link that was made anew wants no news of the one before.
         if self.runs(to) && self.nodes[to].session == session {
-            self.drive(to, event);
+            match event {
+                Some(event) => self.drive(to, event),
+                None => self.send_chunks(to),
+            }
         }
     }
 
