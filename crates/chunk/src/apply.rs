@@ -2,6 +2,7 @@
 
 use crate::entry::Entry;
 use crate::extent::{Extent, ExtentMap};
+use crate::history::NEVER;
 use crate::index::{Change, Index, IndexError, Wants, wants_of};
 use crate::record::{Body, Install, Piece};
 use crate::segment::{Account, SegmentId};
@@ -44,14 +45,24 @@ pub(crate) fn apply(
         Body::InstallRemoved { chain, chunk, written } => {
             let chain = index.chain_or_new(chain);
             index.change(&chain, &wants_of([chunk]), |change| {
-                Step { change, account, version: written, chain: chain.id }.remove(chunk);
+                Step { change, account, version: written, chain: chain.id }.forget(chunk);
             })
         }
         Body::InstallDone { chain, epoch, through, lanes, epochs } => {
             let chain = index.chain_or_new(chain);
             index.change(&chain, &Wants::default(), |change| {
-                change.history().install(epoch, through, &lanes, &epochs);
+                change.history().install(epoch, through, through, &lanes, &epochs);
             })
+        }
+        Body::InstallEnd { chain, epoch, through, whole_from, lanes, epochs } => {
+            let chain = index.chain_or_new(chain);
+            index.change(&chain, &Wants::default(), |change| {
+                change.history().install(epoch, through, whole_from, &lanes, &epochs);
+            })
+        }
+        Body::Rewind { chain, through } => {
+            let chain = index.chain_or_new(chain);
+            index.change(&chain, &Wants::default(), |change| change.history().rewind(through))
         }
         Body::Move { chain, segment, chunks, pieces, .. } => {
             let chain = index.chain_or_new(chain);
@@ -141,10 +152,17 @@ impl Step<'_, '_> {
     fn remove(&mut self, chunk: ChunkId) {
         let (version, account) = (self.version, &mut *self.account);
         self.change.edit(chunk, |entry| {
-            cut(entry, account, 0, u32::MAX);
+            bury(entry, account);
+            entry.head.version = entry.head.version.max(version);
+        });
+    }
+
+    /// The chunk is no more, whatever was here: an installation says so.
+    fn forget(&mut self, chunk: ChunkId) {
+        let (version, account) = (self.version, &mut *self.account);
+        self.change.edit(chunk, |entry| {
+            bury(entry, account);
             entry.head.version = version;
-            entry.head.length = 0;
-            entry.head.removed = true;
         });
     }
 
@@ -181,7 +199,10 @@ impl Step<'_, '_> {
                 cut(entry, account, 0, u32::MAX);
             }
             cut(entry, account, install.length, u32::MAX);
-            revive(entry, install.written);
+            // Of which not all has come counts as changed, whatever happens, so that it is sent again.
+            let last = u64::from(install.offset) + u64::from(payload.length) >= u64::from(install.length);
+            entry.head.version = if last { install.written } else { NEVER };
+            entry.head.removed = false;
             entry.head.length = install.length;
             put(entry, account, install.offset, payload, install.checksums);
         });
@@ -226,10 +247,17 @@ impl Step<'_, '_> {
     }
 }
 
-/// The chunk is there from here on.
+/// The chunk is there from here on. What was installed while it changed may hold later updates than this one already: it
+/// keeps their version until they have come again.
 fn revive(entry: &mut Entry, version: Version) {
-    entry.head.version = version;
+    entry.head.version = entry.head.version.max(version);
     entry.head.removed = false;
+}
+
+fn bury(entry: &mut Entry, account: &mut Account) {
+    cut(entry, account, 0, u32::MAX);
+    entry.head.length = 0;
+    entry.head.removed = true;
 }
 
 /// Puts a payload into a chunk.

@@ -129,7 +129,9 @@ fn names(
             Body::Begin { .. }
             | Body::Update { .. }
             | Body::InstallRemoved { .. }
-            | Body::InstallDone { .. } => {}
+            | Body::InstallDone { .. }
+            | Body::Rewind { .. }
+            | Body::InstallEnd { .. } => {}
         }
     }
     let used = shared.segments.usage_of(segment).map_or(0, |usage| usage.used);

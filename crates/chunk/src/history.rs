@@ -9,6 +9,9 @@ pub(crate) const EPOCHS_MAX: usize = 64;
 /// Lanes kept per chain: the least recently used of this many is over.
 pub(crate) const LANES_MAX: usize = 4096;
 
+/// Of a history that is not whole, and of a chunk of which not all has come.
+pub(crate) const NEVER: Version = Version(u64::MAX);
+
 /// A chain's position and what led there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct History {
@@ -17,6 +20,8 @@ pub(crate) struct History {
     pub(crate) version: Version,
     /// The first version of each of the last epochs, rising in both parts.
     pub(crate) epochs: Vec<(Epoch, Version)>,
+    /// Before this version an installation is not complete: chunks may hold later updates, or nothing.
+    pub(crate) whole_from: Version,
     by_lane: BTreeMap<(ClientId, Lane), (Sequence, Version)>,
     by_version: BTreeMap<Version, (ClientId, Lane)>,
     /// Lanes that changed or went since the last checkpoint.
@@ -30,11 +35,25 @@ impl History {
         self.record_lane(origin, version);
     }
 
-    /// Everything through `version`, an update of `epoch`, is here; `lanes` and `epochs` are those of the whole history.
+    /// Forgets what is newer than `through`, and is not whole until the installation that follows is.
+    pub(crate) fn rewind(&mut self, through: Version) {
+        self.epochs.retain(|(_, first)| *first <= through);
+        self.epoch = self.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
+        self.version = through;
+        self.whole_from = NEVER;
+        for (_, lane) in self.by_version.split_off(&through.next()) {
+            self.by_lane.remove(&lane);
+            self.changed.insert(lane);
+        }
+    }
+
+    /// Everything through `version`, an update of `epoch`, is here, and chunks may hold later updates, up to `whole_from`;
+    /// `lanes` and `epochs` are those of the whole history.
     pub(crate) fn install(
         &mut self,
         epoch: Epoch,
         version: Version,
+        whole_from: Version,
         lanes: &[LaneState],
         epochs: &[(Epoch, Version)],
     ) {
@@ -43,6 +62,7 @@ impl History {
             self.go_to(*epoch, *first);
         }
         self.go_to(epoch, version);
+        self.whole_from = whole_from;
         self.changed.extend(self.by_lane.keys());
         self.by_lane.clear();
         self.by_version.clear();

@@ -118,6 +118,7 @@ pub(crate) struct FrozenHistory {
     pub(crate) epoch: Epoch,
     pub(crate) version: Version,
     pub(crate) epochs: Vec<(Epoch, Version)>,
+    pub(crate) whole_from: Version,
     /// Those that changed.
     pub(crate) lanes: Vec<((ClientId, Lane), Option<LaneState>)>,
     pub(crate) count: u64,
@@ -316,6 +317,7 @@ impl Index {
                 epoch: state.history.epoch,
                 version: state.history.version,
                 epochs: state.history.epochs.clone(),
+                whole_from: state.history.whole_from,
                 lanes: state.history.take_changed(),
                 count: state.count,
             });

@@ -23,6 +23,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use types::storage::LaneState;
+use types::wire::Malformed;
 use types::{ChainId, ChunkId, ClientId, Epoch, Lane, Version};
 
 /// The key of the log's position in its space.
@@ -58,6 +59,26 @@ pub(crate) struct ChainRecord {
     pub(crate) version: Version,
     pub(crate) epochs: Vec<(Epoch, Version)>,
     pub(crate) count: u64,
+    pub(crate) whole_from: Version,
+}
+
+/// The form before there was `whole_from`.
+#[derive(Serialize, Deserialize)]
+struct FirstChainRecord {
+    epoch: Epoch,
+    version: Version,
+    epochs: Vec<(Epoch, Version)>,
+    count: u64,
+}
+
+impl ChainRecord {
+    /// From its bytes, in either form.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<ChainRecord, Malformed> {
+        types::wire::decode(bytes).or_else(|_| {
+            let FirstChainRecord { epoch, version, epochs, count } = types::wire::decode(bytes)?;
+            Ok(ChainRecord { epoch, version, epochs, count, whole_from: Version::ZERO })
+        })
+    }
 }
 
 #[derive(Default)]
@@ -317,6 +338,7 @@ fn batch(shared: &Shared, checkpoint: &Checkpoint) -> Result<(Batch, Forgotten),
             version: history.version,
             epochs: history.epochs.clone(),
             count: history.count,
+            whole_from: history.whole_from,
         };
         batch.put(CHAINS, chain_key(frozen.chain), seal(types::wire::encode(&record)));
         for (lane, state) in &history.lanes {

@@ -44,6 +44,17 @@ pub(crate) enum Body {
     },
     /// Live bytes were copied here from `segment`, which is being emptied. The payload is `pieces`, one after the other.
     Move { chain: ChainId, segment: SegmentId, chunks: Vec<ChunkId>, pieces: Vec<Piece>, checksums: Vec<Crc> },
+    /// The chain goes back to `through`, and is brought up to date from there.
+    Rewind { chain: ChainId, through: Version },
+    /// [`Body::InstallDone`] of chunks that were read while they changed: some hold later updates, up to `whole_from`.
+    InstallEnd {
+        chain: ChainId,
+        epoch: Epoch,
+        through: Version,
+        whole_from: Version,
+        lanes: Vec<LaneState>,
+        epochs: Vec<(Epoch, Version)>,
+    },
 }
 
 /// A piece of a whole chunk, for a chain that is being brought up to date.
@@ -80,7 +91,9 @@ impl Body {
             Body::Begin { .. }
             | Body::Update { .. }
             | Body::InstallRemoved { .. }
-            | Body::InstallDone { .. } => &[],
+            | Body::InstallDone { .. }
+            | Body::Rewind { .. }
+            | Body::InstallEnd { .. } => &[],
         }
     }
 
@@ -104,7 +117,9 @@ impl Body {
                 Body::Begin { .. }
                 | Body::Update { .. }
                 | Body::InstallRemoved { .. }
-                | Body::InstallDone { .. } => true,
+                | Body::InstallDone { .. }
+                | Body::Rewind { .. }
+                | Body::InstallEnd { .. } => true,
             }
     }
 }

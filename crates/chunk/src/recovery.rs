@@ -296,13 +296,14 @@ fn restore(
     found: &[SegmentId],
 ) -> Result<(), OpenError> {
     each(&*index.table, CHAINS, |key, value| {
-        let record: ChainRecord = types::wire::decode(unseal(value)?)?;
+        let record = ChainRecord::decode(unseal(value)?)?;
         let chain = index.chain_or_new(chain_of(key).ok_or(BadEntry)?);
         let mut state = write(&chain.state);
         state.count = record.count;
         state.history.epoch = record.epoch;
         state.history.version = record.version;
         state.history.epochs = record.epochs;
+        state.history.whole_from = record.whole_from;
         Ok(())
     })?;
     each(&*index.table, LANES, |key, value| {

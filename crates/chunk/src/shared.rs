@@ -80,10 +80,11 @@ impl Default for Options {
 /// How far a chain's updates came at this target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// All updates through this one are applied: reads see them.
-    Applied { chain: ChainId, through: Version },
+    /// All updates through this one are applied: reads see them. `line` counts the chain's rewinds since the store was
+    /// opened: after one, versions come again.
+    Applied { chain: ChainId, line: u64, through: Version },
     /// All updates through this one are on the disk.
-    Synced { chain: ChainId, through: Version },
+    Synced { chain: ChainId, line: u64, through: Version },
     /// The disk failed. Nothing is acknowledged from here on; reads may go on.
     Failed { why: String },
 }

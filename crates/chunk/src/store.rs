@@ -135,18 +135,28 @@ impl Store {
         self.append(body, Bytes::new(), false, WhenDone::Applied(done));
     }
 
+    /// Takes the chain back to `through`, an update that it has or had: what is newer is forgotten, though chunks hold it
+    /// until they are installed anew ([`Store::changed_since`] names them). Done when it is on the disk. The chain is not
+    /// whole from then on, until [`Store::install_done`].
+    pub fn rewind(&self, chain: ChainId, through: Version, done: Done) {
+        self.append(Body::Rewind { chain, through }, Bytes::new(), true, WhenDone::Synced(done));
+    }
+
     /// Everything of the chain through `through`, an update of epoch `epoch`, was installed; `lanes` and `epochs` replace
-    /// those known. Done when all of it is on the disk: the chain is at `through` then.
+    /// those known. Chunks may hold later updates already, up to `whole_from`: they come again, and the chain is whole
+    /// when they have. Done when all of it is on the disk: the chain is at `through` then.
+    #[allow(clippy::too_many_arguments, reason = "each is what the chain is told, once")]
     pub fn install_done(
         &self,
         chain: ChainId,
         epoch: Epoch,
         through: Version,
+        whole_from: Version,
         lanes: Vec<LaneState>,
         epochs: Vec<(Epoch, Version)>,
         done: Done,
     ) {
-        let body = Body::InstallDone { chain, epoch, through, lanes, epochs };
+        let body = Body::InstallEnd { chain, epoch, through, whole_from, lanes, epochs };
         self.append(body, Bytes::new(), true, WhenDone::Synced(done));
     }
 
@@ -191,6 +201,12 @@ impl Store {
             (chain.id, state.history.epoch, state.history.version)
         };
         self.shared.index.chains().into_iter().map(position).collect()
+    }
+
+    /// From which version on a chain is whole: before it, an installation was begun and not completed.
+    pub fn whole_from(&self, chain: ChainId) -> Version {
+        let chain = self.shared.index.chain(chain);
+        chain.map_or(Version::ZERO, |chain| shared_lock(&chain.state).history.whole_from)
     }
 
     /// The first version of each of a chain's last epochs, rising.

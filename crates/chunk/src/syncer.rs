@@ -16,13 +16,16 @@ pub(crate) struct Syncs {
     synced: AtomicU64,
 }
 
+/// Per chain: its line, and its newest update.
+pub(crate) type Positions = BTreeMap<ChainId, (u64, Version)>;
+
 #[derive(Default)]
 struct State {
     /// The last record written.
     written: u64,
     /// Segments written to since they were last synced.
     files: Vec<Arc<dyn File>>,
-    positions: BTreeMap<ChainId, Version>,
+    positions: Positions,
     done: Vec<Done>,
     /// Somebody waits.
     wanted: bool,
@@ -36,7 +39,7 @@ struct State {
 pub(crate) struct Written<'a> {
     pub(crate) sequence: u64,
     pub(crate) file: &'a Arc<dyn File>,
-    pub(crate) positions: &'a BTreeMap<ChainId, Version>,
+    pub(crate) positions: &'a Positions,
     pub(crate) done: Vec<Done>,
     pub(crate) wanted: bool,
 }
@@ -149,7 +152,7 @@ pub(crate) fn run(shared: &Shared) {
         }
         shared.syncs.synced.store(written, Ordering::Release);
         let news: Vec<Progress> =
-            positions.into_iter().map(|(chain, through)| Progress::Synced { chain, through }).collect();
+            positions.into_iter().map(|(chain, (line, through))| Progress::Synced { chain, line, through }).collect();
         shared.report(&news);
         let answer = shared.failure().map_or(Ok(()), Err);
         done.into_iter().for_each(|done| done(answer.clone()));

@@ -7,10 +7,10 @@ use crate::queue::{Append, Job, WhenDone};
 use crate::record::{self, Body, RECORD_ALIGN, Seat};
 use crate::segment::{Account, FIRST_RECORD, SegmentId};
 use crate::shared::{Done, Progress, Shared, StoreError};
-use crate::syncer::Written;
+use crate::syncer::{Positions, Written};
 use bytes::Bytes;
 use env::File;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +39,8 @@ pub(crate) struct Writer {
     end: LogEnd,
     /// The version that comes next, per chain.
     next: HashMap<ChainId, Version>,
+    /// Rewinds, per chain that had any.
+    lines: HashMap<ChainId, u64>,
     group: Group,
     /// Written to the active segment, but the disk was not told.
     unstarted: u64,
@@ -77,6 +79,7 @@ impl Writer {
             file: file.clone(),
             end,
             next,
+            lines: HashMap::new(),
             group: Group::default(),
             unstarted: 0,
             bytes_since_checkpoint: 0,
@@ -160,8 +163,15 @@ impl Writer {
                 }
                 *next = version.next();
             }
-            Body::InstallDone { chain, through, .. } => {
+            Body::InstallDone { chain, through, .. } | Body::InstallEnd { chain, through, .. } => {
                 self.next.insert(*chain, through.next());
+            }
+            Body::Rewind { chain, through } => {
+                let next = self.next.entry(*chain).or_insert(Version::ZERO.next());
+                if through.next() > *next {
+                    return Err(StoreError(format!("chain {chain}: rewind to {through}, {next} is due")));
+                }
+                *next = through.next();
             }
             Body::Begin { .. } | Body::Install(_) | Body::InstallRemoved { .. } | Body::Move { .. } => {}
         }
@@ -212,14 +222,27 @@ impl Writer {
         let bytes = self.group.bytes as u64;
         self.end.position = self.group_end();
         let mut account = Account::default();
-        let mut positions = BTreeMap::new();
+        let mut positions = Positions::new();
         let (mut applied, mut synced): (Vec<Done>, Vec<Done>) = Default::default();
         let mut wanted = false;
         let records = std::mem::take(&mut self.group.records);
         self.records_since_checkpoint += records.len() as u64;
         for record in records {
-            if let Body::Update { chain, version, .. } = &record.body {
-                positions.insert(*chain, *version);
+            match &record.body {
+                Body::Update { chain, version, .. } => {
+                    let line = self.lines.get(chain).copied().unwrap_or(0);
+                    positions.insert(*chain, (line, *version));
+                }
+                Body::Rewind { chain, .. } => {
+                    *self.lines.entry(*chain).or_default() += 1;
+                    positions.remove(chain);
+                }
+                Body::Begin { .. }
+                | Body::Install(_)
+                | Body::InstallRemoved { .. }
+                | Body::InstallDone { .. }
+                | Body::InstallEnd { .. }
+                | Body::Move { .. } => {}
             }
             let payload = Payload {
                 segment: self.end.segment,
@@ -240,7 +263,7 @@ impl Writer {
         shared.segments.settle(account, self.end.segment, self.end.position);
         let news: Vec<Progress> = positions
             .iter()
-            .map(|(chain, through)| Progress::Applied { chain: *chain, through: *through })
+            .map(|(chain, (line, through))| Progress::Applied { chain: *chain, line: *line, through: *through })
             .collect();
         shared.report(&news);
         applied.into_iter().for_each(|done| done(Ok(())));

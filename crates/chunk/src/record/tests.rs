@@ -66,6 +66,18 @@ fn all() -> Vec<(Body, u32)> {
             },
             20_000,
         ),
+        (Body::Rewind { chain: chain(), through: Version(990) }, 0),
+        (
+            Body::InstallEnd {
+                chain: chain(),
+                epoch: Epoch(7),
+                through: Version(1001),
+                whole_from: Version(1010),
+                lanes: vec![LaneState { origin: Origin::default(), version: Version(1) }],
+                epochs: vec![(Epoch(7), Version(900))],
+            },
+            0,
+        ),
     ]
 }
 

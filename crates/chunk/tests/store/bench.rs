@@ -48,11 +48,11 @@ impl Ear {
         for one in news {
             assert!(told.failed.is_none(), "{one:?} after a failure");
             match one.clone() {
-                Progress::Applied { chain, through } => {
+                Progress::Applied { chain, through, .. } => {
                     let before = told.applied.insert(chain, through);
                     assert!(before.is_none_or(|before| before < through));
                 }
-                Progress::Synced { chain, through } => {
+                Progress::Synced { chain, through, .. } => {
                     assert!(told.applied.get(&chain).is_some_and(|applied| *applied >= through));
                     let before = told.synced.insert(chain, through);
                     assert!(before.is_none_or(|before| before < through));

@@ -384,7 +384,8 @@ fn an_installation_counts_when_it_is_done() {
     let lanes = vec![LaneState { origin, version: Version(70) }];
     let epochs = vec![(Epoch(1), Version(1)), (Epoch(8), Version(40))];
     let through = Version(70);
-    wait(|done| fixture.store().install_done(CHAIN, Epoch(9), through, lanes.clone(), epochs, done)).unwrap();
+    wait(|done| fixture.store().install_done(CHAIN, Epoch(9), through, through, lanes.clone(), epochs, done))
+        .unwrap();
     let epochs_after = [(Epoch(1), Version(1)), (Epoch(8), Version(40)), (Epoch(9), Version(70))];
     for seed in 0..2 {
         assert_eq!(fixture.store().positions(), [(CHAIN, Epoch(9), Version(70))]);
@@ -403,6 +404,64 @@ fn an_installation_counts_when_it_is_done() {
     fixture.write(chunk(1, 1), 0, &bytes(6, 10));
     assert_eq!(fixture.version, Version(71));
     fixture.sync().unwrap();
+}
+
+#[test]
+fn a_chain_goes_back_and_is_filled_again() {
+    let mut fixture = Fixture::new(small());
+    fixture.write(chunk(1, 0), 0, &bytes(1, 150_000));
+    fixture.write(chunk(1, 1), 0, &bytes(2, 10_000));
+    fixture.sync().unwrap(); // Version 3.
+    fixture.write(chunk(1, 0), 5, &bytes(3, 10)); // 4 and 5: nobody else ever had them.
+    fixture.write(chunk(1, 2), 0, &bytes(4, 100));
+    fixture.sync().unwrap();
+    let changed = |fixture: &Fixture| {
+        let changed = fixture.store().changed_since(CHAIN, Version(3), None, 10).unwrap();
+        changed.into_iter().map(|one| one.chunk).collect::<Vec<_>>()
+    };
+    wait(|done| fixture.store().rewind(CHAIN, Version(3), done)).unwrap();
+    for seed in 0..2 {
+        assert_eq!(fixture.store().positions(), [(CHAIN, Epoch(1), Version(3))]);
+        assert_eq!(fixture.store().whole_from(CHAIN), Version(u64::MAX));
+        assert_eq!(changed(&fixture), [chunk(1, 0), chunk(1, 2)]);
+        assert!(fixture.store().lanes(CHAIN).iter().all(|lane| lane.version <= Version(3)));
+        fixture.crash(seed).unwrap();
+    }
+    // A chunk of which only a piece has come is named again, whatever its version was to be.
+    let (whole, piece) = (bytes(1, 150_000), bytes(1, 65_536));
+    let first = Install {
+        chain: CHAIN,
+        chunk: chunk(1, 0),
+        written: Version(1),
+        length: 150_000,
+        first: true,
+        offset: 0,
+        checksums: Crc::of_blocks(&piece),
+    };
+    wait(|done| fixture.store().install(first, Bytes::from(piece), done)).unwrap();
+    fixture.crash(7).unwrap();
+    assert_eq!(changed(&fixture), [chunk(1, 0), chunk(1, 2)]);
+    install(&fixture, chunk(1, 0), 1, &whole);
+    wait(|done| fixture.store().install_removed(CHAIN, chunk(1, 2), Version(3), done)).unwrap();
+    assert_eq!(changed(&fixture), []);
+    // One was read when it had updates 4 and 5 of the chain already: they come again over it.
+    install(&fixture, chunk(1, 1), 5, &bytes(9, 20_000));
+    let epochs = vec![(Epoch(1), Version(1))];
+    wait(|done| {
+        fixture.store().install_done(CHAIN, Epoch(1), Version(3), Version(5), Vec::new(), epochs, done)
+    })
+    .unwrap();
+    fixture.version = Version(3);
+    fixture.write(chunk(1, 1), 0, &bytes(8, 20_000));
+    fixture.write(chunk(1, 1), 0, &bytes(9, 20_000));
+    fixture.sync().unwrap();
+    for seed in 0..2 {
+        assert_eq!(fixture.store().whole_from(CHAIN), Version(5));
+        assert_eq!(fixture.read(chunk(1, 0)).unwrap(), whole);
+        assert_eq!(fixture.read(chunk(1, 1)).unwrap(), bytes(9, 20_000));
+        assert!(matches!(fixture.read(chunk(1, 2)), Err(ReadError::NoChunk)));
+        fixture.crash(seed).unwrap();
+    }
 }
 
 #[test]
