@@ -35,6 +35,7 @@ pub(super) type Answerer = Box<dyn FnOnce(Result<StorageReply, StorageError>) + 
 struct Member {
     replica: Replica<Payload>,
     view: Arc<View>,
+    incoming: Incoming,
     /// Failed attempts to reach the successor in this epoch.
     failures: u32,
 }
@@ -66,7 +67,6 @@ pub(super) struct Target {
     views: RwLock<HashMap<ChainId, Arc<View>>>,
     answerers: Mutex<HashMap<Token, Answerer>>,
     token: AtomicU64,
-    incoming: Mutex<HashMap<ChainId, Incoming>>,
     failed: Mutex<Option<String>>,
     /// No member of the chain is away: what was removed may be forgotten.
     complete: RwLock<BTreeMap<ChainId, bool>>,
@@ -75,11 +75,23 @@ pub(super) struct Target {
     closed: AtomicBool,
 }
 
-/// An event for a replica. One that answers a message of a link counts only while its session does.
+/// What the owner of the replicas is given, in order.
 struct Post {
     chain: ChainId,
-    session: Option<u64>,
-    event: Event<Payload>,
+    matter: Matter,
+}
+
+enum Matter {
+    Event(Event<Payload>),
+    /// What came of a message to the successor: counts only while its session does.
+    Outcome {
+        session: u64,
+        event: Event<Payload>,
+    },
+    /// A message of the predecessor.
+    Message(LinkCall, Answerer),
+    /// An installation came to nothing.
+    NotInstalled,
 }
 
 #[derive(Default)]
@@ -108,7 +120,6 @@ impl Target {
             views: RwLock::default(),
             answerers: Mutex::default(),
             token: AtomicU64::new(0),
-            incoming: Mutex::default(),
             failed: Mutex::default(),
             complete: RwLock::default(),
             bytes_read: AtomicU64::new(0),
@@ -181,26 +192,31 @@ impl Target {
         self.post(chain, Event::Configure { epoch, place });
     }
 
-    /// A client's update, or a link message: `answerer` gets its answer.
+    /// A client's update: `answerer` gets its answer.
     pub(super) fn ask(
         self: &Arc<Self>,
         chain: ChainId,
         answerer: Answerer,
         event: impl FnOnce(Token) -> Event<Payload>,
     ) {
+        self.post(chain, event(self.token_for(answerer)));
+    }
+
+    /// What a replica calls the request that `answerer` answers.
+    fn token_for(&self, answerer: Answerer) -> Token {
         let token = self.token.fetch_add(1, Ordering::Relaxed);
         self.answerers.lock().unwrap_or_else(PoisonError::into_inner).insert(token, answerer);
-        self.post(chain, event(token));
+        token
     }
 
     /// Queues an event.
     pub(super) fn post(self: &Arc<Self>, chain: ChainId, event: Event<Payload>) {
-        self.queue(Post { chain, session: None, event });
+        self.queue(Post { chain, matter: Matter::Event(event) });
     }
 
     /// Queues what came of a message to the successor; it is dropped if the successor was greeted again meanwhile.
     pub(super) fn post_link(self: &Arc<Self>, chain: ChainId, session: u64, event: Event<Payload>) {
-        self.queue(Post { chain, session: Some(session), event });
+        self.queue(Post { chain, matter: Matter::Outcome { session, event } });
     }
 
     /// Queues, and works the queue off if nobody does.
@@ -227,11 +243,9 @@ impl Target {
                 queue.attended = next.is_some();
                 next
             };
-            let Some(Post { chain, session, event }) = next else { return };
+            let Some(Post { chain, matter }) = next else { return };
             let member = members.entry(chain).or_insert_with(|| self.recover(chain));
-            if session.is_some_and(|session| session != member.view.session()) {
-                continue;
-            }
+            let Some(event) = self.admit(member, matter) else { continue };
             let installed = match &event {
                 Event::Installed { through, .. } => Some(*through),
                 _ => None,
@@ -248,7 +262,7 @@ impl Target {
             }
             if let Some(through) = installed {
                 member.view.installed(through);
-                self.lock_incoming().entry(chain).or_default().installing = false;
+                member.incoming.installing = false;
             }
         }
         drop(members);
@@ -267,7 +281,8 @@ impl Target {
         let history = History::new(store.epochs(chain));
         let view = Arc::new(View::new(newest));
         self.views.write().unwrap_or_else(PoisonError::into_inner).insert(chain, view.clone());
-        Member { replica: Replica::new(newest, lanes, history), view, failures: 0 }
+        let replica = Replica::new(newest, lanes, history);
+        Member { replica, view, incoming: Incoming::default(), failures: 0 }
     }
 
     /// One effect, in order, without waiting.
@@ -400,52 +415,84 @@ impl Target {
         });
     }
 
-    /// A link message from the predecessor.
+    /// A link message from the predecessor, handed to the owner of the replicas.
     pub(super) fn linked(self: &Arc<Self>, call: LinkCall, answerer: Answerer) {
-        let LinkCall { chain, epoch, session, body, payload, .. } = call;
         if self.failed().is_some() {
             return answerer(Err(StorageError::Disk));
         }
-        {
-            let mut incoming = self.lock_incoming();
-            let known = incoming.entry(chain).or_default();
-            match body {
-                // What was installed must be known before a position is told.
-                LinkBody::Hello if known.installing => return answerer(Err(StorageError::Busy)),
-                LinkBody::Hello if (epoch, session) > (known.epoch, known.session) => {
-                    (known.epoch, known.session) = (epoch, session);
-                }
-                _ if (epoch, session) != (known.epoch, known.session) => {
-                    return answerer(Err(StorageError::WrongEpoch { current: known.epoch }));
-                }
-                LinkBody::InstallDone { .. } => known.installing = true,
-                _ => {}
+        self.queue(Post { chain: call.chain, matter: Matter::Message(call, answerer) });
+    }
+
+    /// The event that is the replica's; what is not, is done here.
+    fn admit(self: &Arc<Self>, member: &mut Member, matter: Matter) -> Option<Event<Payload>> {
+        match matter {
+            Matter::Event(event) => Some(event),
+            Matter::Outcome { session, event } => (session == member.view.session()).then_some(event),
+            Matter::Message(call, answerer) => self.receive(member, call, answerer),
+            Matter::NotInstalled => {
+                member.incoming.installing = false;
+                None
             }
         }
+    }
+
+    /// Takes a link message in if it is of the greeting that counts.
+    ///
+    /// Whoever compares it with the greeting also gives it to the replica or the store, before anything else is looked
+    /// at: it is the owner of the replicas, which does one thing after the other. So however long the thread of an old
+    /// connection is held up, its message is either compared before the newer greeting, and then is in the store's queue
+    /// before whatever follows that greeting, or after it, and is refused (`docs/protocols/chain.md`, driver's rule 3).
+    /// For the same reason the epoch of an installation is the replica's when the store gets it.
+    fn receive(
+        self: &Arc<Self>,
+        member: &mut Member,
+        call: LinkCall,
+        answerer: Answerer,
+    ) -> Option<Event<Payload>> {
+        let LinkCall { chain, epoch, session, body, payload, .. } = call;
+        let known = &mut member.incoming;
+        let refusal = match body {
+            // What was installed must be known before a position is told.
+            LinkBody::Hello if known.installing => Some(StorageError::Busy),
+            LinkBody::Hello if (epoch, session) > (known.epoch, known.session) => {
+                (known.epoch, known.session) = (epoch, session);
+                None
+            }
+            _ if (epoch, session) != (known.epoch, known.session) => {
+                Some(StorageError::WrongEpoch { current: known.epoch })
+            }
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            answerer(Err(refusal));
+            return None;
+        }
         match body {
-            LinkBody::Hello => self.ask(chain, answerer, |token| Event::Greeted { token, epoch }),
+            LinkBody::Hello => Some(Event::Greeted { token: self.token_for(answerer), epoch }),
             LinkBody::Forward { version, written, origin, operation, durability } => {
                 let payload = Payload { operation: Arc::new(operation), bytes: payload };
                 let update = Update { version, written, origin, durability, payload };
-                self.ask(chain, answerer, |token| Event::Forwarded { token, epoch, update });
+                Some(Event::Forwarded { token: self.token_for(answerer), epoch, update })
             }
             LinkBody::InSync { through } => {
-                self.ask(chain, answerer, |token| Event::ToldInSync { token, epoch, through });
+                Some(Event::ToldInSync { token: self.token_for(answerer), epoch, through })
             }
             LinkBody::Install { .. } | LinkBody::InstallRemoved { .. } | LinkBody::InstallDone { .. } => {
-                let current = self.view(chain).map(|view| view.epoch()).unwrap_or_default();
+                let current = member.replica.epoch();
                 if epoch != current {
-                    self.lock_incoming().entry(chain).or_default().installing = false;
-                    return answerer(Err(StorageError::WrongEpoch { current }));
+                    answerer(Err(StorageError::WrongEpoch { current }));
+                    return None;
                 }
+                known.installing |= matches!(body, LinkBody::InstallDone { .. });
                 catch_up::install(self, chain, epoch, body, payload, answerer);
+                None
             }
         }
     }
 
     /// An installation came to nothing.
-    pub(super) fn not_installed(&self, chain: ChainId) {
-        self.lock_incoming().entry(chain).or_default().installing = false;
+    pub(super) fn not_installed(self: &Arc<Self>, chain: ChainId) {
+        self.queue(Post { chain, matter: Matter::NotInstalled });
     }
 
     pub(super) fn runtime(&self) -> &Handle {
@@ -455,10 +502,6 @@ impl Target {
     /// Chains that this target has a replica of.
     pub(super) fn replicas(&self) -> Vec<ChainId> {
         self.views.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
-    }
-
-    fn lock_incoming(&self) -> std::sync::MutexGuard<'_, HashMap<ChainId, Incoming>> {
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_queue(&self) -> std::sync::MutexGuard<'_, Queue> {
@@ -493,3 +536,6 @@ fn error_of(refusal: Refusal) -> StorageError {
         Refusal::Gap { next } => StorageError::Gap { next },
     }
 }
+
+#[cfg(test)]
+mod tests;

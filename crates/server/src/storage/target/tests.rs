@@ -1,0 +1,107 @@
+//! Messages of the predecessor.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets an error it did not ask for is over")]
+
+use super::*;
+use chain::Role;
+use env::{SimDisk, SimTable};
+use net::{Identity, Security};
+use std::path::Path;
+use tokio::sync::oneshot;
+use types::storage::ChunkState;
+use types::{ChunkId, ChunkIndex, Crc, InodeId, NodeId, Slot, TableId};
+
+const CHAIN: ChainId = ChainId { table: TableId(1), slot: Slot(0) };
+const CHUNK: ChunkId = ChunkId { inode: InodeId(7), index: ChunkIndex(0) };
+const EPOCH: Epoch = Epoch(1);
+
+/// A target that is being brought up to date in [`EPOCH`].
+fn syncing() -> Arc<Target> {
+    let options = TargetOptions {
+        target: TargetId(1),
+        directory: Path::new("/target").to_owned(),
+        disk: Arc::new(SimDisk::new()),
+        table: Arc::new(SimTable::new(chunk::SPACES.len())),
+        store: chunk::Options {
+            free_bytes_min: 0,
+            free_bytes_max: 0,
+            reserve_bytes: 0,
+            ..Default::default()
+        },
+    };
+    let links = Arc::new(Links::new(Arc::new(Security::Plain(Identity::Node(NodeId(1))))));
+    let target = Target::open(options, 1, links, Handle::current()).unwrap();
+    target.configure(CHAIN, EPOCH, Some(Place { role: Role::Syncing, head: false, successor: None }), false);
+    target
+}
+
+/// Sends a message as the predecessor's connection would; the answer comes through the receiver.
+fn send(
+    target: &Arc<Target>,
+    session: u64,
+    body: LinkBody,
+    payload: Bytes,
+) -> oneshot::Receiver<Result<StorageReply, StorageError>> {
+    let (sender, receiver) = oneshot::channel();
+    let call = LinkCall { chain: CHAIN, epoch: EPOCH, target: target.id, session, body, payload };
+    // Whoever asked may have stopped waiting.
+    target.linked(call, Box::new(move |answer| drop(sender.send(answer))));
+    receiver
+}
+
+/// A whole chunk of one byte, as it is after the update `written`.
+fn install(written: u64) -> (LinkBody, Bytes) {
+    let payload = Bytes::from_static(b"x");
+    let checksums = vec![Crc::of(&payload)];
+    let body = LinkBody::Install {
+        chunk: CHUNK,
+        written: Version(written),
+        length: 1,
+        first: true,
+        offset: 0,
+        checksums,
+    };
+    (body, payload)
+}
+
+/// Connections of older greetings send installations from threads of their own while the predecessor greets anew and
+/// installs: none of theirs may come after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_an_older_greeting_enters_after_a_newer_one() {
+    let target = syncing();
+    for round in 1..=100 {
+        let (session, newer) = (2 * round, 2 * round + 1);
+        let greeted = send(&target, session, LinkBody::Hello, Bytes::new()).await.unwrap();
+        assert!(matches!(greeted, Ok(StorageReply::Linked { .. })), "{greeted:?}");
+        let (began, beginning) = std::sync::mpsc::channel();
+        let old: Vec<_> = (0..3)
+            .map(|_| {
+                let (target, began) = (target.clone(), began.clone());
+                std::thread::spawn(move || {
+                    loop {
+                        let (body, payload) = install(session);
+                        let answer = send(&target, session, body, payload).blocking_recv().unwrap();
+                        match answer {
+                            // The other end may have left.
+                            Ok(StorageReply::Done) => drop(began.send(())),
+                            Err(StorageError::WrongEpoch { current }) => return assert_eq!(current, EPOCH),
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        tokio::task::spawn_blocking(move || beginning.recv().unwrap()).await.unwrap();
+
+        let greeted = send(&target, newer, LinkBody::Hello, Bytes::new());
+        let (body, payload) = install(newer);
+        let installed = send(&target, newer, body, payload);
+        assert!(matches!(greeted.await.unwrap(), Ok(StorageReply::Linked { .. })));
+        assert_eq!(installed.await.unwrap(), Ok(StorageReply::Done));
+        for thread in old {
+            tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+        }
+        let state = target.store().describe(CHAIN, CHUNK).unwrap();
+        assert_eq!(state, Some(ChunkState { version: Version(newer), length: 1 }), "in round {round}");
+    }
+}
