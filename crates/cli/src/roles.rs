@@ -8,6 +8,7 @@ mod parts;
 mod ready;
 mod serving;
 mod storage;
+mod stores;
 mod up;
 
 use clap::Subcommand;

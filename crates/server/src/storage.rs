@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
-use types::storage::{Damage, StorageStatus};
+use types::storage::{Damage, StorageStatus, TargetStatus};
 use types::{CapabilityKey, ChainId, Epoch, Incarnation, NodeId, Routing, TargetId};
 
 /// Who this storage server is, and where its manager is.
@@ -43,6 +43,17 @@ pub struct StorageOptions {
     pub security: Arc<net::Security>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
+    /// Targets of this server that cannot be opened. The manager is told that they failed.
+    pub missing: Vec<MissingTarget>,
+}
+
+/// A target whose store is not where it should be.
+#[derive(Clone, Debug)]
+pub struct MissingTarget {
+    pub target: TargetId,
+    pub directory: PathBuf,
+    /// What was found instead, and what to do, for people.
+    pub why: String,
 }
 
 /// One open target: where it is, and what it holds.
@@ -167,8 +178,20 @@ impl Storage {
         StorageStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: uptime.as_secs(),
-            targets: self.targets.values().map(|target| target.status()).collect(),
+            targets: self.target_statuses(),
         }
+    }
+
+    /// Of those that are open, and those that are missing.
+    fn target_statuses(&self) -> Vec<TargetStatus> {
+        let missing = |missing: &MissingTarget| TargetStatus {
+            target: missing.target,
+            directory: missing.directory.display().to_string(),
+            failed: Some(missing.why.clone()),
+            ..TargetStatus::default()
+        };
+        let open = self.targets.values().map(|target| target.status());
+        open.chain(self.options.missing.iter().map(missing)).collect()
     }
 
     /// Keeps the targets' gauges right.
@@ -176,9 +199,8 @@ impl Storage {
         let storage = Arc::downgrade(self);
         self.options.metrics.add_probe(Box::new(move |metrics| {
             let Some(storage) = storage.upgrade() else { return };
-            for target in storage.targets.values() {
-                let status = target.status();
-                let label = TargetLabel { target: target.id.0 };
+            for status in storage.target_statuses() {
+                let label = TargetLabel { target: status.target.0 };
                 let set = |family: &Family<TargetLabel, Gauge>, value: u64| {
                     family.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
                 };

@@ -6,6 +6,7 @@
 //! context.toml                   what clients need: address and the administrator's certificate
 //! admin.pem, admin.key           the administrator's certificate
 //! meta/                          the metadata: log and table
+//! stores.toml                    which store each target has: see `stores`
 //! targets/N/                     chunks: segments and index
 //! ```
 

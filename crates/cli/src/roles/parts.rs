@@ -1,11 +1,11 @@
 //! Opens the parts of a server from its directory: what `up`, `meta` and `storage` share.
 
-use super::directory::{Directory, write_private};
+use super::directory::Directory;
 use chunk::Options as StoreOptions;
 use env::table::{FjallOptions, FjallTable};
 use env::{Clock, Disk, RealDisk, SystemClock, Table};
 use server::metrics::Metrics;
-use server::storage::{Storage, StorageOptions, TargetOptions};
+use server::storage::{MissingTarget, Storage, StorageOptions, TargetOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use types::{Incarnation, NodeId, TargetId};
@@ -53,6 +53,7 @@ fn open_metadata_at(disk: Arc<dyn Disk>, path: &Path) -> Result<kv::LocalStore, 
 }
 
 /// A target: its id and its directory.
+#[derive(Debug)]
 pub(crate) struct TargetPlace {
     pub(crate) target: TargetId,
     pub(crate) directory: PathBuf,
@@ -92,19 +93,18 @@ fn open_target(disk: Arc<dyn Disk>, place: TargetPlace) -> Result<TargetOptions,
     let TargetPlace { target, directory } = place;
     let failed =
         |error: &dyn std::fmt::Display| format!("cannot open the target {}: {error}", directory.display());
-    std::fs::create_dir_all(&directory).map_err(|error| failed(&error))?;
-    claim(&directory, target)?;
     let table = FjallTable::open(&directory.join("index"), &chunk::SPACES, FjallOptions::default());
     let table: Arc<dyn Table> = Arc::new(table.map_err(|error| failed(&error))?);
     let store = StoreOptions { target, ..StoreOptions::default() };
     Ok(TargetOptions { target, directory, disk, table, store })
 }
 
-/// Starts the storage role over opened targets.
+/// Starts the storage role over opened targets, and beside those that are missing.
 pub(crate) async fn start_storage(
     machine: &Machine,
     place: StoragePlace,
     targets: Vec<TargetOptions>,
+    missing: Vec<MissingTarget>,
 ) -> Result<Arc<Storage>, String> {
     let storage = StorageOptions {
         node: place.node,
@@ -117,25 +117,9 @@ pub(crate) async fn start_storage(
         security: place.security,
         clock: machine.clock.clone(),
         metrics: machine.metrics.clone(),
+        missing,
     };
     Storage::start(storage, targets).await.map_err(|error| format!("cannot open a target: {error}"))
-}
-
-/// A target's directory says whose it is, so that a disk mounted in another's place is noticed before it is written to.
-fn claim(directory: &Path, target: TargetId) -> Result<(), String> {
-    let path = directory.join("target");
-    let wanted = format!("steradian target {target}\n");
-    match std::fs::read_to_string(&path) {
-        Ok(found) if found == wanted => Ok(()),
-        Ok(found) => Err(format!(
-            "{} says `{}`, but is configured as target {target}: was a disk mounted in the wrong place?",
-            path.display(),
-            found.trim()
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => write_private(&path, wanted.as_bytes())
-            .map_err(|error| format!("cannot write {}: {error}", path.display())),
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
-    }
 }
 
 /// A number nobody can guess, from the kernel.

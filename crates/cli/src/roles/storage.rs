@@ -2,7 +2,7 @@
 
 use super::directory::Directory;
 use super::parts::{self, Machine, StoragePlace, TargetPlace};
-use super::{ready, serving};
+use super::{ready, serving, stores};
 use clap::Args;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -57,6 +57,10 @@ pub(crate) struct Storage {
     /// [default: one in the server's directory, numbered as the server]
     #[arg(long = "target", value_parser = parse_target)]
     targets: Vec<(u32, PathBuf)>,
+    /// A target whose disk is lost: begin it anew in its directory, which must be empty; the other copies fill it. For
+    /// one start (repeat for more)
+    #[arg(long = "replace-target", value_name = "NUMBER")]
+    replace: Vec<u32>,
 }
 
 fn parse_target(text: &str) -> Result<(u32, PathBuf), String> {
@@ -111,6 +115,10 @@ pub(crate) async fn run(arguments: Storage) -> Result<(), String> {
     if places.is_empty() {
         places.push((id, directory.path("targets").join(id.to_string())));
     }
+    let places =
+        places.into_iter().map(|(id, directory)| TargetPlace { target: TargetId(id), directory }).collect();
+    let replace: Vec<TargetId> = arguments.replace.into_iter().map(TargetId).collect();
+    let found = stores::find(&directory, places, &replace)?;
     let machine = Machine::new();
     let listen = arguments.listen.or(config.listen).unwrap_or_else(|| "127.0.0.1:0".to_owned());
     let server = serving::Serving::start(&machine, &listen, security.clone(), None).await?;
@@ -129,10 +137,8 @@ pub(crate) async fn run(arguments: Storage) -> Result<(), String> {
         managers,
         security,
     };
-    let targets =
-        places.into_iter().map(|(id, directory)| TargetPlace { target: TargetId(id), directory }).collect();
-    let targets = parts::open_targets(&machine, targets).await?;
-    let storage = parts::start_storage(&machine, place, targets).await?;
+    let targets = parts::open_targets(&machine, found.present).await?;
+    let storage = parts::start_storage(&machine, place, targets, found.missing).await?;
     server.add_storage(storage.clone());
     println!("storage server {id} at {}", server.address());
     tokio::select! {

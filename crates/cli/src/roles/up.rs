@@ -2,7 +2,7 @@
 
 use super::directory::Directory;
 use super::parts::{self, Machine, StoragePlace, TargetPlace};
-use super::{LISTEN, ca, ready, serving};
+use super::{LISTEN, ca, ready, serving, stores};
 use clap::Args;
 use server::manager::ManagerOptions;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,10 @@ pub(crate) struct Up {
     /// Copies of each chunk in the default class, on different targets
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
     copies: u8,
+    /// A target whose disk is lost: begin it anew in its directory, which must be empty; the other copies fill it. For
+    /// one start (repeat for more)
+    #[arg(long = "replace-target", value_name = "NUMBER")]
+    replace: Vec<u32>,
 }
 
 /// Runs until it is told to stop.
@@ -64,8 +68,12 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
     let places = (1..=arguments.targets)
         .map(|id| TargetPlace { target: TargetId(id), directory: directory.path(&format!("targets/{id}")) })
         .collect();
-    let (store, targets) =
-        tokio::join!(parts::open_metadata(&machine, &directory), parts::open_targets(&machine, places));
+    let replace: Vec<TargetId> = arguments.replace.iter().copied().map(TargetId).collect();
+    let found = stores::find(&directory, places, &replace)?;
+    let (store, targets) = tokio::join!(
+        parts::open_metadata(&machine, &directory),
+        parts::open_targets(&machine, found.present)
+    );
     let (store, targets) = (Arc::new(store?), targets?);
     let options = ManagerOptions {
         copies: arguments.copies,
@@ -92,7 +100,7 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         managers: vec![address.clone()],
         security,
     };
-    let storage = parts::start_storage(&machine, storage_place, targets).await?;
+    let storage = parts::start_storage(&machine, storage_place, targets, found.missing).await?;
     server.add_storage(storage.clone());
 
     let path = directory.path("context.toml");

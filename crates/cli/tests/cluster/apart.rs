@@ -11,6 +11,7 @@ pub(crate) struct Apart {
     meta: Option<Server>,
     meta_arguments: Vec<String>,
     pub(crate) storage: Vec<Server>,
+    storage_arguments: Vec<Vec<String>>,
 }
 
 impl Apart {
@@ -38,7 +39,7 @@ impl Apart {
         meta_arguments[4] = address.clone(); // Comes back where it was.
         let user = ["--name", "admin", "--uid", "0", "--gid", "0", "--server", &address];
         admin(&[&["ca", "user", &at("authority"), &at("admin")][..], &user].concat());
-        let mut storage = Vec::new();
+        let (mut storage, mut storage_arguments) = (Vec::new(), Vec::new());
         for id in 11..11 + servers {
             let directory = at(&format!("storage-{id}"));
             let id = id.to_string();
@@ -47,8 +48,9 @@ impl Apart {
             let arguments =
                 ["storage", "--dir", &directory, "--id", &id, "--manager", &address, "--host", &host];
             storage.push(Server::start(home.path(), &arguments));
+            storage_arguments.push(arguments.map(str::to_owned).to_vec());
         }
-        let apart = Apart { home, meta: Some(meta), meta_arguments, storage };
+        let apart = Apart { home, meta: Some(meta), meta_arguments, storage, storage_arguments };
         apart.wait_serving();
         apart
     }
@@ -72,6 +74,13 @@ impl Apart {
         self.meta.as_mut().unwrap().kill();
         let arguments: Vec<&str> = self.meta_arguments.iter().map(String::as_str).collect();
         self.meta = Some(Server::start(self.home.path(), &arguments));
+    }
+
+    /// Starts a storage server again that has ended, with `more` arguments.
+    pub(crate) fn start_storage(&mut self, server: usize, more: &[&str]) {
+        let own = self.storage_arguments[server].iter().map(String::as_str);
+        let arguments: Vec<&str> = own.chain(more.iter().copied()).collect();
+        self.storage[server] = Server::start(self.home.path(), &arguments);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

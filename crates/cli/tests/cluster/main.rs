@@ -8,4 +8,5 @@ mod commands;
 mod crash;
 mod damage;
 mod failover;
+mod missing;
 mod transfers;

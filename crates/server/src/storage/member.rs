@@ -164,7 +164,17 @@ fn report(storage: &Storage, positions: Positions) -> Vec<TargetReport> {
             },
         }
     };
-    storage.targets.values().map(|target| of(target)).collect()
+    // Of what is not there nothing is known, and nothing can be written to it.
+    let missing = |missing: &super::MissingTarget| TargetReport {
+        target: missing.target,
+        capacity: 0,
+        used: 0,
+        full: true,
+        failed: true,
+        chains: Vec::new(),
+    };
+    let open = storage.targets.values().map(|target| of(target));
+    open.chain(storage.options.missing.iter().map(missing)).collect()
 }
 
 /// Follows the routing. Ends with the reason why it cannot.
