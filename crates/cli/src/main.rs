@@ -7,6 +7,7 @@
 //! Reading order: [`command`] (all commands), [`session`], [`outcome`], [`output`], [`remote`], [`destination`]; then one
 //! file per group of commands.
 
+mod accounts;
 mod bench;
 mod change;
 mod checksum;

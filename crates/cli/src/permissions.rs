@@ -1,5 +1,6 @@
 //! `chmod` and `chown`.
 
+use crate::accounts::{self, Kind};
 use crate::jobs::{self, Jobs};
 use crate::outcome::Stop;
 use crate::remote::{self, Missing};
@@ -47,7 +48,7 @@ fn changed(change: &ModeChange, attributes: &Attributes, umask: u16) -> Mode {
 /// Change owners.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Owners and groups are numbers: what the certificate of a user says. Only the administrator gives files away.\n\nExamples:\n  sr chown 1000 /data/a.csv\n  sr chown -R 1000:100 /data\n  sr chown :100 '/pub/*'"
+    after_help = "Owners and groups are kept as numbers: what the certificate of a user says. Names are looked up on this machine. Only the administrator gives files away.\n\nExamples:\n  sr chown alice /data/a.csv\n  sr chown -R 1000:100 /data\n  sr chown :100 '/pub/*'"
 )]
 pub(crate) struct Chown {
     /// All below, too.
@@ -71,20 +72,14 @@ impl Chown {
     }
 }
 
-/// Reads `1000`, `1000:100` or `:100`.
+/// Reads `alice`, `1000:users` or `:100`.
 fn owner(text: &str) -> Result<(Option<Uid>, Option<Gid>), String> {
-    let number = |part: &str| {
-        part.parse::<u32>()
-            .map(Some)
-            .map_err(|_| format!("{text:?} is no owner: numbers are wanted, as in 1000, 1000:100 or :100"))
-    };
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
     if user.is_empty() && group.is_empty() {
-        return Err(format!("{text:?} names neither an owner nor a group"));
+        return Err(format!("{text:?} names neither an owner nor a group: as in alice, 1000:users or :100"));
     }
-    let uid = if user.is_empty() { None } else { number(user)?.map(Uid) };
-    let gid = if group.is_empty() { None } else { number(group)?.map(Gid) };
-    Ok((uid, gid))
+    let number = |kind, name: &str| (!name.is_empty()).then(|| accounts::number(kind, name)).transpose();
+    Ok((number(Kind::User, user)?.map(Uid), number(Kind::Group, group)?.map(Gid)))
 }
 
 /// Sets on each path, and on all below if `recursive`, what `set` says; `None` leaves an item alone. A directory is
