@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use client::{Error, ErrorKind};
 use serde::Serialize;
 use types::layout::{CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
-use types::{ClassId, FailureDomain, StorageClass, TableId};
+use types::{ClassId, FailureDomain, Shortfall, StorageClass, TableId};
 
 /// Storage classes: named policies of how data is kept.
 #[derive(Args, Debug)]
@@ -35,7 +35,7 @@ enum ClassCommand {
     },
     /// Make a class (administrator only). A class never changes.
     #[command(
-        after_help = "Examples:\n  sr class create archive --copies 3 --domain rack\n  sr class create scratch --copies 1 --chunk-size 4M"
+        after_help = "Examples:\n  sr class create archive --copies 3 --domain rack\n  sr class create scratch --copies 1 --chunk-size 4M\n\nIts chains are placed once, over the targets that are there: with too few it is refused."
     )]
     Create {
         name: String,
@@ -45,12 +45,15 @@ enum ClassCommand {
         /// Bytes per chunk: a power of two from 64K to 64M.
         #[arg(long, default_value = "64M", value_parser = size::parse)]
         chunk_size: u64,
-        /// What no two copies may share.
-        #[arg(long, value_enum, default_value_t = Domain::Host)]
-        domain: Domain,
+        /// What no two copies may share [default: as in the class `default`].
+        #[arg(long, value_enum)]
+        domain: Option<Domain>,
         /// Only targets at this site (repeat for more); none: any.
         #[arg(long = "site")]
         sites: Vec<String>,
+        /// Make it even if there are too few targets: some copies will be missing, or share what they should not.
+        #[arg(long)]
+        force: bool,
     },
     /// Set the class of new files below a directory.
     #[command(after_help = "Examples:\n  sr class set archive /iso\n  sr class set --inherit /iso")]
@@ -163,7 +166,7 @@ impl Class {
                 Ok(())
             }
             ClassCommand::Show { name, json } => show(session, &name, json).await,
-            ClassCommand::Create { name, copies, chunk_size, domain, sites } => {
+            ClassCommand::Create { name, copies, chunk_size, domain, sites, force } => {
                 let allowed = u64::from(CHUNK_SIZE_MIN)..=u64::from(CHUNK_SIZE_MAX);
                 let chunk_size = u32::try_from(chunk_size)
                     .ok()
@@ -177,11 +180,13 @@ impl Class {
                     name: name.clone(),
                     copies,
                     chunk_size,
-                    domain: domain.into(),
+                    domain: match domain {
+                        Some(domain) => domain.into(),
+                        None => default_domain(session).await?,
+                    },
                     sites,
                 };
-                session.client.make_class(class).await?;
-                Ok(())
+                create(session, class, force).await
             }
             ClassCommand::Set { inherit, mut names } => {
                 let class = if inherit { None } else { Some(names.remove(0)) };
@@ -197,6 +202,32 @@ impl Class {
             ClassCommand::Explain { json, paths } => explain(session, json, &paths).await,
         }
     }
+}
+
+/// What the copies of files without a class of their own do not share.
+async fn default_domain(session: &Session) -> Result<FailureDomain, Stop> {
+    let classes = session.client.classes().await?;
+    Ok(classes.iter().find(|class| class.name == "default").map_or(FailureDomain::Host, |class| class.domain))
+}
+
+/// Makes a class. With `force` it is made even if its copies cannot be kept as it asks; what is missing is said.
+async fn create(session: &Session, class: StorageClass, force: bool) -> Result<(), Stop> {
+    let client = &session.client;
+    let wanted = sentence(&class);
+    match client.make_class(class.clone(), Shortfall::Refused).await {
+        Err(error) if error.kind() == ErrorKind::TooFewTargets && force => {
+            let lacks = error.cause().to_owned();
+            client.make_class(class, Shortfall::Allowed).await?;
+            session.report.say(&format!("made, but it is not kept as it says ({wanted}): {lacks}"));
+        }
+        Err(error) if error.kind() == ErrorKind::TooFewTargets => {
+            let advice = "add targets, ask for fewer copies or a narrower --domain, or make it all the same with --force";
+            return Err(error.advise(advice).into());
+        }
+        made => drop(made?),
+    }
+    session.report.done();
+    Ok(())
 }
 
 async fn show(session: &mut Session, name: &str, json: bool) -> Result<(), Stop> {

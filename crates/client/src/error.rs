@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Busy,
     /// A disk is full: delete something, or add space.
     Full,
+    /// There are fewer targets than a class needs for its copies: add servers, or ask for less.
+    TooFewTargets,
     /// No good copy of some bytes is left, or none is reachable.
     Damaged,
     /// The context file, or the credentials it names, cannot be used.
@@ -109,8 +111,15 @@ impl Error {
             MetaError::Busy => ErrorKind::Busy,
             MetaError::LeaseOver | MetaError::TooOld => ErrorKind::Broken,
             MetaError::Unavailable => ErrorKind::NotReachable,
+            MetaError::TooFewTargets { .. } => ErrorKind::TooFewTargets,
         };
-        Error::new(kind, action, subject, error.describe())
+        let cause = match error {
+            MetaError::TooFewTargets { targets, apart } => {
+                format!("{targets} targets are there for it, enough for {apart} copies kept apart as it asks")
+            }
+            other => other.describe().to_owned(),
+        };
+        Error::new(kind, action, subject, cause)
     }
 
     /// The answer is of another kind than the request asks for.
@@ -144,6 +153,7 @@ impl ErrorKind {
             | ErrorKind::NotEmpty
             | ErrorKind::Invalid
             | ErrorKind::Damaged
+            | ErrorKind::TooFewTargets
             | ErrorKind::Local => None,
         }
     }

@@ -5,7 +5,7 @@ use crate::{Client, Error, Result};
 use types::meta::{
     Change, Exclusive, Follow, MetaReply, MetaRequest, Place, Replace, SetAttributes, Totals, XattrReplace,
 };
-use types::{Attributes, FileKind, Mode, Rights, StorageClass};
+use types::{Attributes, FileKind, Mode, Rights, Shortfall, StorageClass};
 
 /// Whether a missing parent directory is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,10 +252,12 @@ impl Client {
         }
     }
 
-    /// Makes a storage class; the server chooses its id, table and slots. Gives all classes.
-    pub async fn make_class(&self, class: StorageClass) -> Result<Vec<StorageClass>> {
+    /// Makes a storage class; the server chooses its id, table and slots. Gives all classes. Fails with
+    /// [`ErrorKind::TooFewTargets`](crate::ErrorKind) when its copies cannot be kept as it asks, unless `shortfall`
+    /// allows that.
+    pub async fn make_class(&self, class: StorageClass, shortfall: Shortfall) -> Result<Vec<StorageClass>> {
         let subject = class.name.clone();
-        match self.change("make the storage class", &subject, Change::MakeClass { class }).await? {
+        match self.change("make the storage class", &subject, Change::MakeClass { class, shortfall }).await? {
             MetaReply::Classes(classes) => Ok(classes),
             _ => Err(Error::unexpected("make the storage class", &subject)),
         }

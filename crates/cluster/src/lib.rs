@@ -13,5 +13,5 @@ pub mod transition;
 
 pub use chain::{Chain, Departure, Position, Seat};
 pub use lease::{Lease, Presence, Roll, Terms};
-pub use placement::{Candidate, Placed, Rule, place};
+pub use placement::{Candidate, Placed, Room, Rule, place, room};
 pub use transition::{Known, Patience, next};

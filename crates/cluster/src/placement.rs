@@ -43,6 +43,33 @@ pub struct Placed {
     pub missing: u8,
 }
 
+/// What there is for a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Targets it may use.
+    pub targets: usize,
+    /// Those of them of which no two share its domain: the most copies that can be kept as it asks.
+    pub apart: usize,
+}
+
+/// Counts what there is for a rule.
+pub fn room(candidates: &[Candidate], rule: &Rule) -> Room {
+    let mut targets: Vec<&Candidate> = Vec::new();
+    let mut apart: Vec<&Candidate> = Vec::new();
+    for candidate in candidates {
+        if !(rule.sites.is_empty() || rule.sites.contains(&candidate.site)) {
+            continue;
+        }
+        if !targets.iter().any(|other| other.target == candidate.target) {
+            targets.push(candidate);
+        }
+        if !apart.iter().any(|other| shares(rule.domain, candidate, other)) {
+            apart.push(candidate);
+        }
+    }
+    Room { targets: targets.len(), apart: apart.len() }
+}
+
 /// Chooses the members of a chain. The order of `candidates` does not matter; of two with one id the lesser counts.
 ///
 /// Copies are taken one at a time: always the candidate whose domain holds the fewest copies so far (then whose

@@ -27,7 +27,11 @@ impl ClassSource for OneClass {
         self.0.clone()
     }
 
-    fn make(&self, _: StorageClass) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
+    fn make(
+        &self,
+        _: StorageClass,
+        _: Shortfall,
+    ) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
         Box::pin(async { Err(MetaError::Unavailable) })
     }
 }

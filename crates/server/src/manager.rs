@@ -27,7 +27,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::watch;
 use types::manager::{Heartbeat, ManagerError, ManagerReply, ManagerRequest, Registration};
-use types::{CapabilityKey, ClassId, Duration, FailureDomain, MemberState, NodeId, Routing, StorageClass};
+use types::{
+    CapabilityKey, ClassId, Duration, FailureDomain, MemberState, NodeId, Routing, Shortfall, StorageClass,
+};
 
 /// Between two looks at who is there.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -214,14 +216,21 @@ impl<S: Store> Manager<S> {
 
     /// Makes a class and places its table over the targets that are there. Its `id` and `table` are given to it, and
     /// `slots` when they are 0. Making the same class again answers with it.
-    pub async fn make_class(&self, class: StorageClass) -> Result<StorageClass, ClassError> {
+    pub async fn make_class(
+        &self,
+        class: StorageClass,
+        shortfall: Shortfall,
+    ) -> Result<StorageClass, ClassError> {
         let planning = self.planning.lock().await;
         self.recover().await.map_err(class_error)?;
         let plan = {
             let state = self.state();
-            match class::admit(&state, class, self.options.slots)? {
+            match class::admit(&state, class, shortfall, self.options.slots)? {
                 Err(there) => return Ok(there),
-                Ok(record) => state.plan_class(record).ok_or(ClassError::NoTargets)?,
+                Ok(record) => {
+                    let none = ClassError::TooFewTargets(state.room(&record.class));
+                    state.plan_class(record).ok_or(none)?
+                }
             }
         };
         let made = plan.classes[0].class.clone();

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
-use types::{CapabilityKey, Origin, StorageClass, Time, wire};
+use types::{CapabilityKey, Origin, Shortfall, StorageClass, Time, wire};
 
 /// The storage classes: they live with the cluster manager.
 pub trait ClassSource: Send + Sync + 'static {
@@ -33,9 +33,14 @@ pub trait ClassSource: Send + Sync + 'static {
     fn all(&self) -> Arc<[StorageClass]>;
 
     /// Makes a class; when this answers, [`ClassSource::all`] shows it. `id`, `table` and `slots` are the manager's to
-    /// choose. Refused with [`MetaError::Exists`] when the name is taken, [`MetaError::Invalid`] when it cannot be, and
-    /// [`MetaError::Unavailable`] when it may be tried again.
-    fn make(&self, class: StorageClass) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>>;
+    /// choose. Refused with [`MetaError::Exists`] when the name is taken, [`MetaError::Invalid`] when it cannot be,
+    /// [`MetaError::TooFewTargets`] when its copies cannot be kept as it asks (unless `shortfall` allows that and there
+    /// is any target), and [`MetaError::Unavailable`] when it may be tried again.
+    fn make(
+        &self,
+        class: StorageClass,
+        shortfall: Shortfall,
+    ) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>>;
 }
 
 /// What a metadata service is made with.
@@ -130,8 +135,8 @@ impl<S: Store> MetaService<S> {
     /// Answers a request. A change is durable when it is answered.
     pub async fn answer(&self, caller: &Caller, request: MetaRequest) -> Result<MetaReply, MetaError> {
         match request {
-            MetaRequest::Change { origin, change: Change::MakeClass { class } } => {
-                self.make_class(caller, origin, class).await
+            MetaRequest::Change { origin, change: Change::MakeClass { class, shortfall } } => {
+                self.make_class(caller, origin, class, shortfall).await
             }
             MetaRequest::Change { origin, change } => {
                 let job = Job::Change { caller: caller.clone(), origin, change };
@@ -175,13 +180,14 @@ impl<S: Store> MetaService<S> {
         caller: &Caller,
         origin: Origin,
         class: StorageClass,
+        shortfall: Shortfall,
     ) -> Result<MetaReply, MetaError> {
         let snapshot = self.shared.store.snapshot().await.map_err(|error| told(&error.into()))?;
         let recalled = meta::ops::recall(&mut Reader::new(snapshot), origin).await;
         if let Some(reply) = recalled.map_err(|failure| told(&failure))? {
             return Ok(reply);
         }
-        let outcome = match self.checked_class(caller, class).await {
+        let outcome = match self.checked_class(caller, class, shortfall).await {
             Ok(()) => Ok(MetaReply::Classes(self.shared.options.classes.all().to_vec())),
             Err(MetaError::Unavailable) => return Err(MetaError::Unavailable),
             Err(error) => Err(error),
@@ -190,7 +196,12 @@ impl<S: Store> MetaService<S> {
         outcome
     }
 
-    async fn checked_class(&self, caller: &Caller, class: StorageClass) -> Result<(), MetaError> {
+    async fn checked_class(
+        &self,
+        caller: &Caller,
+        class: StorageClass,
+        shortfall: Shortfall,
+    ) -> Result<(), MetaError> {
         if !caller.is_administrator() {
             return Err(MetaError::Denied);
         }
@@ -208,7 +219,7 @@ impl<S: Store> MetaService<S> {
         if !is_sound(&class) {
             return Err(MetaError::Invalid);
         }
-        self.shared.options.classes.make(class).await
+        self.shared.options.classes.make(class, shortfall).await
     }
 }
 

@@ -36,5 +36,14 @@ pub struct StorageClass {
     pub slots: u16,
 }
 
+/// What is done with a class that asks for more copies than there are targets to keep them as it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Shortfall {
+    /// It is refused: a class's chains are placed once, and would lack copies or share domains for ever.
+    Refused,
+    /// It is made, as well as can be.
+    Allowed,
+}
+
 /// The most copies a class may ask for.
 pub const COPIES_MAX: u8 = 9;

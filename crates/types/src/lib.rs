@@ -23,7 +23,7 @@ pub mod wire;
 pub use attributes::{Attributes, FileKind, Mode};
 pub use capability::{Capability, CapabilityKey, Rights};
 pub use checksum::{BLOCK_SIZE, Crc};
-pub use class::{ClassName, FailureDomain, StorageClass};
+pub use class::{ClassName, FailureDomain, Shortfall, StorageClass};
 pub use id::*;
 pub use layout::Layout;
 pub use routing::{ChainInfo, Member, MemberState, Routing};

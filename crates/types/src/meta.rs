@@ -1,8 +1,8 @@
 //! Messages of the metadata servers.
 
 use crate::{
-    Attributes, Capability, ClassName, FileKind, Gid, InodeId, Layout, Mode, Origin, Rights, StorageClass,
-    Time, Uid,
+    Attributes, Capability, ClassName, FileKind, Gid, InodeId, Layout, Mode, Origin, Rights, Shortfall,
+    StorageClass, Time, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -165,7 +165,7 @@ pub enum Change {
     /// -> [`MetaReply::Done`]
     CloseAppend { inode: InodeId, session: u64 },
     /// Makes a class. `id`, `table` and `slots` are chosen by the server. Administrator only. -> [`MetaReply::Classes`]
-    MakeClass { class: StorageClass },
+    MakeClass { class: StorageClass, shortfall: Shortfall },
     /// The class of new files below a directory (`None`: as its parent). -> [`MetaReply::Done`]
     SetClass { place: Place, class: Option<ClassName> },
     /// Lengthens the lease that `inode` belongs to, of the same caller, before it ends: for files that take longer to
@@ -326,6 +326,12 @@ pub enum MetaError {
     /// The store of the metadata did not answer, or its disk is full; the change may or may not have happened: retry
     /// with the same origin.
     Unavailable,
+    /// A class asks for more copies than can be kept as it asks: it may use `targets`, and `apart` of them share none of
+    /// its domains.
+    TooFewTargets {
+        targets: u32,
+        apart: u32,
+    },
 }
 
 impl MetaError {
@@ -350,6 +356,7 @@ impl MetaError {
             MetaError::LeaseOver => "the lease is over: start the operation again",
             MetaError::TooOld => "the answer to this retry is no longer kept",
             MetaError::Unavailable => "the metadata store is unavailable",
+            MetaError::TooFewTargets { .. } => "there are too few targets for its copies",
         }
     }
 }

@@ -177,6 +177,29 @@ fn attributes_checksums_places_and_classes() {
     assert_eq!(objects(&cloud.sr(&["class", "explain", "--json", "/small"]))[0]["name"], "default");
     assert!(cloud.fails(1, &["class", "show", "none"]).contains("default"));
     cloud.fails(2, &["class", "create", "odd", "--chunk-size", "100K"]);
+
+    // Three targets on one host.
+    cloud.sr(&["class", "create", "three", "--copies", "3"]);
+    let why = cloud.fails(1, &["class", "create", "four", "--copies", "4"]);
+    assert!(why.contains("3 targets") && why.contains("--force"), "{why}");
+    let why = cloud.fails(1, &["class", "create", "hosts", "--copies", "2", "--domain", "host"]);
+    assert!(why.contains("3 targets") && why.contains("1 copies"), "{why}");
+    assert!(!cloud.sr(&["class", "ls"]).contains("hosts"));
+    let forced = cloud.run(&["class", "create", "four", "--copies", "4", "--force"]);
+    assert!(forced.status.success());
+    assert!(String::from_utf8_lossy(&forced.stderr).contains("3 targets"), "{forced:?}");
+    assert!(cloud.sr(&["class", "ls"]).contains("four"));
+
+    cloud.sr(&["chown", "1234:root", "/f"]);
+    let owners = |cloud: &Cloud| {
+        let stat = objects(&cloud.sr(&["stat", "--json", "/f"])).remove(0);
+        (stat["uid"].as_u64(), stat["gid"].as_u64())
+    };
+    assert_eq!(owners(&cloud), (Some(1234), Some(0)));
+    cloud.sr(&["chown", "root:5678", "/f"]);
+    assert_eq!(owners(&cloud), (Some(0), Some(5678)));
+    let why = cloud.fails(2, &["chown", "no-such-user", "/f"]);
+    assert!(why.contains("no-such-user"), "{why}");
 }
 
 #[test]

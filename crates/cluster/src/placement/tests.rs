@@ -214,6 +214,8 @@ proptest! {
             let domains: std::collections::BTreeSet<_> = candidates.iter().map(name).collect();
             let used: std::collections::BTreeSet<_> = chosen.iter().map(|c| name(c)).collect();
             prop_assert_eq!(used.len(), domains.len().min(chosen.len()));
+            let there = room(&candidates, &rule(copies, domain));
+            prop_assert_eq!(there, Room { targets: candidates.len(), apart: domains.len() });
             prop_assert_eq!(placed.apart == domain, used.len() == chosen.len());
         }
     }

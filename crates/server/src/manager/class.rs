@@ -3,7 +3,8 @@
 use super::ManagerOptions;
 use super::record::ClassRecord;
 use super::state::State;
-use types::class::{COPIES_MAX, StorageClass};
+use cluster::Room;
+use types::class::{COPIES_MAX, Shortfall, StorageClass};
 use types::layout::{CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
 use types::{ClassId, TableId};
 
@@ -21,8 +22,8 @@ pub enum ClassError {
     Exists,
     /// Copies, chunk size, slots or name are out of bounds, or there are too many classes.
     Invalid,
-    /// No target that the class may use is there.
-    NoTargets,
+    /// The class asks for more copies than can be kept as it asks.
+    TooFewTargets(Room),
     /// This server is not the manager now.
     NotManager,
     /// The store of the metadata did not answer; the class may or may not have been made.
@@ -50,6 +51,7 @@ pub(super) fn built_in(options: &ManagerOptions) -> Vec<ClassRecord> {
 pub(super) fn admit(
     state: &State,
     mut wanted: StorageClass,
+    shortfall: Shortfall,
     slots: u16,
 ) -> Result<Result<ClassRecord, StorageClass>, ClassError> {
     if wanted.slots == 0 {
@@ -72,6 +74,13 @@ pub(super) fn admit(
     let id = last.checked_add(1).ok_or(ClassError::Invalid)?;
     if state.classes.len() >= CLASSES_MAX {
         return Err(ClassError::Invalid);
+    }
+    let room = state.room(&wanted);
+    match shortfall {
+        Shortfall::Refused if room.apart < usize::from(wanted.copies) => {
+            return Err(ClassError::TooFewTargets(room));
+        }
+        Shortfall::Refused | Shortfall::Allowed => {}
     }
     (wanted.id, wanted.table) = (ClassId(id), TableId(id));
     Ok(Ok(ClassRecord { class: wanted, placement: None }))

@@ -4,15 +4,16 @@ use super::{ClassError, Manager};
 use crate::dispatch::{Answered, Port};
 use crate::metadata::ClassSource;
 use bytes::Bytes;
+use cluster::Room;
 use kv::Store;
 use net::Identity;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use types::StorageClass;
 use types::manager::{ManagerError, ManagerReply, ManagerRequest};
 use types::meta::MetaError;
 use types::wire::{decode, encode};
+use types::{Shortfall, StorageClass};
 
 impl<S: Store> Port for Manager<S> {
     fn answer(
@@ -43,13 +44,20 @@ impl<S: Store> ClassSource for Manager<S> {
         self.classes()
     }
 
-    fn make(&self, class: StorageClass) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
+    fn make(
+        &self,
+        class: StorageClass,
+        shortfall: Shortfall,
+    ) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
         Box::pin(async move {
-            match self.make_class(class).await {
+            let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            match self.make_class(class, shortfall).await {
                 Ok(_) => Ok(()),
                 Err(ClassError::Exists) => Err(MetaError::Exists),
-                // No target that it may use: the class asks for sites that are not there.
-                Err(ClassError::Invalid | ClassError::NoTargets) => Err(MetaError::Invalid),
+                Err(ClassError::Invalid) => Err(MetaError::Invalid),
+                Err(ClassError::TooFewTargets(Room { targets, apart })) => {
+                    Err(MetaError::TooFewTargets { targets: count(targets), apart: count(apart) })
+                }
                 Err(ClassError::NotManager | ClassError::Unavailable) => Err(MetaError::Unavailable),
             }
         })

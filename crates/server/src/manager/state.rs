@@ -1,12 +1,13 @@
 //! What the manager knows: records, and what the servers said since it started. Values only; the clock is given in.
 
 use super::record::{self, ClassRecord, NodeRecord, PAGE_CHAINS, Placement, Record, TargetRecord, Write};
-use cluster::{Candidate, Chain, Known, Patience, Position, Presence, Roll, Rule, Terms};
+use cluster::{Candidate, Chain, Known, Patience, Position, Presence, Roll, Room, Rule, Terms};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use types::manager::{Heartbeat, ManagerError, Registration, TargetReport};
 use types::routing::{NodeInfo, Table, TargetInfo};
 use types::{
-    ChainId, ClassId, Duration, Epoch, Incarnation, MemberState, NodeId, Routing, Slot, TableId, TargetId,
+    ChainId, ClassId, Duration, Epoch, Incarnation, MemberState, NodeId, Routing, Slot, StorageClass,
+    TableId, TargetId,
 };
 
 /// Former runs remembered of each server, to notice two that use one identity.
@@ -408,6 +409,13 @@ impl State {
         self.targets.iter().filter_map(usable).collect()
     }
 
+    /// What there is for a class now.
+    pub(super) fn room(&self, class: &StorageClass) -> Room {
+        let candidates: Vec<Candidate> =
+            self.candidates().into_iter().map(|(candidate, _)| candidate).collect();
+        cluster::room(&candidates, &rule(class))
+    }
+
     /// Places the tables of the classes that have none yet.
     fn place(&self, targets_min: u32, plan: &mut Plan) {
         let waiting: Vec<&ClassRecord> =
@@ -436,7 +444,7 @@ impl State {
         targets: &[(Candidate, Incarnation)],
     ) -> Option<(ClassRecord, Vec<(ChainId, Chain)>)> {
         let class = &record.class;
-        let rule = Rule { copies: class.copies, domain: class.domain, sites: class.sites.clone() };
+        let rule = rule(class);
         let candidates: Vec<Candidate> = targets.iter().map(|(candidate, _)| candidate.clone()).collect();
         let runs: BTreeMap<TargetId, Incarnation> =
             targets.iter().map(|(candidate, run)| (candidate.target, *run)).collect();
@@ -557,6 +565,10 @@ impl State {
         }
         status
     }
+}
+
+fn rule(class: &StorageClass) -> Rule {
+    Rule { copies: class.copies, domain: class.domain, sites: class.sites.clone() }
 }
 
 impl Node {

@@ -1,5 +1,5 @@
 use super::*;
-use cluster::Position;
+use cluster::{Position, Room};
 use env::ManualClock;
 use kv::{Commit, MemoryStore, Outcome};
 use proptest::prelude::*;
@@ -59,6 +59,11 @@ impl World {
         clock.advance(ms(60_000));
         let manager = Arc::new(Manager::open(store.clone(), options.clone(), clock.clone()).await.unwrap());
         World { store, clock, options, manager, runs: BTreeMap::new(), position: (0, 0) }
+    }
+
+    /// Makes a class as well as can be.
+    async fn make_class(&self, class: StorageClass) -> Result<StorageClass, ClassError> {
+        self.manager.make_class(class, Shortfall::Allowed).await
     }
 
     /// A cluster whose chains are placed.
@@ -532,16 +537,17 @@ async fn classes_are_made_once_and_kept() {
         table: TableId(0),
         slots: 100,
     };
-    let made = world.manager.make_class(wanted("triple", 3)).await.unwrap();
+    let made = world.make_class(wanted("triple", 3)).await.unwrap();
     assert_eq!((made.id, made.table), (ClassId(3), TableId(3)));
-    assert_eq!(world.manager.make_class(wanted("triple", 3)).await.unwrap(), made);
-    assert_eq!(world.manager.make_class(wanted("triple", 2)).await, Err(ClassError::Exists));
+    assert_eq!(world.make_class(wanted("triple", 3)).await.unwrap(), made);
+    assert_eq!(world.make_class(wanted("triple", 2)).await, Err(ClassError::Exists));
     let unsized_table = StorageClass { slots: 0, ..wanted("pair", 2) };
-    assert_eq!(world.manager.make_class(unsized_table).await.unwrap().slots, 16);
-    assert_eq!(world.manager.make_class(wanted("", 2)).await, Err(ClassError::Invalid));
-    assert_eq!(world.manager.make_class(wanted("ten", 10)).await, Err(ClassError::Invalid));
+    assert_eq!(world.make_class(unsized_table).await.unwrap().slots, 16);
+    assert_eq!(world.make_class(wanted("", 2)).await, Err(ClassError::Invalid));
+    assert_eq!(world.make_class(wanted("ten", 10)).await, Err(ClassError::Invalid));
     let elsewhere = StorageClass { sites: vec!["moon".into()], ..wanted("moon", 1) };
-    assert_eq!(world.manager.make_class(elsewhere).await, Err(ClassError::NoTargets));
+    let none = ClassError::TooFewTargets(Room { targets: 0, apart: 0 });
+    assert_eq!(world.make_class(elsewhere).await, Err(none));
     let placement = world.manager.placement(made.id).unwrap();
     assert_eq!(placement, Placement { apart: FailureDomain::Host, missing: 0 }, "there is one site");
     let table = world.manager.routing().tables[&TableId(3)].clone();
@@ -550,6 +556,34 @@ async fn classes_are_made_once_and_kept() {
     assert_eq!(world.manager.routing().tables[&TableId(3)], table);
     assert_eq!(world.manager.classes().len(), 4);
     assert_eq!(world.manager.placement(made.id), Some(placement));
+}
+
+#[tokio::test]
+async fn a_class_with_more_copies_than_targets_apart_is_refused() {
+    let world = World::ready(3, 2).await;
+    let make = async |name: &str, copies, domain, sites: &[&str]| {
+        let class = StorageClass {
+            id: ClassId(0),
+            name: name.into(),
+            copies,
+            chunk_size: 1 << 20,
+            domain,
+            sites: sites.iter().map(|site| (*site).to_owned()).collect(),
+            table: TableId(0),
+            slots: 8,
+        };
+        world.manager.make_class(class, Shortfall::Refused).await.map(drop)
+    };
+    let room = |targets, apart| Err(ClassError::TooFewTargets(Room { targets, apart }));
+    assert_eq!(make("three", 3, FailureDomain::Host, &[]).await, Ok(()));
+    assert_eq!(make("four", 4, FailureDomain::Host, &[]).await, room(3, 3));
+    assert_eq!(make("sites", 2, FailureDomain::Site, &[]).await, room(3, 1));
+    assert_eq!(make("moon", 1, FailureDomain::Target, &["moon"]).await, room(0, 0));
+    // A disk that failed is no place for a copy.
+    world.beat_with(2, |heartbeat| heartbeat.targets[0].failed = true).await.unwrap();
+    assert_eq!(make("again", 3, FailureDomain::Target, &[]).await, room(2, 2));
+    // Asked for once more, a class that is there is that class.
+    assert_eq!(make("three", 3, FailureDomain::Host, &[]).await, Ok(()));
 }
 
 #[tokio::test]

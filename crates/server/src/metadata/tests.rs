@@ -32,7 +32,11 @@ impl ClassSource for Classes {
         self.0.lock().unwrap().clone().into()
     }
 
-    fn make(&self, class: StorageClass) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
+    fn make(
+        &self,
+        class: StorageClass,
+        _: Shortfall,
+    ) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
         Box::pin(async move {
             let mut classes = self.0.lock().unwrap();
             let id = u16::try_from(classes.len() + 1).unwrap();
@@ -439,7 +443,7 @@ async fn what_was_leased_and_never_published_is_removed_by_inode() {
 async fn classes_are_made_once() {
     let service = start(MemoryStore::new(), 1).await;
     let wanted = class(0, "fast");
-    let make = |class: StorageClass| Change::MakeClass { class };
+    let make = |class: StorageClass| Change::MakeClass { class, shortfall: Shortfall::Refused };
     let user = Caller { uid: Uid(5), groups: vec![Gid(5)] };
     let request = MetaRequest::Change { origin: origin(2, 0, 1), change: make(wanted.clone()) };
     assert_eq!(service.answer(&user, request).await, Err(MetaError::Denied));
