@@ -150,14 +150,15 @@ impl Storage {
         self.lease.holds()
     }
 
-    /// Whether every chain has a member that serves, and this server serves those that it heads.
+    /// Whether every chain has a member that serves, and this server serves those that it heads. A chain of a target that
+    /// is missing here may have to wait for it, and is not waited for.
     pub fn is_ready(&self) -> bool {
         let routing = self.routing();
         let mut chains = routing.chains().peekable();
         chains.peek().is_some()
             && self.lease.holds()
             && chains.all(|(chain, info)| match info.head() {
-                None => false,
+                None => info.members.iter().any(|member| self.misses(member.target)),
                 Some(head) => self.target(head).is_none_or(|target| {
                     target.view(chain).is_some_and(|view| view.epoch() == info.epoch && view.serving())
                 }),
@@ -215,6 +216,10 @@ impl Storage {
                 set(&metrics.failed, u64::from(status.failed.is_some()));
             }
         }));
+    }
+
+    fn misses(&self, id: TargetId) -> bool {
+        self.options.missing.iter().any(|missing| missing.target == id)
     }
 
     fn target(&self, id: TargetId) -> Option<&Arc<Target>> {

@@ -26,6 +26,11 @@ fn target(status: &str, id: u64) -> serde_json::Value {
 #[test]
 fn a_disk_that_is_not_mounted_is_missed_and_comes_back() {
     let mut cloud = Cloud::new();
+    // Something on each of the 128 chains: one that holds nothing waits for the disk.
+    for number in 0..3000 {
+        cloud.write(&format!("many/{number}"), b"something");
+    }
+    cloud.sr(&["put", "-r", &cloud.path("many").display().to_string(), "/"]);
     let bytes = noise(3_000_000, 1);
     let local = cloud.write("local", &bytes).display().to_string();
     for name in 0..20 {
