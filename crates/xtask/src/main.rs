@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod inputs;
 mod packages;
 mod steps;
 mod tidy;
@@ -10,7 +11,8 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 cargo xtask check     format, lints, tidy and unit tests: what you run before each commit
-cargo xtask test      everything, system packages installed first: what CI runs
+cargo xtask test      everything, system packages and real data fetched first: what CI runs
+cargo xtask inputs    real data that the tests store, into the target folder; `test` does it too
 cargo xtask tidy      the rules that no compiler checks: floors, file lengths, stray paths
 cargo xtask bench     the figures of docs/performance.md (python3 bench/core.py; see its --help)
 ";
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("check") => steps::check(),
         Some("test") => steps::test(),
+        Some("inputs") => inputs::fetch(),
         Some("tidy") => tidy::run(),
         Some("bench") => steps::bench(&arguments[1..]),
         Some("help" | "--help" | "-h") | None => {

@@ -1,7 +1,7 @@
 //! The steps of `check` and `test`, each one command, named when it fails.
 
-use crate::{packages, tidy};
-use std::path::PathBuf;
+use crate::{inputs, packages, tidy};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -13,12 +13,17 @@ pub(crate) fn root() -> PathBuf {
 
 /// Runs one command in the root; its output goes to ours.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    run_in(&root(), program, arguments)
+}
+
+/// Runs one command in a folder; its output goes to ours.
+pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result<(), String> {
     let line = format!("{program} {}", arguments.join(" "));
     println!("xtask: {line}");
     let start = Instant::now();
     let status = Command::new(program)
         .args(arguments)
-        .current_dir(root())
+        .current_dir(folder)
         .status()
         .map_err(|error| format!("cannot run {program}: {error}"))?;
     if !status.success() {
@@ -48,6 +53,7 @@ pub(crate) fn check() -> Result<(), String> {
 /// Everything.
 pub(crate) fn test() -> Result<(), String> {
     packages::install()?;
+    inputs::fetch()?;
     lint()?;
     cargo(&["test", "--workspace", "--locked"])
 }

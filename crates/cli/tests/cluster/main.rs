@@ -9,4 +9,5 @@ mod crash;
 mod damage;
 mod failover;
 mod missing;
+mod real;
 mod transfers;
