@@ -19,8 +19,8 @@ fn mount(directory: &Path, away: &Path) {
 
 /// The record of a target in `sr status --json`.
 fn target(status: &str, id: u64) -> serde_json::Value {
-    let records = status.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    records.into_iter().find(|record| record["record"] == "target" && record["target"] == id).unwrap()
+    let mut records = status.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    records.find(|record| record["record"] == "target" && record["target"] == id).unwrap()
 }
 
 #[test]
