@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The parts of the tree that are stored: more than a quarter of it, so that the tests stay short on two cores. `bench/tree.py` stores
+/// The parts of the tree that are stored: more than a quarter of it, so that the tests stay short on two cores; the example in the README stores
 /// all of it.
 const PARTS: [&str; 2] = ["linux/arch", "linux/include"];
 /// Fewer would be no test of many small files.
