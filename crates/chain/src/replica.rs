@@ -534,6 +534,11 @@ impl<P: Payload> Replica<P> {
         Answer::Linked { newest: self.newest, history: self.history.clone(), whole: self.is_whole() }
     }
 
+    /// Whether it went back, and waits for what its predecessor installs.
+    pub fn takes_installs(&self) -> bool {
+        !self.is_complete() && !self.is_whole()
+    }
+
     /// No installation is under way.
     fn is_whole(&self) -> bool {
         self.newest >= self.whole_from

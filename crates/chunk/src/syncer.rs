@@ -151,8 +151,10 @@ pub(crate) fn run(shared: &Shared) {
             return;
         }
         shared.syncs.synced.store(written, Ordering::Release);
-        let news: Vec<Progress> =
-            positions.into_iter().map(|(chain, (line, through))| Progress::Synced { chain, line, through }).collect();
+        let news: Vec<Progress> = positions
+            .into_iter()
+            .map(|(chain, (line, through))| Progress::Synced { chain, line, through })
+            .collect();
         shared.report(&news);
         let answer = shared.failure().map_or(Ok(()), Err);
         done.into_iter().for_each(|done| done(answer.clone()));

@@ -263,7 +263,11 @@ impl Writer {
         shared.segments.settle(account, self.end.segment, self.end.position);
         let news: Vec<Progress> = positions
             .iter()
-            .map(|(chain, (line, through))| Progress::Applied { chain: *chain, line: *line, through: *through })
+            .map(|(chain, (line, through))| Progress::Applied {
+                chain: *chain,
+                line: *line,
+                through: *through,
+            })
             .collect();
         shared.report(&news);
         applied.into_iter().for_each(|done| done(Ok(())));

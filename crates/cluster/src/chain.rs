@@ -11,16 +11,6 @@ pub struct Position {
     pub version: Version,
 }
 
-/// How a member left the serving ones.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Departure {
-    /// The first epoch without it.
-    pub epoch: Epoch,
-    /// The serving members before it, and the runs they were in. It had its updates from them, so that its history is a
-    /// prefix of theirs while they are in these runs (CL-7).
-    pub behind: Vec<(TargetId, Incarnation)>,
-}
-
 /// A member, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Seat {
@@ -28,8 +18,6 @@ pub struct Seat {
     pub state: MemberState,
     /// The run of its server in which it got to be serving or syncing. Another run has lost its memory.
     pub run: Incarnation,
-    /// `None` while it serves.
-    pub departed: Option<Departure>,
 }
 
 /// A chain, as it is recorded: its configuration, and what is needed to decide the next one.
@@ -42,7 +30,7 @@ pub struct Chain {
 impl Chain {
     /// A new chain without data: all serve.
     pub fn new(members: impl IntoIterator<Item = (TargetId, Incarnation)>) -> Chain {
-        let seat = |(target, run)| Seat { target, state: MemberState::Serving, run, departed: None };
+        let seat = |(target, run)| Seat { target, state: MemberState::Serving, run };
         Chain { epoch: Epoch(1), seats: members.into_iter().map(seat).collect() }
     }
 

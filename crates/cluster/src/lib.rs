@@ -11,7 +11,7 @@ pub mod lease;
 pub mod placement;
 pub mod transition;
 
-pub use chain::{Chain, Departure, Position, Seat};
+pub use chain::{Chain, Position, Seat};
 pub use lease::{Lease, Presence, Roll, Terms};
 pub use placement::{Candidate, Placed, Room, Rule, place, room};
 pub use transition::{Known, Patience, next};

@@ -4,7 +4,7 @@
 //! every member that is serving, or by every one that is last-serving when none is. All else follows: a member leaves
 //! when its lease is over for certain, and comes back to serving only when it is known to miss nothing.
 
-use crate::chain::{Chain, Departure, Position, Seat, holds};
+use crate::chain::{Chain, Position, Seat, holds};
 use crate::lease::Presence;
 use std::fmt;
 use types::{Epoch, Incarnation, MemberState, TargetId};
@@ -44,8 +44,8 @@ enum Sight {
     Synced,
     /// There in a new run, with the newest position of all holders; none of them kept its memory.
     Newest,
-    /// Was out, is there, and its history is a proven prefix of a serving member's.
-    Proven,
+    /// Was out, is there, and has written in epochs that this chain has not come to: its record is not of this chain's past.
+    Ahead,
     /// There in a new run: what it held in memory is gone.
     Restarted,
     /// Not heard for a while. Nothing is known.
@@ -80,10 +80,10 @@ pub fn next(chain: &Chain, known: impl Fn(TargetId) -> Known, patience: Patience
     }
     let epoch = chain.epoch.next();
     let mut placed: Vec<(u8, Seat)> = Vec::with_capacity(seats.len());
-    for (at, (seat, known)) in seats.iter().enumerate() {
-        let sight = refine(sight(seat, known), footing, chain.epoch, (seat, known), newest, &seats);
+    for (seat, known) in &seats {
+        let sight = refine(sight(seat, known), footing, chain.epoch, (seat, known), newest);
         let state = step(seat.state, sight, footing);
-        placed.push((rank(seat.state, state), seated(at, &seats, state, epoch)));
+        placed.push((rank(seat.state, state), seated(seat, known, state)));
     }
     placed.sort_by_key(|(rank, _)| *rank); // Stable: members that keep their state keep their order.
     let after: Vec<Seat> = placed.into_iter().map(|(_, seat)| seat).collect();
@@ -99,35 +99,35 @@ pub fn next(chain: &Chain, known: impl Fn(TargetId) -> Known, patience: Patience
 fn step(state: MemberState, sight: Sight, footing: Footing) -> MemberState {
     use Footing::{Kept, Lost, Regained, Unsure};
     use MemberState::{LastServing, Offline, Serving, Syncing, Waiting};
-    use Sight::{Gone, Lives, Newest, Proven, Restarted, Silent, Synced};
+    use Sight::{Ahead, Gone, Lives, Newest, Restarted, Silent, Synced};
     match (state, footing, sight) {
         (state, Unsure, _) => state,
 
         // Those that hold everything.
         (Serving, Kept, Lives | Synced | Silent) => Serving,
         (Serving, Regained, Newest) => Serving,
-        (Serving, Kept, Newest | Proven | Restarted) => Syncing,
-        (Serving, Regained, Lives | Synced | Proven | Restarted) => Syncing,
+        (Serving, Kept, Newest | Ahead | Restarted) => Syncing,
+        (Serving, Regained, Lives | Synced | Ahead | Restarted) => Syncing,
         (Serving, Regained, Silent) => Offline,
         (Serving, Kept | Regained, Gone) => Offline,
         (Serving, Lost, _) => LastServing,
         (LastServing, Regained, Lives | Synced | Newest) => Serving,
-        (LastServing, Regained, Proven | Restarted) => Syncing,
+        (LastServing, Regained, Ahead | Restarted) => Syncing,
         (LastServing, Regained, Silent | Gone) => Offline,
         (LastServing, Kept, _) => Offline,
         (LastServing, Lost, _) => LastServing,
 
         // Those that do not.
         (Syncing, Kept, Synced) => Serving,
-        (Syncing, Kept, Lives | Newest | Proven | Restarted | Silent) => Syncing,
-        (Syncing, Regained, Lives | Synced | Newest | Proven | Restarted | Silent) => Syncing,
-        (Syncing, Lost, Lives | Synced | Newest | Proven | Restarted | Silent) => Waiting,
-        (Waiting, Kept | Regained, Lives | Synced | Newest | Proven | Restarted) => Syncing,
+        (Syncing, Kept, Lives | Newest | Ahead | Restarted | Silent) => Syncing,
+        (Syncing, Regained, Lives | Synced | Newest | Ahead | Restarted | Silent) => Syncing,
+        (Syncing, Lost, Lives | Synced | Newest | Ahead | Restarted | Silent) => Waiting,
+        (Waiting, Kept | Regained, Lives | Synced | Newest | Ahead | Restarted) => Syncing,
         (Waiting, Kept | Regained, Silent) => Waiting,
-        (Waiting, Lost, Lives | Synced | Newest | Proven | Restarted | Silent) => Waiting,
+        (Waiting, Lost, Lives | Synced | Newest | Ahead | Restarted | Silent) => Waiting,
         (Syncing | Waiting, Kept | Regained | Lost, Gone) => Offline,
-        (Offline, Kept | Regained, Proven) => Syncing,
-        (Offline, Kept | Regained, Lives | Synced | Newest | Restarted | Silent | Gone) => Offline,
+        (Offline, Kept | Regained, Lives | Synced | Newest | Restarted) => Syncing,
+        (Offline, Kept | Regained, Ahead | Silent | Gone) => Offline,
         (Offline, Lost, _) => Offline,
     }
 }
@@ -183,7 +183,6 @@ fn refine(
     epoch: Epoch,
     (seat, known): (&Seat, &Known),
     newest: Option<Position>,
-    seats: &[(&Seat, &Known)],
 ) -> Sight {
     match (seat.state, sight) {
         // Only beside a member that served through the whole epoch: what it was sent is all there was.
@@ -195,48 +194,19 @@ fn refine(
         {
             Sight::Newest
         }
-        (MemberState::Offline, Sight::Lives | Sight::Restarted) if proven(seat, known, sight, seats) => {
-            Sight::Proven
+        (MemberState::Offline, Sight::Lives | Sight::Restarted) if known.position.written > epoch => {
+            Sight::Ahead
         }
         (_, sight) => sight,
     }
 }
 
-/// Whether the history of a member that is out is certainly a prefix of that of a member that serves in the run in which
-/// it got to serve, so that nothing of it can be missing there (CL-7).
-fn proven(seat: &Seat, known: &Known, sight: Sight, seats: &[(&Seat, &Known)]) -> bool {
-    let mut witnesses = seats.iter().filter(|(other, known)| {
-        other.state == MemberState::Serving && self::sight(other, known) == Sight::Lives
-    });
-    let behind = |other: &Seat| {
-        seat.departed.as_ref().is_some_and(|departed| departed.behind.contains(&(other.target, other.run)))
-    };
-    // What it reported is all it has only if it was no member in this run.
-    let reported = (sight == Sight::Restarted).then_some(known.position);
-    witnesses.any(|(other, witness)| {
-        behind(other)
-            || reported.is_some_and(|mine| {
-                mine == Position::default()
-                    || (mine.written == witness.position.written && mine.version <= witness.position.version)
-            })
-    })
-}
-
-/// The seat at `at` as it is in the next epoch.
-fn seated(at: usize, seats: &[(&Seat, &Known)], state: MemberState, epoch: Epoch) -> Seat {
-    let (seat, known) = seats[at];
+/// The seat as it is in the next epoch.
+fn seated(seat: &Seat, known: &Known, state: MemberState) -> Seat {
     let active = matches!(state, MemberState::Serving | MemberState::Syncing);
     // A silent member keeps the run it is believed to be in.
     let run = known.run.filter(|_| active && known.presence == Presence::Fresh).unwrap_or(seat.run);
-    let departed = match (holds(seat.state), holds(state)) {
-        (_, true) => None,
-        (false, false) => seat.departed.clone(),
-        (true, false) => {
-            let before = seats[..at].iter().filter(|(other, _)| holds(other.state));
-            Some(Departure { epoch, behind: before.map(|(other, _)| (other.target, other.run)).collect() })
-        }
-    };
-    Seat { target: seat.target, state, run, departed }
+    Seat { target: seat.target, state, run }
 }
 
 /// Where a member stands: those that hold everything as they were, then newcomers, then the rest; who left is last.
@@ -272,7 +242,7 @@ impl fmt::Display for Sight {
             Sight::Lives => "lives",
             Sight::Synced => "synced",
             Sight::Newest => "newest",
-            Sight::Proven => "proven",
+            Sight::Ahead => "ahead",
             Sight::Restarted => "restarted",
             Sight::Silent => "silent",
             Sight::Gone => "gone",

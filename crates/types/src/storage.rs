@@ -106,9 +106,22 @@ pub enum LinkBody {
     Install { chunk: ChunkId, written: Version, length: u32, first: bool, offset: u32, checksums: Vec<Crc> },
     /// A chunk that is no more: removed by the update `written`.
     InstallRemoved { chunk: ChunkId, written: Version },
+    /// "Through this version your history is mine: forget what is newer, durably." Only a member that is brought up to date
+    /// obeys. Answered with [`StorageReply::Done`].
+    Rewind { through: Version },
+    /// Which chunks of the receiver hold updates after `version`, or are not whole? Answered with [`StorageReply::Chunks`]:
+    /// at most `limit` in order, from behind `after`.
+    Changed { version: Version, after: Option<ChunkId>, limit: u32 },
     /// Everything up to `through`, an update of epoch `written`, was installed: the receiver makes it durable, and is at
-    /// `through` from then on. `epochs` are the last ones that wrote anything, with their first versions, rising.
-    InstallDone { through: Version, written: Epoch, lanes: Vec<LaneState>, epochs: Vec<(Epoch, Version)> },
+    /// `through` from then on. Chunks may hold later updates already, up to `whole_from`; these come again. `epochs` are
+    /// the last ones that wrote anything, with their first versions, rising.
+    InstallDone {
+        through: Version,
+        written: Epoch,
+        whole_from: Version,
+        lanes: Vec<LaneState>,
+        epochs: Vec<(Epoch, Version)>,
+    },
     /// With everything up to `through`, the receiver has all that was ever acknowledged. One that lacks some of it (a
     /// message before this one was lost) refuses. Answered with [`StorageReply::Acked`] when all of it is on disk there
     /// and at all after it.
@@ -139,10 +152,15 @@ pub enum StorageReply {
     Chunk {
         state: Option<ChunkState>,
     },
-    /// The receiver has all updates up to `newest`, which was written in the epoch `written`.
+    /// The receiver has all updates up to `newest`. `epochs` are the last ones that wrote any of them, with their first
+    /// versions, rising. Not `whole`: an installation was begun and not completed.
     Linked {
         newest: Version,
-        written: Epoch,
+        epochs: Vec<(Epoch, Version)>,
+        whole: bool,
+    },
+    Chunks {
+        chunks: Vec<ChunkId>,
     },
     /// The receiver and all after it have everything up to `applied` in memory, up to `synced` on disk.
     Acked {

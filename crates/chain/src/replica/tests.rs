@@ -456,7 +456,10 @@ fn a_syncing_member_goes_back_and_forgets() {
     check("at5@1 syncing | rewind3 hello", "rewind3 torn3@1");
     check("at5@1 syncing rewind3 | f4", "apply4");
     check("at5@1 syncing rewind3 installed6/8 | told6 hello", "refuse:gap7 torn6@2");
-    check("at5@1 syncing rewind3 installed6/7 | f7 told7 line7", "apply7 committed6 durable6 report committed7 durable7 ack7/7 ack7/7");
+    check(
+        "at5@1 syncing rewind3 installed6/7 | f7 told7 line7",
+        "apply7 committed6 durable6 report committed7 durable7 ack7/7 ack7/7",
+    );
     check("at5@1 syncing f6 | rewind5", "refuse:gap6 rewind5");
     check("at5@1 syncing rewind3 installed4 f5 | s9 line5/4", ""); // Nobody said that nothing is missing.
     assert_eq!(play("at5@1 syncing rewind3 installed4 f5 s9").0.synced, Version(4));
@@ -544,8 +547,12 @@ fn an_old_configuration_is_ignored() {
 
 #[test]
 fn a_restarted_member_never_returns_to_an_epoch_it_wrote_in() {
-    let mut replica =
-        Replica::<u64>::new(Version(5), Lanes::default(), History::new([(Epoch(3), Version(1))]), Version::ZERO);
+    let mut replica = Replica::<u64>::new(
+        Version(5),
+        Lanes::default(),
+        History::new([(Epoch(3), Version(1))]),
+        Version::ZERO,
+    );
     let mut out = Vec::new();
     replica.on(Event::Configure { epoch: Epoch(3), place: place("sole").unwrap() }, &mut out);
     assert_eq!(replica.place(), None);
@@ -636,9 +643,8 @@ fn promises(
     // CH-10: who is not whole is complete only by right of the head.
     assert!(after.is_whole() || !after.told_in_sync, "{history:?}");
     // Each request is answered once, or waits.
-    let answers = |e: &&Effect<u64>| {
-        matches!(e, Effect::Answer { .. } | Effect::Refuse { .. } | Effect::Rewind { .. })
-    };
+    let answers =
+        |e: &&Effect<u64>| matches!(e, Effect::Answer { .. } | Effect::Refuse { .. } | Effect::Rewind { .. });
     let answered = out.iter().filter(answers).count();
     assert_eq!(waiting(before) + usize::from(asked.is_some()), waiting(after) + answered, "{history:?}");
     // Nothing is called committed that is not here, and not where this member must wait for it.
@@ -723,7 +729,11 @@ fn every_short_history_of_a_member_with_a_predecessor() {
     ];
     every_history("middle", &alphabet, 5);
     every_history("syncing", &alphabet, 4);
-    every_history("syncing f1 rewind0", &["f1", "installed1/2", "f2", "told1", "told2", "line1", "hello", "rewind1"], 5);
+    every_history(
+        "syncing f1 rewind0",
+        &["f1", "installed1/2", "f2", "told1", "told2", "line1", "hello", "rewind1"],
+        5,
+    );
 }
 
 #[test]

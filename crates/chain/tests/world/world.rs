@@ -547,7 +547,10 @@ impl World {
                     (Asker::Predecessor { node, session, epoch }, Answer::Acked { applied, synced }) => {
                         self.push_reply(at, node, session, Event::Acked { epoch, applied, synced });
                     }
-                    (Asker::Predecessor { node, session, epoch }, Answer::Linked { newest, history, whole }) => {
+                    (
+                        Asker::Predecessor { node, session, epoch },
+                        Answer::Linked { newest, history, whole },
+                    ) => {
                         self.push_reply(at, node, session, Event::Linked { epoch, newest, history, whole });
                     }
                     (Asker::Nobody, _) => {}

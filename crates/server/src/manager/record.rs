@@ -1,12 +1,15 @@
 //! What the manager keeps in the metadata store, under keys that begin with `C`.
 
-use cluster::Chain;
+use cluster::{Chain, Seat};
 use kv::Key;
 use serde::{Deserialize, Serialize};
 use types::wire::{Malformed, decode, encode};
-use types::{CapabilityKey, ClassId, FailureDomain, NodeId, StorageClass, TableId, TargetId};
+use types::{
+    CapabilityKey, ClassId, Epoch, FailureDomain, Incarnation, MemberState, NodeId, StorageClass, TableId,
+    TargetId,
+};
 
-/// Chains in one record: 64 of 9 members, with the longest departures, stay below the longest value.
+/// Chains in one record: 64 of 9 members stay far below the longest value.
 pub(super) const PAGE_CHAINS: usize = 64;
 
 /// Keys from here...
@@ -62,6 +65,35 @@ enum Versioned<T> {
     V1(T),
 }
 
+/// A page of chains as it is stored: see [`Versioned`].
+#[derive(Serialize, Deserialize)]
+enum Page {
+    V1(Vec<FirstChain>),
+    V2(Vec<Chain>),
+}
+
+/// A chain as it was first stored: with how its members left.
+#[derive(Serialize, Deserialize)]
+struct FirstChain {
+    epoch: Epoch,
+    seats: Vec<FirstSeat>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FirstSeat {
+    target: TargetId,
+    state: MemberState,
+    run: Incarnation,
+    departed: Option<(Epoch, Vec<(TargetId, Incarnation)>)>,
+}
+
+impl From<FirstChain> for Chain {
+    fn from(first: FirstChain) -> Chain {
+        let seat = |seat: FirstSeat| Seat { target: seat.target, state: seat.state, run: seat.run };
+        Chain { epoch: first.epoch, seats: first.seats.into_iter().map(seat).collect() }
+    }
+}
+
 /// A record that was read.
 pub(super) enum Record {
     Reign(Reign),
@@ -87,7 +119,10 @@ impl Record {
             b'h' => {
                 let both = number(rest)?.to_be_bytes();
                 let table = u16::from_be_bytes([both[0], both[1]]);
-                let chains: Vec<Chain> = open(value)?;
+                let chains = match decode(value)? {
+                    Page::V1(chains) => chains.into_iter().map(Chain::from).collect(),
+                    Page::V2(chains) => chains,
+                };
                 if !chains.iter().all(Chain::is_sound) {
                     return Err(Malformed);
                 }
@@ -133,5 +168,5 @@ pub(super) fn class(record: &ClassRecord) -> Write {
 }
 
 pub(super) fn page(table: TableId, page: u16, chains: &[Chain]) -> Write {
-    (key(b'h', u32::from(table.0) << 16 | u32::from(page)), Some(encode(&Versioned::V1(chains))))
+    (key(b'h', u32::from(table.0) << 16 | u32::from(page)), Some(encode(&Page::V2(chains.to_vec()))))
 }

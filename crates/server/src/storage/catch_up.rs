@@ -1,23 +1,29 @@
-//! Bringing a successor up to date by difference: the chunks that changed since its last update, whole.
+//! Bringing a successor up to date by difference: it goes back to the last update that both have for certain, and gets
+//! the chunks that changed here or there after that.
+//!
+//! Chunks are read while they change. That is right because all updates from the start of the pass on follow: each of
+//! them says what some bytes become, whatever was there, so that a chunk that holds some of them already is the same as
+//! any other when all have come again. Only a copy of one chunk to another looks at what is there: when there was one
+//! meanwhile, the pass is made again.
 
 use super::link::LinkCall;
 use super::target::{Answerer, Target, To, lanes_of};
 use super::view::View;
 use bytes::Bytes;
 use chain::{Event, History};
-use chunk::{Changed, Install, ReadError, Wait};
+use chunk::{Install, ReadError, Wait};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use types::storage::{LaneState, LinkBody, StorageError, StorageReply};
-use types::{ChainId, Crc, Epoch, Version};
+use types::{ChainId, ChunkId, Crc, Epoch, Version};
 
 /// Bytes of a chunk sent at a time.
 const PIECE: u32 = 1024 * 1024;
 /// Changed chunks listed at a time.
 const PAGE: usize = 512;
-/// Messages under way at a time: small chunks are many.
-const WINDOW: usize = 64;
+/// Chunks under way at a time: small ones are many, and of a large one a piece is in memory.
+const WINDOW: usize = 32;
 
 /// What is to be done. See [`chain::Effect::CatchUp`].
 pub(super) struct CatchUp {
@@ -33,6 +39,10 @@ struct Lost;
 /// Sends what the successor lacks, then tells the replica.
 pub(super) async fn run(target: Arc<Target>, view: Arc<View>, task: CatchUp) {
     let (chain, epoch, successor, session) = task.to;
+    let Ok(_turn) = target.links().catch_ups.acquire().await else { return };
+    if view.session() != session {
+        return; // It was greeted again while this waited for its turn.
+    }
     tracing::info!(%chain, %epoch, target = %target.id, %successor,
         after = %task.after, through = %task.through, "bringing a member up to date");
     let event = match send_all(&target, &view, task).await {
@@ -42,27 +52,27 @@ pub(super) async fn run(target: Arc<Target>, view: Arc<View>, task: CatchUp) {
     target.post_link(chain, session, event);
 }
 
-/// Passes over the changes until one met no chunk newer than its start: only then is what was sent the state at one
-/// version. Each pass is as long as what changed during the one before.
-async fn send_all(target: &Arc<Target>, view: &View, mut task: CatchUp) -> Result<Version, Lost> {
+async fn send_all(target: &Arc<Target>, view: &View, task: CatchUp) -> Result<Version, Lost> {
     let (chain, _, _, session) = task.to;
-    let mut goal = task.through;
+    send(target, task.to, LinkBody::Rewind { through: task.after }, Bytes::new()).await?;
+    applied(target, view, task.to, task.through).await?;
+    let mut after = task.after;
     loop {
-        applied(target, view, task.to, goal).await?;
         let (written, through) = position(target, chain);
-        let newest_sent = pass(target, view, &task).await?;
+        pass(target, view, task.to, after).await?;
+        let (_, whole_from) = position(target, chain);
         if view.session() != session {
             return Err(Lost);
         }
-        if newest_sent <= through {
-            let lanes = task.lanes.into_iter().chain(target.store().lanes(chain)).collect();
-            let epochs = target.store().epochs(chain);
-            let done = LinkBody::InstallDone { through, written, lanes, epochs };
-            send(target, task.to, done, Bytes::new()).await?;
-            return Ok(through);
+        if view.cloned() > through {
+            after = through;
+            continue;
         }
-        task.after = through;
-        goal = newest_sent;
+        let lanes = task.lanes.into_iter().chain(target.store().lanes(chain)).collect();
+        let epochs = target.store().epochs(chain);
+        let done = LinkBody::InstallDone { through, written, whole_from, lanes, epochs };
+        send(target, task.to, done, Bytes::new()).await?;
+        return Ok(through);
     }
 }
 
@@ -83,96 +93,128 @@ async fn applied(target: &Target, view: &View, to: To, goal: Version) -> Result<
     Ok(())
 }
 
-/// One pass: all that changed after `task.after`. Answers the newest version it met.
-async fn pass(target: &Arc<Target>, view: &View, task: &CatchUp) -> Result<Version, Lost> {
-    let to = task.to;
-    let mut newest = Version::ZERO;
+/// One pass: first what the successor has beyond `after`, then what changed here.
+async fn pass(target: &Arc<Target>, view: &View, to: To, after: Version) -> Result<(), Lost> {
     let mut cursor = None;
     loop {
-        if view.session() != to.3 {
-            return Err(Lost); // The successor was greeted again: another task sends to it.
-        }
-        let (chain, after, from) = (to.0, task.after, cursor);
+        let page = there(target, to, after, cursor).await?;
+        let Some(last) = page.last() else { break };
+        cursor = Some(*last);
+        send_page(target, view, to, page).await?;
+    }
+    let mut cursor = None;
+    loop {
+        let (chain, from) = (to.0, cursor);
         let page =
             blocking(target, move |target| target.store().changed_since(chain, after, from, PAGE)).await;
         let page = page.map_err(|error| {
             tracing::error!(%chain, target = %target.id, %error, "cannot list what changed");
             Lost
         })?;
-        let Some(last) = page.last() else { return Ok(newest) };
+        let Some(last) = page.last() else { return Ok(()) };
         cursor = Some(last.chunk);
-        let mut under_way = tokio::task::JoinSet::new();
-        for change in page {
-            newest = newest.max(change.version);
-            if under_way.len() >= WINDOW {
-                joined(under_way.join_next().await)?;
-            }
-            let target = target.clone();
-            under_way.spawn(async move { send_chunk(&target, to, change).await });
-        }
-        while let Some(result) = under_way.join_next().await {
-            newest = newest.max(joined(Some(result))?);
-        }
+        send_page(target, view, to, page.into_iter().map(|change| change.chunk).collect()).await?;
     }
 }
 
-fn joined(result: Option<Result<Result<Version, Lost>, tokio::task::JoinError>>) -> Result<Version, Lost> {
+/// Chunks of the successor that hold what came after `version` there.
+async fn there(
+    target: &Arc<Target>,
+    to: To,
+    version: Version,
+    after: Option<ChunkId>,
+) -> Result<Vec<ChunkId>, Lost> {
+    let limit = u32::try_from(PAGE).unwrap_or(u32::MAX);
+    match call(target, to, LinkBody::Changed { version, after, limit }, Bytes::new()).await {
+        Ok(StorageReply::Chunks { chunks }) if chunks.first() > after.as_ref() => Ok(chunks),
+        Ok(StorageReply::Chunks { chunks }) if chunks.is_empty() => Ok(chunks),
+        Ok(_) | Err(_) => Err(Lost),
+    }
+}
+
+async fn send_page(target: &Arc<Target>, view: &View, to: To, page: Vec<ChunkId>) -> Result<(), Lost> {
+    let mut under_way = tokio::task::JoinSet::new();
+    for chunk in page {
+        if view.session() != to.3 {
+            return Err(Lost); // The successor was greeted again: another task sends to it.
+        }
+        if under_way.len() >= WINDOW {
+            joined(under_way.join_next().await)?;
+        }
+        let target = target.clone();
+        under_way.spawn(async move { send_chunk(&target, to, chunk).await });
+    }
+    while let Some(result) = under_way.join_next().await {
+        joined(Some(result))?;
+    }
+    Ok(())
+}
+
+fn joined(result: Option<Result<Result<(), Lost>, tokio::task::JoinError>>) -> Result<(), Lost> {
     match result {
-        None => Ok(Version::ZERO),
+        None => Ok(()),
         Some(Ok(sent)) => sent,
         Some(Err(_)) => Err(Lost),
     }
 }
 
-/// Sends one chunk as it is now, in pieces of one version. Answers that version.
-async fn send_chunk(target: &Arc<Target>, to: To, change: Changed) -> Result<Version, Lost> {
-    if change.removed {
-        let body = LinkBody::InstallRemoved { chunk: change.chunk, written: change.version };
-        send(target, to, body, Bytes::new()).await?;
-        return Ok(change.version);
-    }
-    let (chain, chunk) = (to.0, change.chunk);
-    'again: loop {
-        let mut offset = 0;
-        let mut version = None;
-        loop {
-            let read =
-                blocking(target, move |t| t.store().read(chain, chunk, offset, PIECE, Wait::Allowed)).await;
-            let read = match read {
-                Ok(read) => read,
-                // Removed meanwhile: what is sent is not yet the state at one version; another pass follows.
-                Err(ReadError::NoChunk) => return Ok(position(target, chain).1),
-                Err(error) => {
-                    tracing::error!(%chain, %chunk, target = %target.id, ?error, "cannot read a chunk to copy it");
-                    return Err(Lost);
-                }
-            };
-            if *version.get_or_insert(read.version) != read.version {
-                continue 'again;
+/// Sends one chunk piece by piece, each as it is when it is read.
+async fn send_chunk(target: &Arc<Target>, to: To, chunk: ChunkId) -> Result<(), Lost> {
+    let chain = to.0;
+    let mut offset = 0;
+    loop {
+        // Before the look: what says that there is no chunk is at least as new.
+        let (_, now) = position(target, chain);
+        let read =
+            blocking(target, move |t| t.store().read(chain, chunk, offset, PIECE, Wait::Allowed)).await;
+        let read = match read {
+            Ok(read) => read,
+            Err(ReadError::NoChunk) => {
+                let body = LinkBody::InstallRemoved { chunk, written: now };
+                return send(target, to, body, Bytes::new()).await;
             }
-            let (written, length) = (read.version, read.chunk_length);
-            let sent = u32::try_from(read.bytes.len()).unwrap_or(u32::MAX);
-            let checksums: Vec<Crc> = read.checksums;
-            let body = LinkBody::Install { chunk, written, length, first: offset == 0, offset, checksums };
-            send(target, to, body, read.bytes).await?;
-            offset = offset.saturating_add(sent);
-            if offset >= length || sent == 0 {
-                return Ok(written);
+            Err(error) => {
+                tracing::error!(%chain, %chunk, target = %target.id, ?error, "cannot read a chunk to copy it");
+                return Err(Lost);
             }
+        };
+        let (written, length) = (read.version, read.chunk_length);
+        let sent = u32::try_from(read.bytes.len()).unwrap_or(u32::MAX);
+        // Cut meanwhile: its end is before this piece.
+        let at = offset.min(length);
+        let checksums: Vec<Crc> = read.checksums;
+        let body = LinkBody::Install { chunk, written, length, first: offset == 0, offset: at, checksums };
+        send(target, to, body, read.bytes).await?;
+        offset = at.saturating_add(sent);
+        if offset >= length {
+            return Ok(());
+        }
+        if sent == 0 {
+            tracing::error!(%chain, %chunk, target = %target.id, offset, "a chunk ends before its end");
+            return Err(Lost);
         }
     }
 }
 
 async fn send(target: &Arc<Target>, to: To, body: LinkBody, payload: Bytes) -> Result<(), Lost> {
+    match call(target, to, body, payload).await {
+        Ok(StorageReply::Done) => Ok(()),
+        Ok(_) | Err(_) => Err(Lost),
+    }
+}
+
+async fn call(
+    target: &Arc<Target>,
+    to: To,
+    body: LinkBody,
+    payload: Bytes,
+) -> Result<StorageReply, StorageError> {
     let (chain, epoch, successor, session) = to;
     let (sender, receiver) = oneshot::channel();
     let call = LinkCall { chain, epoch, target: successor, session, body, payload };
     // The receiver is there as long as this task; if not, nobody wants the answer.
     target.links().send(call, Box::new(move |answer| drop(sender.send(answer))));
-    match receiver.await {
-        Ok(Ok(StorageReply::Done)) => Ok(()),
-        Ok(_) | Err(_) => Err(Lost),
-    }
+    receiver.await.unwrap_or(Err(StorageError::NotServing))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -184,6 +226,22 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
+}
+
+/// Answers which chunks here hold updates after a version, or are not whole.
+pub(super) fn list(
+    target: &Arc<Target>,
+    chain: ChainId,
+    (version, after, limit): (Version, Option<ChunkId>, u32),
+    answerer: Answerer,
+) {
+    let owner = target.clone();
+    let limit = usize::try_from(limit).unwrap_or(PAGE).min(PAGE);
+    target.runtime().spawn_blocking(move || {
+        let found = owner.store().changed_since(chain, version, after, limit);
+        let chunks = found.map(|found| found.into_iter().map(|change| change.chunk).collect());
+        answerer(chunks.map(|chunks| StorageReply::Chunks { chunks }).map_err(|_| StorageError::Disk));
+    });
 }
 
 /// Takes in what a predecessor sends while this member is brought up to date.
@@ -207,7 +265,7 @@ pub(super) fn install(
         LinkBody::InstallRemoved { chunk, written } => {
             store.install_removed(chain, chunk, written, answer(answerer));
         }
-        LinkBody::InstallDone { through, written, lanes, epochs } => {
+        LinkBody::InstallDone { through, written, whole_from, lanes, epochs } => {
             let owner = target.clone();
             let kept = lanes.clone();
             let history = History::new(epochs.iter().copied());
@@ -217,7 +275,9 @@ pub(super) fn install(
                     let runtime = owner.runtime().clone();
                     runtime.spawn(async move {
                         let lanes = lanes_of(kept);
-                        owner.post(chain, Event::Installed { epoch, through, written, lanes, history });
+                        let installed =
+                            Event::Installed { epoch, through, written, whole_from, lanes, history };
+                        owner.post(chain, installed);
                         answerer(Ok(StorageReply::Done));
                     });
                 }
@@ -226,9 +286,13 @@ pub(super) fn install(
                     answerer(Err(StorageError::Disk));
                 }
             };
-            store.install_done(chain, written, through, lanes, epochs, Box::new(done));
+            store.install_done(chain, written, through, whole_from, lanes, epochs, Box::new(done));
         }
-        LinkBody::Hello | LinkBody::Forward { .. } | LinkBody::InSync { .. } => {
+        LinkBody::Hello
+        | LinkBody::Forward { .. }
+        | LinkBody::InSync { .. }
+        | LinkBody::Rewind { .. }
+        | LinkBody::Changed { .. } => {
             answerer(Err(StorageError::Invalid));
         }
     }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use types::storage::{LinkBody, LinkRequest, StorageError, StorageReply, StorageRequest};
 use types::wire::{Channel, decode, encode};
 use types::{ChainId, Epoch, NodeId, TargetId};
@@ -15,6 +16,8 @@ use types::{ChainId, Epoch, NodeId, TargetId};
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 /// A successor that does not answer in this time is taken for lost; the link is made anew.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Chains that bring a successor up to date at a time: each may hold its window of pieces in memory.
+const CATCH_UPS_MAX: usize = 8;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A message to a chain's next member.
@@ -33,6 +36,8 @@ pub(super) struct Links {
     /// Messages are sent from any thread, a store's too.
     runtime: Handle,
     storage: OnceLock<Weak<Storage>>,
+    /// Chains of this server's that may bring a successor up to date at a time.
+    pub(super) catch_ups: Semaphore,
     /// One connection per server and place in the chain, so that what is sent first arrives first. By place (the number of
     /// members behind the receiver), because a server that waits for those behind it stops reading: were all places on
     /// one connection, servers could wait for each other in a circle.
@@ -52,6 +57,7 @@ impl Links {
             security,
             runtime: Handle::current(),
             storage: OnceLock::new(),
+            catch_ups: Semaphore::new(CATCH_UPS_MAX),
             connections: Mutex::default(),
         }
     }

@@ -126,6 +126,8 @@ impl Storage {
             LinkBody::Forward { .. }
             | LinkBody::Hello
             | LinkBody::InSync { .. }
+            | LinkBody::Rewind { .. }
+            | LinkBody::Changed { .. }
             | LinkBody::InstallRemoved { .. }
             | LinkBody::InstallDone { .. } => (&[][..], call.payload.is_empty()),
         };

@@ -28,6 +28,12 @@ pub(super) struct Payload {
     pub(super) bytes: Bytes,
 }
 
+impl chain::Payload for Payload {
+    fn weight(&self) -> usize {
+        self.bytes.len() + 256
+    }
+}
+
 /// Gets the answer to a request, once.
 pub(super) type Answerer = Box<dyn FnOnce(Result<StorageReply, StorageError>) + Send>;
 
@@ -279,9 +285,10 @@ impl Target {
             .map_or(Version::ZERO, |(_, _, version)| *version);
         let lanes = Lanes::new(store.lanes(chain).into_iter().map(|lane| (lane.origin, lane.version)));
         let history = History::new(store.epochs(chain));
+        let whole_from = store.whole_from(chain);
         let view = Arc::new(View::new(newest));
         self.views.write().unwrap_or_else(PoisonError::into_inner).insert(chain, view.clone());
-        let replica = Replica::new(newest, lanes, history);
+        let replica = Replica::new(newest, lanes, history, whole_from);
         Member { replica, view, incoming: Incoming::default(), failures: 0 }
     }
 
@@ -318,6 +325,15 @@ impl Target {
                 let to = (chain, epoch, successor, member.view.session());
                 let task = catch_up::CatchUp { to, after, through, lanes };
                 self.runtime.spawn(catch_up::run(self.clone(), member.view.clone(), task));
+            }
+            Effect::Rewind { token, through } => {
+                tracing::info!(%chain, target = %self.id, %through, "going back to what the chain has too");
+                member.view.rewound(through);
+                let owner = self.clone();
+                let done = move |done: Result<(), chunk::StoreError>| {
+                    owner.answer(token, done.map(|()| StorageReply::Done).map_err(|_| StorageError::Disk));
+                };
+                self.store().rewind(chain, through, Box::new(done));
             }
             Effect::Answer { token, answer } => self.answer(token, Ok(reply_of(answer))),
             Effect::Refuse { token, refusal } => self.answer(token, Err(error_of(refusal))),
@@ -367,7 +383,9 @@ impl Target {
         let target = self.clone();
         let answered = move |answer: Result<StorageReply, StorageError>| {
             let event = match answer {
-                Ok(StorageReply::Linked { newest, written }) => Event::Linked { epoch, newest, written },
+                Ok(StorageReply::Linked { newest, epochs, whole }) => {
+                    Event::Linked { epoch, newest, history: History::new(epochs), whole }
+                }
                 Ok(StorageReply::Acked { applied, synced }) => Event::Acked { epoch, applied, synced },
                 Ok(_) | Err(_) => Event::LinkLost { epoch },
             };
@@ -387,15 +405,15 @@ impl Target {
 
     /// The store's writer tells how far it is. On its thread: hand over, and let it write on.
     fn progressed(self: &Arc<Self>, progress: &[Progress]) {
-        let mut stored: BTreeMap<ChainId, (Version, Version)> = BTreeMap::new();
+        let mut stored: BTreeMap<(ChainId, u64), (Version, Version)> = BTreeMap::new();
         for step in progress {
             match step {
-                Progress::Applied { chain, through } => {
-                    let entry = stored.entry(*chain).or_default();
+                Progress::Applied { chain, line, through } => {
+                    let entry = stored.entry((*chain, *line)).or_default();
                     entry.0 = entry.0.max(*through);
                 }
-                Progress::Synced { chain, through } => {
-                    let entry = stored.entry(*chain).or_default();
+                Progress::Synced { chain, line, through } => {
+                    let entry = stored.entry((*chain, *line)).or_default();
                     entry.1 = entry.1.max(*through);
                 }
                 Progress::Failed { why } => {
@@ -409,8 +427,8 @@ impl Target {
         }
         let target = self.clone();
         self.runtime.spawn(async move {
-            for (chain, (applied, synced)) in stored {
-                target.post(chain, Event::Stored { applied, synced });
+            for ((chain, line), (applied, synced)) in stored {
+                target.post(chain, Event::Stored { line, applied, synced });
             }
         });
     }
@@ -477,10 +495,21 @@ impl Target {
             LinkBody::InSync { through } => {
                 Some(Event::ToldInSync { token: self.token_for(answerer), epoch, through })
             }
+            LinkBody::Rewind { through } => {
+                Some(Event::ToldRewind { token: self.token_for(answerer), epoch, through })
+            }
+            LinkBody::Changed { version, after, limit } => {
+                catch_up::list(self, chain, (version, after, limit), answerer);
+                None
+            }
             LinkBody::Install { .. } | LinkBody::InstallRemoved { .. } | LinkBody::InstallDone { .. } => {
                 let current = member.replica.epoch();
                 if epoch != current {
                     answerer(Err(StorageError::WrongEpoch { current }));
+                    return None;
+                }
+                if !member.replica.takes_installs() {
+                    answerer(Err(StorageError::NotServing));
                     return None;
                 }
                 known.installing |= matches!(body, LinkBody::InstallDone { .. });
@@ -523,7 +552,9 @@ fn reply_of(answer: Answer) -> StorageReply {
     match answer {
         Answer::Updated(version) => StorageReply::Updated { version },
         Answer::Acked { applied, synced } => StorageReply::Acked { applied, synced },
-        Answer::Linked { newest, written } => StorageReply::Linked { newest, written },
+        Answer::Linked { newest, history, whole } => {
+            StorageReply::Linked { newest, epochs: history.firsts().to_vec(), whole }
+        }
     }
 }
 

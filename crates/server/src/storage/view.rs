@@ -15,6 +15,8 @@ pub(super) struct View {
     pending: Mutex<Pending>,
     /// The newest update taken in.
     taken: AtomicU64,
+    /// The newest that made one chunk from another.
+    cloned: AtomicU64,
     /// The greeting of the successor that counts.
     session: AtomicU64,
 }
@@ -37,6 +39,7 @@ impl View {
             committed: watch::channel(Version::ZERO).0,
             pending: Mutex::default(),
             taken: AtomicU64::new(newest.0),
+            cloned: AtomicU64::new(0),
             session: AtomicU64::new(0),
         }
     }
@@ -59,10 +62,27 @@ impl View {
             Operation::Remove { chunks } => {
                 pending.chunks.extend(chunks.iter().map(|chunk| (*chunk, version)))
             }
-            Operation::Clone { to, .. } => drop(pending.chunks.insert(*to, version)),
+            Operation::Clone { to, .. } => {
+                self.cloned.fetch_max(version.0, Ordering::SeqCst);
+                pending.chunks.insert(*to, version);
+            }
             Operation::RemoveInodes { .. } => pending.all = version,
             Operation::Barrier => {}
         }
+    }
+
+    /// The chain went back. Nobody reads here meanwhile: this member does not serve.
+    pub(super) fn rewound(&self, through: Version) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        *pending = Pending::default();
+        self.taken.store(through.0, Ordering::SeqCst);
+        self.cloned.store(0, Ordering::SeqCst);
+        self.committed.send_modify(|committed| *committed = through.min(*committed));
+    }
+
+    /// The newest update that made one chunk from another, in this run.
+    pub(super) fn cloned(&self) -> Version {
+        Version(self.cloned.load(Ordering::SeqCst))
     }
 
     /// Whole chunks were installed through this version.
