@@ -115,7 +115,8 @@ class Trees:
         for name, _, count in self.acknowledged:
             if counts.get(name, 0) != count:
                 sys.exit(f"{name}: {count} files were acknowledged, {counts.get(name, 0)} are there")
-        sample = [self.acknowledged[-1], self.started[-1], *chance.sample(self.acknowledged, SAMPLE // PER_DIRECTORY)]
+        some = min(SAMPLE // PER_DIRECTORY, len(self.acknowledged))
+        sample = [self.acknowledged[-1], self.started[-1], *chance.sample(self.acknowledged, some)]
         for tree in sample:
             name, source, count = tree
             whole = tree in self.acknowledged

@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use types::storage::{ChunkState, Damage, Durability, LaneState, Operation, TargetStatus};
 use types::{ChainId, ChunkId, Epoch, Origin, Version};
 
@@ -85,7 +86,12 @@ impl Store {
             // A disk with no room for it starts without one, and is full; the keeper tries again.
             let _ = reserve.take(&*disk, free);
         }
+        let begin = Instant::now();
         let recovered = recover(disk.clone(), table, directory)?;
+        if recovered.replayed > 0 {
+            let (target, records) = (options.target.0, recovered.replayed);
+            tracing::info!(target, records, took = ?begin.elapsed(), "replayed the log of a target");
+        }
         let shared = Arc::new(Shared::new(Parts {
             disk,
             directory: directory.to_owned(),

@@ -7,6 +7,7 @@ use clap::Args;
 use server::manager::ManagerOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use types::{FailureDomain, NodeId, TargetId};
 
 /// The only server of `sr up`.
@@ -64,6 +65,7 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
     directory.prepare(NODE, &["127.0.0.1".to_owned(), "localhost".to_owned(), host.to_owned()])?;
     let security = Arc::new(net::Security::Tls(directory.credentials("node")?));
 
+    let begin = Instant::now();
     let machine = Machine::new();
     let places = (1..=arguments.targets)
         .map(|id| TargetPlace { target: TargetId(id), directory: directory.path(&format!("targets/{id}")) })
@@ -75,6 +77,7 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         parts::open_targets(&machine, found.present)
     );
     let (store, targets) = (Arc::new(store?), targets?);
+    let opened = begin.elapsed();
     let options = ManagerOptions {
         copies: arguments.copies,
         targets: arguments.targets,
@@ -102,6 +105,7 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
     };
     let storage = parts::start_storage(&machine, storage_place, targets, found.missing).await?;
     server.add_storage(storage.clone());
+    let recovered = begin.elapsed();
 
     let path = directory.path("context.toml");
     let context = ca::context_for("admin", vec![address.clone()], &directory);
@@ -110,6 +114,8 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         outcome = ready::wait(&storage) => outcome?,
         () = ready::told_to_stop() => return server.stop().await,
     }
+    // Since the start each: the tables were open, the targets recovered, everybody in his place.
+    tracing::info!(?opened, ?recovered, ready = ?begin.elapsed(), "ready");
     greet(&arguments, &place, &address, &path, ready::publish_context(&context));
     ready::told_to_stop().await;
     println!("stopping");
