@@ -23,7 +23,9 @@ struct State {
 
 impl Checkpointer {
     pub(super) fn new(shared: Arc<Shared>, after: Duration) -> Checkpointer {
-        Checkpointer { shared, after, state: Mutex::new(State::default()), changed: Condvar::new() }
+        // What recovery left of the log goes with the first checkpoint.
+        let state = State { due: Some(Instant::now() + after), ..State::default() };
+        Checkpointer { shared, after, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -6,18 +6,21 @@ use crate::{KvError, Revision};
 use env::{Batch, Disk, Table};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use types::checksum::Crc;
 
 /// Bytes of log that are applied to the table at once.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Replays the log into the table, and starts a new segment. Afterwards the table is synced, and the old log gone.
+/// Replays the log into the table, and starts a new segment. Afterwards the log is durable as far as it was replayed.
+/// It stays until the next checkpoint: syncing the table now would make a start after a crash longer.
 pub(super) fn recover(
     disk: &Arc<dyn Disk>,
     table: &dyn Table,
     directory: &Path,
     options: &Options,
 ) -> Result<(Log, Revision), KvError> {
+    let begin = Instant::now();
     let applied = position(table)?;
     let mut segments = list(&**disk, directory)?;
     drop_unfinished(&**disk, directory, &mut segments)?;
@@ -40,9 +43,14 @@ pub(super) fn recover(
     replay.flush()?;
     let last = replay.applied;
     if last > applied {
-        tracing::info!(from = applied.0, to = last.0, "replayed the log of the metadata store");
+        tracing::info!(from = applied.0, to = last.0, took = ?begin.elapsed(), "replayed the log of the metadata store");
     }
-    table.sync().map_err(table_failed)?;
+    // After the death of the process alone, its end may be in the page cache only. What is shown from here on, and what
+    // later records take for durable, must outlive the machine too.
+    if let Some((_, path)) = segments.last() {
+        let synced = disk.open(path).and_then(|file| file.sync());
+        synced.map_err(|error| failed(path, "sync", &error))?;
+    }
     // A segment without records has the name that the new one needs; there is nothing in it.
     if let Some((first, path)) = segments.last().cloned()
         && first.0 > last.0
@@ -51,7 +59,7 @@ pub(super) fn recover(
         segments.pop();
     }
     let log = Log::start(disk.clone(), directory, options.clone(), last, segments)?;
-    log.segments().remove_through(last)?;
+    tracing::debug!(took = ?begin.elapsed(), "metadata store recovered");
     Ok((log, last))
 }
 
