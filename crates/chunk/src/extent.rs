@@ -185,6 +185,10 @@ impl ExtentMap {
         match self {
             ExtentMap::Small(list) if list.len() < SMALL_MAX => {
                 let at = list.partition_point(|(other, _)| *other < offset);
+                if list.is_empty() {
+                    // Most chunks have one extent, and there are many chunks.
+                    list.reserve_exact(1);
+                }
                 list.insert(at, (offset, extent));
             }
             ExtentMap::Small(list) => {

@@ -4,7 +4,7 @@ use crate::outcome::{Report, Stop, code};
 use crate::output::Output;
 use crate::session::Session;
 use crate::{
-    bench, change, checksum, class, content, context, find, list, locate, permissions, roles, status,
+    bench, change, checksum, class, content, context, find, list, locate, memory, permissions, roles, status,
     transfer, usage, xattr,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -91,6 +91,7 @@ struct Completion {
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
+    memory::bound();
     let cli = parse(std::env::args_os());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let report = Arc::new(Report::default());

@@ -22,6 +22,7 @@ mod item;
 mod jobs;
 mod list;
 mod locate;
+mod memory;
 mod outcome;
 mod output;
 mod permissions;
