@@ -56,7 +56,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             segment_bytes: 16 << 20,
-            checkpoint_bytes: 16 << 20,
+            checkpoint_bytes: 8 << 20,
             checkpoint_after: Duration::from_secs(10),
             zeros_ahead: 1 << 20,
             recent_bytes_max: 8 << 20,

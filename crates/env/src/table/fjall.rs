@@ -50,7 +50,7 @@ impl Default for FjallOptions {
         FjallOptions {
             cache_bytes: 8 << 20,
             memtable_bytes: 4 << 20,
-            unflushed_bytes: 6 << 20,
+            unflushed_bytes: 2 << 20,
             workers: 2,
             files_max: 128,
         }
