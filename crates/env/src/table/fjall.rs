@@ -68,6 +68,8 @@ pub struct FjallTable {
     unflushed_bytes_max: u64,
     /// About what the journal has that is not in files.
     unflushed_bytes: AtomicU64,
+    /// Dropped last: nobody else may touch the journals before everything of ours is closed.
+    _owner: fs::File,
 }
 
 struct FjallSnapshot {
@@ -86,6 +88,7 @@ impl FjallTable {
         if !directory.try_exists().map_err(|e| failed("looking for", &e))? {
             create(directory, spaces, &options).map_err(|e| failed("creating", &e))?;
         }
+        let owner = lock(directory).map_err(|e| failed("locking", &e))?;
         // fjall cuts a journal whose last batch ends too early, but gives up when one has a hole: when the power fails,
         // any page that was not synced may be missing.
         let prepared = journal::prepare(directory).map_err(|e| failed("repairing", &e))?;
@@ -104,11 +107,10 @@ impl FjallTable {
             batches: RwLock::new(()),
             unflushed_bytes_max: options.unflushed_bytes,
             unflushed_bytes: AtomicU64::new(prepared.left),
+            _owner: owner,
         })
     }
-}
 
-impl FjallTable {
     /// Writes what the spaces have in memory to files, and marks how far. Batches go on meanwhile.
     fn flush(&self) -> Result<(), TableError> {
         let failed = |error: &dyn std::fmt::Display| TableError(format!("flush: {error}"));
@@ -138,6 +140,13 @@ impl FjallTable {
         }
         Ok(())
     }
+}
+
+/// Keeps other processes out. fjall does too, but only when the journals have been made ready already.
+fn lock(directory: &Path) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new().create(true).append(true).open(directory.join("owner"))?;
+    file.try_lock()?;
+    Ok(file)
 }
 
 /// Makes an empty table beside its place and moves it there, so that a crash in between leaves no half table.
