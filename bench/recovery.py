@@ -174,7 +174,7 @@ def main():
     options = arguments()
     chance = random.Random(options.seed)
     work = pathlib.Path(tempfile.mkdtemp(prefix="sr-recovery-", dir=options.dir))
-    table = Table()
+    table, cloud = Table(), None
     print("| what | median | spread | wanted |\n|---|---|---|---|")
     try:
         home = work / "home"
@@ -203,6 +203,8 @@ def main():
         table.add("ready after a clean end", [cloud.start()], "s")
         cloud.stop()
     finally:
+        if cloud and cloud.process and cloud.process.poll() is None:
+            cloud.stop(signal.SIGKILL)
         if options.json:
             pathlib.Path(options.json).write_text(json.dumps(table.rows, indent=1))
         if options.log and (work / "home" / "log").exists():
