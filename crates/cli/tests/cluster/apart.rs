@@ -76,6 +76,12 @@ impl Apart {
         self.meta = Some(Server::start(self.home.path(), &arguments));
     }
 
+    /// A storage server that has ended, started again.
+    pub(crate) fn storage_again(&self, server: usize) -> Server {
+        let arguments: Vec<&str> = self.storage_arguments[server].iter().map(String::as_str).collect();
+        Server::start(self.home.path(), &arguments)
+    }
+
     /// Starts a storage server again that has ended, with `more` arguments.
     pub(crate) fn start_storage(&mut self, server: usize, more: &[&str]) {
         let own = self.storage_arguments[server].iter().map(String::as_str);

@@ -10,4 +10,5 @@ mod damage;
 mod failover;
 mod missing;
 mod real;
+mod returns;
 mod transfers;
