@@ -71,6 +71,19 @@ pub(crate) fn apply(
                 chunks.iter().for_each(|chunk| step.relocate(*chunk, segment, &pieces, payload));
             })
         }
+        Body::Heal { chain, chunk, version, offset, checksums } => {
+            let chain = index.chain_or_new(chain);
+            index.change(&chain, &wants_of([chunk]), |change| {
+                let mut step = Step { change, account, version, chain: chain.id };
+                step.heal(chunk, offset, payload, checksums);
+            })
+        }
+        Body::Restore { chain, chunk, version, length } => {
+            let chain = index.chain_or_new(chain);
+            index.change(&chain, &wants_of([chunk]), |change| {
+                Step { change, account, version, chain: chain.id }.restore(chunk, length);
+            })
+        }
     }
 }
 
@@ -183,7 +196,9 @@ impl Step<'_, '_> {
         self.change.edit(to, |entry| {
             for (_, extent) in &extents {
                 account.gain(extent.segment, extent.length);
-                account.shares.insert((extent.segment, chain, to));
+                if !extent.is_lost() {
+                    account.shares.insert((extent.segment, chain, to));
+                }
             }
             cut(entry, account, 0, u32::MAX);
             revive(entry, version);
@@ -206,6 +221,33 @@ impl Step<'_, '_> {
             entry.head.length = install.length;
             put(entry, account, install.offset, payload, install.checksums);
         });
+    }
+
+    /// Puts bytes in the place of the same bytes. The chunk's version says that they are the same: an update that came
+    /// after they were fetched would have changed it.
+    fn heal(&mut self, chunk: ChunkId, offset: u32, payload: Payload, checksums: Vec<types::Crc>) {
+        let end = offset.saturating_add(payload.length);
+        let same = |entry: &Entry| {
+            !entry.head.removed && entry.head.version == self.version && end <= entry.head.length
+        };
+        if self.change.get(chunk).is_some_and(same) {
+            let account = &mut *self.account;
+            self.change.edit(chunk, |entry| put(entry, account, offset, payload, checksums));
+        }
+    }
+
+    /// Makes a chunk that nothing is known of, without its bytes.
+    fn restore(&mut self, chunk: ChunkId, length: u32) {
+        if self.change.get(chunk).is_none() && self.version <= self.change.state.history.version {
+            let version = self.version;
+            self.change.edit(chunk, |entry| {
+                revive(entry, version);
+                entry.head.length = length;
+                if length > 0 {
+                    entry.extents.insert(0, Extent::lost(length));
+                }
+            });
+        }
     }
 
     /// Points a chunk's extents in `pieces` of `source` to their copies in the payload.

@@ -16,6 +16,8 @@ use crate::walk::Walk;
 use bytes::Bytes;
 use env::File;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use types::checksum::first_mismatch;
@@ -34,6 +36,8 @@ const SHORT_PERCENT: u64 = 10;
 pub(crate) struct Compactor {
     /// Segments with damage: they cannot be emptied.
     stuck: HashSet<SegmentId>,
+    /// How many bytes had been healed when they were found so.
+    healed: u64,
 }
 
 /// A run of a segment that chunks use.
@@ -47,6 +51,10 @@ impl Compactor {
     pub(crate) fn run(&mut self, shared: &Shared, active: SegmentId) -> Result<bool, StoreError> {
         let (capacity, free) = shared.disk_space()?;
         let short = shared.is_full(capacity, free);
+        let healed = shared.counters.healed.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.healed, healed) != healed {
+            self.stuck.clear();
+        }
         let percent = if short { SHORT_PERCENT } else { shared.options.compact_percent };
         let pays = |usage: &Usage| usage.dead() * 100 >= percent * usage.stored();
         let all = shared.segments.usage();
@@ -73,15 +81,12 @@ impl Compactor {
 
 /// Copies what lives in a segment. False: something had to stay.
 fn empty(shared: &Shared, segment: SegmentId, short: bool) -> Result<bool, StoreError> {
-    let file = shared.segments.file(segment)?;
-    let Some(names) = names(shared, segment)? else {
-        tracing::warn!(
-            target = shared.options.target.0,
-            segment = segment.0,
-            "a record's header is damaged: not compacted"
-        );
-        return Ok(false);
+    let damaged = || {
+        tracing::warn!(target = shared.options.target.0, segment = segment.0, "damaged: not compacted");
+        Ok(false)
     };
+    let Ok(file) = shared.segments.file(segment) else { return damaged() };
+    let Some(names) = names(shared, &file, segment)? else { return damaged() };
     let mut clean = true;
     for (chain, chunks) in names {
         let mut copy = Copy {
@@ -94,10 +99,10 @@ fn empty(shared: &Shared, segment: SegmentId, short: bool) -> Result<bool, Store
             chunks: BTreeSet::new(),
         };
         for run in runs(shared, chain, segment, chunks)? {
-            match read_run(&*file, &run)? {
+            match read_run(&*file, &run) {
                 Ok(bytes) => copy.add(&run, &bytes)?,
                 Err((chunk, offset)) => {
-                    shared.report_damage(chunk, offset);
+                    shared.report_damage(chain, chunk, offset);
                     clean = false;
                 }
             }
@@ -113,11 +118,22 @@ fn empty(shared: &Shared, segment: SegmentId, short: bool) -> Result<bool, Store
 /// The chunks that may use bytes of a segment. `None`: a header cannot be read.
 fn names(
     shared: &Shared,
+    file: &Arc<dyn File>,
     segment: SegmentId,
 ) -> Result<Option<BTreeMap<ChainId, BTreeSet<ChunkId>>>, StoreError> {
     let mut names: BTreeMap<ChainId, BTreeSet<ChunkId>> = BTreeMap::new();
-    let mut walk = Walk::new(shared.segments.file(segment)?, shared.segments.store, segment, None)?;
-    while let Some((_, header)) = walk.step()? {
+    let Ok(mut walk) = Walk::new(file.clone(), shared.segments.store, segment, None) else {
+        return Ok(None);
+    };
+    loop {
+        let header = match walk.step() {
+            Ok(Some((_, header))) => header,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::warn!(target = shared.options.target.0, segment = segment.0, %error, "cannot be read");
+                return Ok(None);
+            }
+        };
         match header.body {
             Body::Update { chain, operation: Operation::Write { chunk, .. }, .. } => {
                 names.entry(chain).or_default().insert(chunk);
@@ -126,12 +142,16 @@ fn names(
                 names.entry(install.chain).or_default().insert(install.chunk);
             }
             Body::Move { chain, chunks, .. } => names.entry(chain).or_default().extend(chunks),
+            Body::Heal { chain, chunk, .. } => {
+                names.entry(chain).or_default().insert(chunk);
+            }
             Body::Begin { .. }
             | Body::Update { .. }
             | Body::InstallRemoved { .. }
             | Body::InstallDone { .. }
             | Body::Rewind { .. }
-            | Body::InstallEnd { .. } => {}
+            | Body::InstallEnd { .. }
+            | Body::Restore { .. } => {}
         }
     }
     let used = shared.segments.usage_of(segment).map_or(0, |usage| usage.used);
@@ -179,19 +199,23 @@ fn runs(
     Ok(runs)
 }
 
-/// A run's bytes, or the chunk and offset that do not match.
-fn read_run(file: &dyn File, run: &Run) -> Result<Result<Vec<u8>, (ChunkId, u32)>, StoreError> {
+/// A run's bytes, or the chunk and offset that do not match or cannot be read.
+fn read_run(file: &dyn File, run: &Run) -> Result<Vec<u8>, (ChunkId, u32)> {
     let mut bytes = vec![0; run.piece.length as usize];
-    file.read_exact_at(&mut bytes, u64::from(run.piece.position))?;
+    if file.read_exact_at(&mut bytes, u64::from(run.piece.position)).is_err() {
+        // Which of them it is, the scrub finds out.
+        let (chunk, offset, _) = run.users.first().expect("a run has users");
+        return Err((*chunk, *offset));
+    }
     for (chunk, offset, extent) in &run.users {
         let start = (extent.position - run.piece.position) as usize;
         let checksums: Vec<Crc> = extent.checksums().collect();
         if let Some(block) = first_mismatch(&bytes[start..start + extent.covered as usize], &checksums) {
             let block = u32::try_from(block).unwrap_or(u32::MAX);
-            return Ok(Err((*chunk, offset + (block * BLOCK).saturating_sub(extent.skip))));
+            return Err((*chunk, offset + (block * BLOCK).saturating_sub(extent.skip)));
         }
     }
-    Ok(Ok(bytes))
+    Ok(bytes)
 }
 
 /// Runs of one chain on their way to the log's end.

@@ -81,6 +81,16 @@ impl Extent {
         Extent { segment, position, skip: 0, length, covered: length, shared: false, checksums }
     }
 
+    /// Bytes that are nowhere: each read of them fails.
+    pub(crate) fn lost(length: u32) -> Extent {
+        let checksums = vec![Crc(0); length.div_ceil(BLOCK) as usize];
+        Extent::whole(SegmentId::NOWHERE, 0, length, checksums)
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.segment == SegmentId::NOWHERE
+    }
+
     /// How many blocks it touches.
     pub(crate) fn blocks(&self) -> u32 {
         self.covered.div_ceil(BLOCK)
@@ -111,7 +121,7 @@ impl Extent {
     /// The bytes of the segment that nothing needs when bytes `from..to` of the extent are dropped: whole blocks only,
     /// for the rest of a block is needed to check what is left of it.
     pub(crate) fn freed(&self, from: u32, to: u32) -> Option<(u32, u32)> {
-        if self.shared {
+        if self.shared || self.is_lost() {
             return None;
         }
         let start = (self.skip + from).div_ceil(BLOCK) * BLOCK;

@@ -16,7 +16,7 @@ use types::storage::{InodeRange, LaneState};
 use types::{ChainId, ChunkId, ChunkIndex, ClientId, Epoch, InodeId, Lane, Version};
 
 /// The spaces of the table that a store needs, in the order of their indexes.
-pub const SPACES: [&str; 7] = ["chunks", "chains", "lanes", "segments", "shares", "removed", "log"];
+pub const SPACES: [&str; 8] = ["chunks", "chains", "lanes", "segments", "shares", "removed", "log", "scrub"];
 pub(crate) const CHUNKS: usize = 0;
 pub(crate) const CHAINS: usize = 1;
 pub(crate) const LANES: usize = 2;
@@ -24,6 +24,7 @@ pub(crate) const SEGMENTS: usize = 3;
 pub(crate) const SHARES: usize = 4;
 pub(crate) const REMOVED: usize = 5;
 pub(crate) const LOG: usize = 6;
+pub(crate) const SCRUB: usize = 7;
 
 /// Entries of one look into the table.
 const SCAN: usize = 512;
@@ -355,6 +356,21 @@ impl Index {
         }
         let value = self.table.get(CHUNKS, &chunk_key(chain.id, chunk))?;
         Ok(value.map(|value| Entry::decode_head(&value)).transpose()?)
+    }
+
+    /// Runs `look` on a chunk's entry, without keeping it in memory.
+    pub(crate) fn peek<T>(
+        &self,
+        chain: &Chain,
+        chunk: ChunkId,
+        look: impl Fn(Option<&Entry>) -> T,
+    ) -> Result<T, IndexError> {
+        let state = read(&chain.state);
+        if let Some(slot) = state.slots.get(&chunk) {
+            return Ok(look(Some(&slot.entry)));
+        }
+        let entry = self.fetch(chain.id, chunk)?;
+        Ok(look(entry.as_ref()))
     }
 
     pub(crate) fn weight(&self) -> usize {

@@ -8,15 +8,18 @@
 //!
 //! Reading order: [`record`] (what the log is made of), `segment` (its files), `extent` and `entry` (which bytes of a
 //! chunk are where), `history` (what a chain remembers), `index`, `apply` (what records do), then the threads: `writer`,
-//! `syncer`, `keeper` with `compact`; `recovery` with `walk`; `read`; `store`. `docs/formats/chunk-store.md` has the bytes.
+//! `syncer`, `keeper` with `compact`; `recovery` with `walk`; `read`; `verify`, `ledger`, `heal` and
+//! `survey`; `store`. `docs/formats/chunk-store.md` has the bytes.
 
 mod apply;
 mod compact;
 mod entry;
 mod extent;
+mod heal;
 mod history;
 mod index;
 mod keeper;
+mod ledger;
 mod locks;
 mod pool;
 mod queue;
@@ -27,14 +30,19 @@ mod reserve;
 mod segment;
 mod shared;
 mod store;
+mod survey;
 mod syncer;
+mod verify;
 mod walk;
 mod writer;
 
+pub use heal::Heal;
 pub use index::SPACES;
+pub use ledger::{Bad, ScrubRecord};
 pub use read::{ReadBlocks, ReadError, Wait};
 pub use record::Install;
 pub use recovery::OpenError;
 pub use segment::SegmentId;
 pub use shared::{Done, Listener, Options, Progress, StoreError};
 pub use store::{Changed, Space, Store, Update};
+pub use verify::{BadBlock, Verified};

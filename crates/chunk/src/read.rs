@@ -82,7 +82,7 @@ struct Plan {
 enum Miss {
     /// At this offset of the chunk.
     Mismatch(u32),
-    Io(io::Error),
+    Io(u32, io::Error),
     WouldBlock,
 }
 
@@ -126,10 +126,13 @@ pub(crate) fn read(
         }
         return Err(match miss {
             Miss::Mismatch(offset) => {
-                shared.report_damage(chunk, offset);
+                shared.report_damage(chain.id, chunk, offset);
                 ReadError::Corrupt { offset }
             }
-            Miss::Io(error) => ReadError::Disk(error),
+            Miss::Io(offset, error) => {
+                shared.report_damage(chain.id, chunk, offset);
+                ReadError::Disk(error)
+            }
             Miss::WouldBlock => ReadError::WouldBlock,
         });
     }
@@ -157,7 +160,7 @@ fn fetch(shared: &Shared, plan: &Plan, offset: u32, wait: Wait) -> Result<(Bytes
         filled = at + extent.length as usize;
         let file = match wait {
             Wait::Never => shared.segments.open_file(extent.segment).ok_or(Miss::WouldBlock)?,
-            Wait::Allowed => shared.segments.file(extent.segment).map_err(Miss::Io)?,
+            Wait::Allowed => shared.segments.file(extent.segment).map_err(|error| Miss::Io(*start, error))?,
         };
         fetch.extent(&file, *start, extent)?;
     }
@@ -252,6 +255,6 @@ fn read_at(
     result.map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => Miss::Mismatch(chunk_offset),
         io::ErrorKind::WouldBlock => Miss::WouldBlock,
-        _ => Miss::Io(error),
+        _ => Miss::Io(chunk_offset, error),
     })
 }

@@ -55,6 +55,12 @@ pub(crate) enum Body {
         lanes: Vec<LaneState>,
         epochs: Vec<(Epoch, Version)>,
     },
+    /// Bytes of a chunk that were bad here, from another member: the same bytes. Nothing if the chunk is not at
+    /// `version` any more.
+    Heal { chain: ChainId, chunk: ChunkId, version: Version, offset: u32, checksums: Vec<Crc> },
+    /// A chunk that this store had and lost. All of it is unreadable until it is healed. Nothing if the store knows of
+    /// the chunk, or of its removal.
+    Restore { chain: ChainId, chunk: ChunkId, version: Version, length: u32 },
 }
 
 /// A piece of a whole chunk, for a chain that is being brought up to date.
@@ -86,14 +92,16 @@ impl Body {
     pub(crate) fn checksums(&self) -> &[Crc] {
         match self {
             Body::Update { operation: Operation::Write { checksums, .. }, .. }
-            | Body::Move { checksums, .. } => checksums,
+            | Body::Move { checksums, .. }
+            | Body::Heal { checksums, .. } => checksums,
             Body::Install(install) => &install.checksums,
             Body::Begin { .. }
             | Body::Update { .. }
             | Body::InstallRemoved { .. }
             | Body::InstallDone { .. }
             | Body::Rewind { .. }
-            | Body::InstallEnd { .. } => &[],
+            | Body::InstallEnd { .. }
+            | Body::Restore { .. } => &[],
         }
     }
 
@@ -102,7 +110,8 @@ impl Body {
         let ends = |offset: u32| offset.checked_add(length).is_some();
         self.checksums().len() == (length as usize).div_ceil(BLOCK_SIZE)
             && match self {
-                Body::Update { operation: Operation::Write { offset, .. }, .. } => ends(*offset),
+                Body::Update { operation: Operation::Write { offset, .. }, .. }
+                | Body::Heal { offset, .. } => ends(*offset),
                 Body::Update { operation: Operation::Punch { offset, length, .. }, .. } => {
                     offset.checked_add(*length).is_some()
                 }
@@ -119,7 +128,8 @@ impl Body {
                 | Body::InstallRemoved { .. }
                 | Body::InstallDone { .. }
                 | Body::Rewind { .. }
-                | Body::InstallEnd { .. } => true,
+                | Body::InstallEnd { .. }
+                | Body::Restore { .. } => true,
             }
     }
 }

@@ -10,6 +10,7 @@ use crate::apply::{Payload, apply};
 use crate::entry::{BadEntry, chain_of, unseal};
 use crate::index::{CHAINS, Index, LANES, LOG, SEGMENTS};
 use crate::keeper::{ChainRecord, LOG_KEY, LogRecord};
+use crate::ledger::Ledger;
 use crate::locks::write;
 use crate::record::{Body, Header, RECORD_ALIGN, Seat, aligned};
 use crate::segment::{Account, FIRST_RECORD, SegmentId, Segments, Usage, list, store_of};
@@ -87,6 +88,7 @@ impl From<types::wire::Malformed> for OpenError {
 pub(crate) struct Recovered {
     pub(crate) index: Index,
     pub(crate) segments: Segments,
+    pub(crate) ledger: Ledger,
     pub(crate) end: LogEnd,
     /// Numbers up to here are taken.
     pub(crate) last_segment: SegmentId,
@@ -119,6 +121,7 @@ pub(crate) fn recover(
     let last_segment = found.last().copied().unwrap_or_default().max(tail.end.segment);
     make_durable(&segments, &tail)?;
     cut(&*disk, directory, &segments, &tail, &found)?;
+    let ledger = Ledger::load(&*table)?;
     let index = Index::new(table);
     restore(&index, &segments, &log, &found)?;
     let replayed = tail.records.len();
@@ -134,7 +137,7 @@ pub(crate) fn recover(
         apply(&index, &mut account, header.body, payload)?;
         segments.settle(account, seat.segment, used);
     }
-    Ok(Recovered { index, segments, end, last_segment, replayed })
+    Ok(Recovered { index, segments, ledger, end, last_segment, replayed })
 }
 
 /// Before the first record.

@@ -13,6 +13,11 @@ use types::Crc;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SegmentId(pub u32);
 
+impl SegmentId {
+    /// No segment: where bytes are that were lost. Segments are numbered from one.
+    pub(crate) const NOWHERE: SegmentId = SegmentId(0);
+}
+
 /// Where a segment's first record is.
 pub(crate) const FIRST_RECORD: u32 = 4096;
 /// Open files kept: reads of older segments open theirs again.
@@ -59,11 +64,17 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn gain(&mut self, segment: SegmentId, length: u32) {
-        *self.live.entry(segment).or_default() += i64::from(length);
+        self.add(segment, i64::from(length));
     }
 
     pub(crate) fn lose(&mut self, segment: SegmentId, length: u32) {
-        *self.live.entry(segment).or_default() -= i64::from(length);
+        self.add(segment, -i64::from(length));
+    }
+
+    fn add(&mut self, segment: SegmentId, bytes: i64) {
+        if segment != SegmentId::NOWHERE {
+            *self.live.entry(segment).or_default() += bytes;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::index::{Index, IndexError};
 use crate::keeper::Keeper;
+use crate::ledger::Ledger;
 use crate::locks::lock;
 use crate::pool::Pool;
 use crate::queue::Queue;
@@ -9,17 +10,12 @@ use crate::reserve::Reserve;
 use crate::segment::Segments;
 use crate::syncer::Syncs;
 use env::{Clock, Disk};
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use types::storage::Damage;
 use types::{ChainId, ChunkId, Duration, TargetId, Time, Version};
-
-/// Reports of damage kept.
-const DAMAGE_MAX: usize = 1000;
 
 /// How a store behaves.
 #[derive(Clone)]
@@ -138,7 +134,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Arc<Pool>,
     pub(crate) progress: Listener,
     pub(crate) counters: Counters,
-    pub(crate) damage: Mutex<VecDeque<Damage>>,
+    pub(crate) ledger: Mutex<Ledger>,
     failed: AtomicBool,
     why: Mutex<Option<String>>,
 }
@@ -149,6 +145,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_read: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
     pub(crate) damaged: AtomicU64,
+    pub(crate) healed: AtomicU64,
 }
 
 /// What a [`Shared`] is made of.
@@ -159,6 +156,7 @@ pub(crate) struct Parts {
     pub(crate) index: Index,
     pub(crate) segments: Segments,
     pub(crate) reserve: Reserve,
+    pub(crate) ledger: Ledger,
     pub(crate) synced: u64,
     pub(crate) progress: Listener,
 }
@@ -178,7 +176,7 @@ impl Shared {
             pool: Arc::default(),
             progress: parts.progress,
             counters: Counters::default(),
-            damage: Mutex::default(),
+            ledger: Mutex::new(parts.ledger),
             failed: AtomicBool::new(false),
             why: Mutex::default(),
         }
@@ -221,23 +219,16 @@ impl Shared {
         }
     }
 
-    /// Notes bytes that do not match their checksum.
-    pub(crate) fn report_damage(&self, chunk: ChunkId, offset: u32) {
+    /// Notes bytes that do not match their checksum, or cannot be read.
+    pub(crate) fn report_damage(&self, chain: ChainId, chunk: ChunkId, offset: u32) {
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(target = self.options.target.0, %chunk, offset, "bytes on disk do not match their checksum");
-        let mut list = lock(&self.damage);
-        if list.iter().any(|old| old.inode == chunk.inode && old.index == chunk.index && old.offset == offset)
-        {
-            return;
+        if lock(&self.ledger).report((chain, chunk, offset), self.now()) {
+            tracing::error!(target = self.options.target.0, %chain, %chunk, offset, "bytes on disk are bad");
         }
-        list.push_front(Damage {
-            target: self.options.target,
-            inode: chunk.inode,
-            index: chunk.index,
-            offset,
-            found: Time(self.options.clock.wall()),
-        });
-        list.truncate(DAMAGE_MAX);
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time(self.options.clock.wall())
     }
 
     /// Has the cache of entries made smaller when reads have filled it: without writes nobody else would.

@@ -1,6 +1,7 @@
 //! The store: opening, submitting, asking.
 
 use crate::keeper;
+use crate::ledger::Bad;
 use crate::locks::{lock, read as shared_lock};
 use crate::queue::{Append, Job, WhenDone};
 use crate::read::{self, ReadBlocks, ReadError, Wait};
@@ -22,6 +23,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use types::storage::{ChunkState, Damage, Durability, LaneState, Operation, TargetStatus};
 use types::{ChainId, ChunkId, Epoch, Origin, Version};
+
+/// The most that [`Store::damage`] gives.
+const DAMAGE_MAX: usize = 1000;
 
 /// An update of a chain.
 #[derive(Clone, Debug)]
@@ -61,7 +65,7 @@ pub struct Space {
 /// Dropping it without [`Store::close`] leaves it as a crash of the process would: what was reported as synced is there
 /// when it is opened again, and perhaps more.
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
     syncer: Mutex<Option<JoinHandle<()>>>,
     keeper: Mutex<Option<JoinHandle<()>>>,
@@ -98,6 +102,7 @@ impl Store {
             options,
             index: recovered.index,
             segments: recovered.segments,
+            ledger: recovered.ledger,
             reserve,
             synced: recovered.end.sequence,
             progress,
@@ -171,7 +176,7 @@ impl Store {
         self.shared.queue.push(Job::Flush(done));
     }
 
-    fn append(&self, body: Body, payload: Bytes, durable: bool, done: WhenDone) {
+    pub(crate) fn append(&self, body: Body, payload: Bytes, durable: bool, done: WhenDone) {
         assert!(payload.len() <= PAYLOAD_MAX as usize, "payloads are bounded by the frame");
         let length = u32::try_from(payload.len()).expect("bounded above");
         assert!(body.fits(length), "a payload has a checksum for each block, and lies within a chunk");
@@ -268,9 +273,20 @@ impl Store {
         }
     }
 
-    /// What reads and compaction found bad since the store was opened, newest first, at most 1000.
+    /// What is known to be bad, newest first, at most 1000.
     pub fn damage(&self) -> Vec<Damage> {
-        lock(&self.shared.damage).iter().copied().collect()
+        let mut bad = self.bad();
+        bad.sort_by_key(|bad| std::cmp::Reverse(bad.found));
+        bad.truncate(DAMAGE_MAX);
+        let target = self.shared.options.target;
+        let damage = |Bad { chunk, offset, found, .. }| Damage {
+            target,
+            inode: chunk.inode,
+            index: chunk.index,
+            offset,
+            found,
+        };
+        bad.into_iter().map(damage).collect()
     }
 
     /// The space of the disk. Asks the disk: some microseconds.

@@ -173,7 +173,12 @@ impl Writer {
                 }
                 *next = through.next();
             }
-            Body::Begin { .. } | Body::Install(_) | Body::InstallRemoved { .. } | Body::Move { .. } => {}
+            Body::Begin { .. }
+            | Body::Install(_)
+            | Body::InstallRemoved { .. }
+            | Body::Move { .. }
+            | Body::Heal { .. }
+            | Body::Restore { .. } => {}
         }
         Ok(())
     }
@@ -242,6 +247,8 @@ impl Writer {
                 | Body::InstallRemoved { .. }
                 | Body::InstallDone { .. }
                 | Body::InstallEnd { .. }
+                | Body::Heal { .. }
+                | Body::Restore { .. }
                 | Body::Move { .. } => {}
             }
             let payload = Payload {

@@ -18,6 +18,8 @@ mod context;
 mod destination;
 mod ending;
 mod find;
+mod fsck;
+mod health;
 mod item;
 mod jobs;
 mod list;
@@ -29,6 +31,7 @@ mod permissions;
 mod remote;
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "roles talk to who starts them")]
 mod roles;
+mod scrub;
 mod session;
 mod status;
 mod text;

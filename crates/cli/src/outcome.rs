@@ -104,6 +104,17 @@ impl Report {
         self.say(&format!("cannot {action} {path}: {cause}"));
     }
 
+    /// Something is wrong that was looked for: says it.
+    pub(crate) fn wrong(&self, message: &str) {
+        self.wrong_quietly();
+        self.say(message);
+    }
+
+    /// The same, where it is said elsewhere.
+    pub(crate) fn wrong_quietly(&self) {
+        self.other.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A result that is either an item done or an item failed.
     pub(crate) fn item<T>(&self, result: client::Result<T>) -> Result<Option<T>, Stop> {
         match result {

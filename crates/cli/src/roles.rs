@@ -1,6 +1,7 @@
 //! The commands that are servers, and those that set servers up. The only place that composes roles.
 
 mod ca;
+mod care;
 mod directory;
 mod meta;
 mod node;

@@ -1,5 +1,6 @@
 //! `status`.
 
+use crate::health::{self, Health, Reason};
 use crate::locate::state_word;
 use crate::outcome::Stop;
 use crate::session::Session;
@@ -11,12 +12,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use types::Routing;
 use types::routing::{ChainInfo, MemberState};
+use types::scrub::{Difference, Holding};
 
-/// Show how the cluster is: servers, targets, chains, space and rates.
+/// Show how the cluster is, in a word, and why: servers, targets, chains, space and rates.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  sr status\n  sr status --damage\n  watch -n 5 sr status")]
+#[command(
+    after_help = "healthy: each chain has all its copies, nothing is known to be bad, all was verified in its time.\ndegraded: all can be read, but not all is as safe as it should be.\ndamaged: some bytes are known to be bad.\nunavailable: some data cannot be read or written now.\n\nExamples:\n  sr status\n  sr status --damage\n  watch -n 5 sr status"
+)]
 pub(crate) struct StatusCommand {
-    /// Also list what checks found damaged, by path.
+    /// Also list what is bad, and where members differ, by path.
     #[arg(long)]
     damage: bool,
     /// One JSON object per line: the cluster, its servers, their targets, damage.
@@ -34,11 +38,13 @@ enum Record<'a> {
     Server(Server<'a>),
     Target(Target<'a>),
     Damage(Damaged<'a>),
+    Difference(Different<'a>),
 }
 
 #[derive(Debug, Serialize)]
 struct Cluster {
-    health: &'static str,
+    health: Health,
+    reasons: Vec<Reason>,
     routing: u64,
     chains: usize,
     /// With all their members serving; with fewer; with none.
@@ -90,6 +96,18 @@ struct Damaged<'a> {
     inode: u64,
     chunk: u32,
     offset: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Different<'a> {
+    path: Option<&'a str>,
+    inode: u64,
+    chunk: u32,
+    chain: String,
+    target: u32,
+    here: String,
+    other: u32,
+    there: String,
 }
 
 /// Bytes read and written by a target.
@@ -154,9 +172,12 @@ impl StatusCommand {
 
     async fn damage(&self, session: &mut Session) -> Result<(), Stop> {
         let reports = session.client.damage().await?;
-        if reports.is_empty() && !self.json {
+        let differences = session.client.differences().await?;
+        if !self.json {
             session.out.line("")?;
-            return session.out.line("damage: none found since the servers started");
+        }
+        if reports.is_empty() && differences.is_empty() && !self.json {
+            return session.out.line("damage: none is known");
         }
         for report in &reports {
             let damaged = Damaged {
@@ -181,16 +202,68 @@ impl StatusCommand {
                 damaged.chunk, damaged.target, damaged.node
             ))?;
         }
+        for (difference, path) in &differences {
+            self.difference(session, difference, path.as_deref())?;
+        }
         Ok(())
+    }
+
+    fn difference(&self, session: &mut Session, found: &Difference, path: Option<&str>) -> Result<(), Stop> {
+        let different = Different {
+            path,
+            inode: found.chunk.inode.0,
+            chunk: found.chunk.index.0,
+            chain: found.chain.to_string(),
+            target: found.target.0,
+            here: holding_words(found.here),
+            other: found.other.0,
+            there: holding_words(found.there),
+        };
+        if self.json {
+            return session.out.json(&Record::Difference(different));
+        }
+        let file = match path {
+            Some(path) => session.out.name(path).into_owned(),
+            None => format!("inode {} (no longer named)", different.inode),
+        };
+        session.out.line(&format!(
+            "difference: {file}: chunk {} on target {} is {}, on target {} it is {}",
+            different.chunk, different.target, different.here, different.other, different.there
+        ))
+    }
+}
+
+fn holding_words(holding: Holding) -> String {
+    match holding {
+        Holding::Nothing => "missing".to_owned(),
+        Holding::Removed { version } => format!("removed by update {version}"),
+        Holding::There { version, length, content: None } => format!("{length} bytes of version {version}"),
+        Holding::There { version, length, content: Some(crc) } => {
+            format!("{length} bytes of version {version} (CRC-32C {:08x})", crc.0)
+        }
     }
 }
 
 fn overview(session: &mut Session, status: &Status, cluster: &Cluster) -> Result<(), Stop> {
-    let Cluster { health, chains, whole, degraded, unavailable, files, directories, bytes, garbage, .. } =
-        cluster;
+    let Cluster {
+        health,
+        reasons,
+        chains,
+        whole,
+        degraded,
+        unavailable,
+        files,
+        directories,
+        bytes,
+        garbage,
+        ..
+    } = cluster;
     let capacity: u64 = status.routing.targets.values().map(|target| target.capacity).sum();
     let used: u64 = status.routing.targets.values().map(|target| target.used).sum();
-    session.out.line(&format!("health: {health}"))?;
+    session.out.line(health.word())?;
+    for reason in reasons {
+        session.out.line(&format!("  {}", reason.text))?;
+    }
     session
         .out
         .line(&format!("chains: {chains}: {whole} whole, {degraded} degraded, {unavailable} unavailable"))?;
@@ -202,8 +275,10 @@ fn overview(session: &mut Session, status: &Status, cluster: &Cluster) -> Result
 }
 
 fn cluster(status: &Status) -> Cluster {
+    let reasons = health::reasons(status);
     let mut cluster = Cluster {
-        health: "good: every chunk has all its copies",
+        health: health::worst(&reasons),
+        reasons,
         routing: status.routing.version,
         chains: 0,
         whole: 0,
@@ -224,22 +299,6 @@ fn cluster(status: &Status) -> Cluster {
                 _ => cluster.whole += 1,
             }
         }
-    }
-    let damaged: u64 = status
-        .nodes
-        .iter()
-        .filter_map(|node| node.status.as_ref().ok())
-        .flat_map(|status| &status.targets)
-        .map(|target| target.damaged)
-        .sum();
-    if cluster.unavailable > 0 {
-        cluster.health = "bad: some data is not available; start the servers that are down";
-    } else if cluster.degraded > 0 {
-        cluster.health = "degraded: some data has fewer copies than it should";
-    } else if damaged > 0 {
-        cluster.health = "damaged: checks found bad bytes; see `sr status --damage`";
-    } else if cluster.chains == 0 {
-        cluster.health = "bad: there are no chains; start storage servers";
     }
     cluster
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use types::meta::{Follow, MetaReply, MetaRequest, Place, Totals};
 use types::routing::{MemberState, NodeInfo};
+use types::scrub::{ScrubOrder, ScrubStatus};
 use types::storage::{ChunkState, Damage, StorageError, StorageReply, StorageRequest, StorageStatus};
 use types::wire::{Channel, encode};
 use types::{
@@ -80,6 +81,8 @@ pub struct NodeStatus {
     pub info: NodeInfo,
     /// Its own word, or why it gave none.
     pub status: Result<StorageStatus>,
+    /// How well its targets are known to be.
+    pub scrub: Result<Vec<ScrubStatus>>,
 }
 
 /// Bytes that a server found bad.
@@ -93,12 +96,14 @@ pub struct DamageReport {
     pub offset: Option<u64>,
 }
 
+/// The time for a server to read a piece.
+const READ_TIME: Duration = Duration::from_secs(20);
 /// The time for a server to say how it is.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
 
 impl Client {
     /// One question to a storage server, asked once.
-    async fn ask_storage(
+    pub(crate) async fn ask_storage(
         &self,
         action: &str,
         address: &str,
@@ -121,6 +126,26 @@ impl Client {
                 Err(Error::new(ErrorKind::Busy, action, "", format!("server {address}: {refused:?}")))
             }
             Err(trouble) => Err(trouble.into_error(action, "", address)),
+        }
+    }
+
+    /// The same, with the payload; a refusal is an answer.
+    pub(crate) async fn ask_storage_once(
+        &self,
+        address: &str,
+        request: &StorageRequest,
+    ) -> Result<std::result::Result<(StorageReply, Bytes), StorageError>> {
+        let sent = attempt::<std::result::Result<StorageReply, StorageError>>(
+            &self.shared.bulk,
+            address,
+            Channel::Storage,
+            encode(request),
+            Bytes::new(),
+            READ_TIME,
+        );
+        match sent.await {
+            Ok((answer, payload)) => Ok(answer.map(|reply| (reply, payload))),
+            Err(trouble) => Err(trouble.into_error("read", "", address)),
         }
     }
 
@@ -205,7 +230,7 @@ impl Client {
     }
 
     /// Asks each storage server one thing, all at the same time.
-    async fn ask_nodes(
+    pub(crate) async fn ask_nodes(
         &self,
         action: &'static str,
         routing: &Routing,
@@ -226,7 +251,11 @@ impl Client {
     /// fail the call.
     pub async fn status(&self) -> Result<Status> {
         let routing = self.newest_routing().await?;
-        let answers = self.ask_nodes("ask for the state", &routing, StorageRequest::Status).await;
+        let (answers, scrubs) = tokio::join!(
+            self.ask_nodes("ask for the state", &routing, StorageRequest::Status),
+            self.scrub(&[], ScrubOrder::Show)
+        );
+        let mut scrubs: BTreeMap<NodeId, Result<Vec<ScrubStatus>>> = scrubs?.into_iter().collect();
         let nodes = answers.into_iter().filter_map(|(node, answer)| {
             let info = routing.nodes.get(&node)?.clone();
             let status = match answer {
@@ -234,14 +263,16 @@ impl Client {
                 Ok(_) => Err(Error::unexpected("ask for the state", &info.address)),
                 Err(error) => Err(error),
             };
-            Some(NodeStatus { node, info, status })
+            let unknown = || Err(Error::unexpected("ask for the scrub", &info.address));
+            let scrub = scrubs.remove(&node).unwrap_or_else(unknown);
+            Some(NodeStatus { node, info, status, scrub })
         });
         let nodes = nodes.collect();
         let totals = self.totals().await?;
         Ok(Status { routing, totals, nodes })
     }
 
-    /// What servers found bad since they started. Servers that do not answer are left out. Paths are known only to the
+    /// What servers know to be bad. Servers that do not answer are left out. Paths are known only to the
     /// administrator.
     pub async fn damage(&self) -> Result<Vec<DamageReport>> {
         const ACTION: &str = "ask for damage";
@@ -275,7 +306,7 @@ impl Client {
         Ok(reports)
     }
 
-    async fn path_of(&self, inode: InodeId) -> Option<String> {
+    pub(crate) async fn path_of(&self, inode: InodeId) -> Option<String> {
         let request = MetaRequest::PathOf { inode };
         match self.meta("name", &format!("inode {inode}"), &request).await {
             Ok(MetaReply::Path(path)) => Some(path),

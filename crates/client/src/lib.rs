@@ -12,7 +12,8 @@
 //!
 //! Reading order: [`Context`] and [`Options`], [`Error`], [`Client`] with its metadata calls (`tree`), listings
 //! ([`Listing`], [`Walk`], [`glob`]), files ([`File`], [`Reader`]), making files ([`Uploader`], [`Appender`]), copies,
-//! and what an administrator asks (`inspect`).
+//! and what an administrator asks (`inspect`, `health`,
+//! `fsck`).
 
 mod append;
 mod call;
@@ -21,8 +22,10 @@ mod context;
 mod copy;
 mod error;
 mod file;
+mod fsck;
 pub mod glob;
 mod grant;
+mod health;
 mod inspect;
 mod lanes;
 mod lease;
@@ -45,6 +48,7 @@ pub use context::{Context, ContextSecurity};
 pub use copy::{CopyOptions, Keep};
 pub use error::{Error, ErrorKind, Result};
 pub use file::{File, Pieces};
+pub use fsck::{Depth, FileToCheck, Finding, Orphans};
 pub use glob::Match;
 pub use inspect::{ChunkLocation, ContentHash, CopyLocation, DamageReport, NodeStatus, Status, Usage};
 pub use list::{ListOptions, Listing};

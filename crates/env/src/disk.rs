@@ -48,6 +48,10 @@ pub trait File: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Starts writing a range to the disk without waiting: a hint.
     fn start_writeback(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// Drops what the page cache has of a range and the disk has too, so that the next read comes from the disk: a hint.
+    fn forget_cached(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// The length in bytes.
     fn length(&self) -> io::Result<u64>;
     /// Cuts the file, or lengthens it with zeros.

@@ -12,7 +12,7 @@ use types::{InodeId, TableId, Time};
 /// Ids that a server takes from the common counter at once. What is left of them is lost when it stops; 2^64 last.
 const ID_BLOCK: u64 = 16_384;
 /// The first id that is given out; those below are for fixed inodes such as the root.
-const ID_FIRST: u64 = 16;
+pub(crate) const ID_FIRST: u64 = 16;
 /// The most removed files of one garbage record: about 40 KiB.
 const GARBAGE_FILES_MAX: usize = 1000;
 

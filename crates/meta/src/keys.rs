@@ -28,6 +28,11 @@ pub fn inode(id: InodeId) -> Key {
     with_id(INODE, id)
 }
 
+/// The first key after all inodes.
+pub fn inodes_end() -> Key {
+    vec![INODE + 1]
+}
+
 /// The inode of an inode's key.
 pub fn inode_of(key: &[u8]) -> Option<InodeId> {
     Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[INODE])?.try_into().ok()?)))

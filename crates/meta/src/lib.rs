@@ -13,10 +13,11 @@
 //! - A chunk that no inode accounts for is in the garbage queue, or belongs to an inode lease that has not been swept.
 //!
 //! Reading order: [`keys`], [`records`], [`view`], [`batch`], [`access`], [`path`], [`ops`] (the changes), [`read`] (the
-//! rest), [`pattern`], [`garbage`].
+//! rest), [`pattern`], [`garbage`], `fate`.
 
 pub mod access;
 pub mod batch;
+mod fate;
 pub mod format;
 pub mod garbage;
 pub mod keys;

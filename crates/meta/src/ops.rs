@@ -2,6 +2,7 @@
 
 mod append;
 mod attributes;
+mod bury;
 mod class;
 mod content;
 mod create;
@@ -18,6 +19,7 @@ mod xattr;
 
 pub use class::{default_class, effective};
 pub(crate) use content::{is_recorded, openable, opened};
+pub(crate) use sweep::after_key;
 
 use crate::records::{AnswerRecord, decode, encode};
 use crate::view::View;
@@ -199,5 +201,6 @@ async fn change<S: Snapshot>(
         Change::SetClass { place, class } => {
             class::set(batch, context, caller, place, class.as_deref()).await
         }
+        Change::Bury { table, inodes } => bury::bury(batch, context, caller, *table, inodes).await,
     }
 }

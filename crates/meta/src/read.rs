@@ -7,7 +7,7 @@ use crate::ops::{self, Job};
 use crate::path;
 use crate::records::{Share, decode};
 use crate::view::{Reader, View};
-use crate::{Context, Failure, XATTRS_MAX, keys};
+use crate::{Context, Failure, XATTRS_MAX, fate, keys};
 use kv::{KvError, Snapshot};
 use types::Rights;
 use types::meta::{MetaError, MetaReply, MetaRequest, Totals};
@@ -64,6 +64,12 @@ pub async fn read<S: Snapshot>(
                 return Err(MetaError::Denied.into());
             }
             MetaReply::Path(path::path_of(reader, *inode).await?)
+        }
+        MetaRequest::Fates { inodes } => {
+            if !caller.is_administrator() {
+                return Err(MetaError::Denied.into());
+            }
+            MetaReply::Fates(fate::fates(reader, context, inodes).await?)
         }
         MetaRequest::Change { .. } => return Err(MetaError::Invalid.into()),
     };

@@ -4,6 +4,7 @@ mod append;
 mod batching;
 mod classes;
 mod entries;
+mod fates;
 mod garbage;
 mod leases;
 mod model;

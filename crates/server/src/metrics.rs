@@ -57,6 +57,13 @@ pub struct Metrics {
     pub chunks: Family<TargetLabel, Gauge>,
     pub damaged: Family<TargetLabel, Gauge>,
     pub failed: Family<TargetLabel, Gauge>,
+    pub bad: Family<TargetLabel, Gauge>,
+    pub healed: Family<TargetLabel, Gauge>,
+    pub differences: Family<TargetLabel, Gauge>,
+    pub scrubbed: Family<TargetLabel, Gauge>,
+    pub scrub_passes: Family<TargetLabel, Gauge>,
+    pub verified_since: Family<TargetLabel, Gauge>,
+    pub scrub_overdue: Family<TargetLabel, Gauge>,
     pub members: Family<StateLabel, Gauge>,
     pub files: Gauge,
     pub directories: Gauge,
@@ -101,6 +108,17 @@ impl Metrics {
         let damaged =
             gauge("target_damaged_blocks", "Blocks found not to match their checksum since the start");
         let failed = gauge("target_failed", "1 when the target's disk refused and it serves nothing more");
+        let bad = gauge("target_bad_blocks", "Blocks known to be bad and not healed yet");
+        let healed = gauge("target_healed_blocks", "Blocks ever healed from another member");
+        let differences =
+            gauge("target_differences", "Chunks of which the target and another member say different things");
+        let scrubbed = gauge("target_scrubbed_bytes", "Bytes ever verified by the scrub");
+        let scrub_passes = gauge("target_scrub_passes", "Full passes of the scrub");
+        let verified_since = gauge(
+            "target_verified_since_seconds",
+            "Everything older was verified since this moment (seconds since 1970)",
+        );
+        let scrub_overdue = gauge("target_scrub_overdue", "1 when not all was verified within the period");
         let members = Family::<StateLabel, Gauge>::default();
         registry.register("chain_members", "Members of chains, by state", members.clone());
         let mut total = |name: &str, help: &str| {
@@ -125,6 +143,13 @@ impl Metrics {
             chunks,
             damaged,
             failed,
+            bad,
+            healed,
+            differences,
+            scrubbed,
+            scrub_passes,
+            verified_since,
+            scrub_overdue,
             members,
             files,
             directories,

@@ -2,15 +2,22 @@
 //!
 //! Reading order: [`lease`] (when it must stop by itself), [`target`] (a store and its replicas: the driver of the chain
 //! machine), [`link`] (messages to a successor), [`catch_up`] (bringing a successor up to date), [`serve`] (requests),
-//! [`member`] (life in the cluster: register, heartbeat, routing).
+//! [`member`] (life in the cluster: register, heartbeat, routing). For health: [`scrub`], [`heal`], [`compare`], and
+//! [`peers`] (questions to other members).
 
 mod catch_up;
+mod compare;
+mod heal;
 mod lease;
 mod link;
 mod member;
+mod peers;
+mod scrub;
 mod serve;
 mod target;
 mod view;
+
+pub use self::scrub::ScrubOptions;
 
 use crate::metrics::{Metrics, TargetLabel};
 use crate::storage::lease::Lease;
@@ -45,6 +52,7 @@ pub struct StorageOptions {
     pub metrics: Arc<Metrics>,
     /// Targets of this server that cannot be opened. The manager is told that they failed.
     pub missing: Vec<MissingTarget>,
+    pub scrub: ScrubOptions,
 }
 
 /// A target whose store is not where it should be.
@@ -73,6 +81,8 @@ pub struct Storage {
     key: OnceLock<CapabilityKey>,
     routing: RwLock<Arc<Routing>>,
     links: Arc<Links>,
+    /// For questions to other members.
+    peers: net::Pool,
     /// Members of this server that finished syncing, told to the manager until the epoch is over.
     synced: Mutex<BTreeSet<(ChainId, Epoch, TargetId)>>,
     started: Duration,
@@ -111,6 +121,8 @@ impl Storage {
             }
         }
         let started = options.clock.monotonic();
+        let peers = net::PoolOptions { connections: 1, ..net::PoolOptions::default() };
+        let peers = net::Pool::new(options.security.clone(), peers);
         let storage = Arc::new(Storage {
             options,
             targets: open,
@@ -118,6 +130,7 @@ impl Storage {
             key: OnceLock::new(),
             routing: RwLock::new(Arc::default()),
             links,
+            peers,
             synced: Mutex::default(),
             started,
             applied: watch::channel(0).0,
@@ -126,6 +139,11 @@ impl Storage {
         storage.links.bind(&storage);
         storage.show_metrics();
         tokio::spawn(member::live(storage.clone()));
+        for target in storage.targets.values() {
+            tokio::spawn(scrub::run(storage.clone(), target.clone()));
+            tokio::spawn(heal::run(storage.clone(), target.clone()));
+            tokio::spawn(compare::run(storage.clone(), target.clone()));
+        }
         Ok(storage)
     }
 
@@ -165,7 +183,7 @@ impl Storage {
             })
     }
 
-    /// What checks of checksums found bad since the start, newest first.
+    /// What is known to be bad, newest first.
     pub fn damage(&self) -> Vec<Damage> {
         let mut all: Vec<Damage> = self.targets.values().flat_map(|target| target.store().damage()).collect();
         all.sort_by_key(|damage| std::cmp::Reverse(damage.found));
@@ -214,6 +232,15 @@ impl Storage {
                 set(&metrics.chunks, status.chunks);
                 set(&metrics.damaged, status.damaged);
                 set(&metrics.failed, u64::from(status.failed.is_some()));
+                let Some(target) = storage.target(status.target) else { continue };
+                let scrub = target.scrub_status(&storage.options.scrub, storage.now());
+                set(&metrics.bad, scrub.bad);
+                set(&metrics.healed, scrub.healed);
+                set(&metrics.differences, scrub.differences);
+                set(&metrics.scrubbed, scrub.bytes_total);
+                set(&metrics.scrub_passes, scrub.passes);
+                set(&metrics.verified_since, u64::try_from(scrub.since.seconds()).unwrap_or(0));
+                set(&metrics.scrub_overdue, u64::from(scrub.overdue));
             }
         }));
     }

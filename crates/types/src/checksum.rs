@@ -1,6 +1,6 @@
 //! Checksums of data: CRC-32C (RFC 3720 section 12.1) over blocks of at most [`BLOCK_SIZE`].
 
-use crc_fast::{CrcAlgorithm, checksum};
+use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 use serde::{Deserialize, Serialize};
 
 /// Bytes under one checksum. A payload is cut from its own start; its last block may be shorter. 16 KiB is one TLS
@@ -16,6 +16,12 @@ impl Crc {
     pub fn of(bytes: &[u8]) -> Crc {
         let wide = checksum(CrcAlgorithm::Crc32Iscsi, bytes);
         Crc(u32::try_from(wide).unwrap_or(u32::MAX))
+    }
+
+    /// The checksum of these bytes and `length` others behind them, whose checksum is `next`.
+    pub fn followed_by(self, next: Crc, length: u64) -> Crc {
+        let joined = checksum_combine(CrcAlgorithm::Crc32Iscsi, u64::from(self.0), u64::from(next.0), length);
+        Crc(u32::try_from(joined).unwrap_or(u32::MAX))
     }
 
     /// The checksums of the blocks of `bytes`, in order. No bytes, no checksums.

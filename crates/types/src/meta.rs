@@ -2,7 +2,7 @@
 
 use crate::{
     Attributes, Capability, ClassName, FileKind, Gid, InodeId, Layout, Mode, Origin, Rights, Shortfall,
-    StorageClass, Time, Uid,
+    StorageClass, TableId, Time, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +106,12 @@ pub enum MetaRequest {
     /// A path of an inode (the name it was last given), for reports that know only its id. Administrator only.
     /// -> [`MetaReply::Path`]
     PathOf { inode: InodeId },
+    /// What became of inodes (at most [`FATES_MAX`]) whose chunks were found. Administrator only. -> [`MetaReply::Fates`]
+    Fates { inodes: Vec<InodeId> },
 }
+
+/// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
+pub const FATES_MAX: usize = 1000;
 
 /// A change of the tree. Each is one transaction: it happens whole or not at all, and is durable when answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +176,9 @@ pub enum Change {
     /// Lengthens the lease that `inode` belongs to, of the same caller, before it ends: for files that take longer to
     /// write than a lease lasts. -> [`MetaReply::Leased`], with a new capability.
     RenewLease { inode: InodeId },
+    /// Has all chunks of these inodes (at most [`FATES_MAX`]) removed from the chains of a table. All of them must be
+    /// [`Fate::Dead`]. Administrator only. -> [`MetaReply::Done`]
+    Bury { table: TableId, inodes: Vec<InodeId> },
 }
 
 /// What a create does when the name is there.
@@ -275,6 +283,23 @@ pub enum MetaReply {
     },
     /// From the root, with a leading `/`.
     Path(String),
+    /// In the order of the request.
+    Fates(Vec<Fate>),
+}
+
+/// What became of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// It is in the tree, or in a removed directory that is not yet emptied.
+    Named,
+    /// Somebody may be writing it, to publish it before this moment and 30 s.
+    Leased { expires: Time },
+    /// It was removed, and its chunks are about to be.
+    Garbage,
+    /// It is no more and never will be, and nothing is going to remove its chunks.
+    Dead,
+    /// Its id is above all ids that this metadata knows: perhaps that is an old copy of what it should be.
+    Unborn,
 }
 
 /// A name in a directory.

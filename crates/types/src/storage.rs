@@ -1,5 +1,6 @@
 //! Messages of the storage servers.
 
+use crate::scrub::{Difference, ScrubOrder, ScrubStatus, Survey, SurveyOf};
 use crate::{Capability, ChainId, ChunkId, Crc, Epoch, InodeId, Origin, TargetId, Version};
 use serde::{Deserialize, Serialize};
 
@@ -75,9 +76,17 @@ pub enum StorageRequest {
     Link(LinkRequest),
     /// The state of this server. Answered with [`StorageReply::Status`].
     Status,
-    /// What checks of checksums found bad since the server started, newest first, at most 1000.
-    /// Answered with [`StorageReply::Damage`].
+    /// What is known to be bad, newest first, at most 1000. Answered with [`StorageReply::Damage`].
     Damage,
+    /// Gives the scrub of some targets (none named: all of this server) an order, and tells how it is then. Only nodes and
+    /// the administrator may do more than look. Answered with [`StorageReply::Scrub`].
+    Scrub { targets: Vec<TargetId>, order: ScrubOrder },
+    /// What `target`, a serving member of `chain`, has of it. Only nodes and the administrator may ask.
+    /// Answered with [`StorageReply::Survey`].
+    Survey { chain: ChainId, epoch: Epoch, target: TargetId, of: SurveyOf },
+    /// Where targets of this server and other members of a chain say different things, at most 1000.
+    /// Answered with [`StorageReply::Differences`].
+    Differences,
 }
 
 /// From a chain's member to its successor. All carry the epoch; another one than the receiver's is refused.
@@ -170,6 +179,9 @@ pub enum StorageReply {
     Done,
     Status(Box<StorageStatus>),
     Damage(Vec<Damage>),
+    Scrub(Vec<ScrubStatus>),
+    Survey(Survey),
+    Differences(Vec<Difference>),
 }
 
 /// A chunk, as one target holds it.
@@ -236,7 +248,7 @@ pub struct TargetStatus {
     pub failed: Option<String>,
 }
 
-/// Bytes that a check found bad.
+/// Bytes that are known to be bad: a check found them so, and they were not healed, overwritten or removed since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
     pub target: TargetId,

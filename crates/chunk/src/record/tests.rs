@@ -62,6 +62,16 @@ fn all() -> Vec<(Body, u32)> {
                     Piece { position: 5000, length: 15_000 },
                     Piece { position: 90_000, length: 5000 },
                 ],
+                checksums: checksums.clone(),
+            },
+            20_000,
+        ),
+        (
+            Body::Heal {
+                chain: chain(),
+                chunk: chunk(9, 1),
+                version: Version(1000),
+                offset: 32_768,
                 checksums,
             },
             20_000,
@@ -78,6 +88,7 @@ fn all() -> Vec<(Body, u32)> {
             },
             0,
         ),
+        (Body::Restore { chain: chain(), chunk: chunk(14, 2), version: Version(997), length: 50_000 }, 0),
     ]
 }
 

@@ -2,14 +2,15 @@
 
 use crate::map::{Action, Map, What};
 use bytes::Bytes;
-use chunk::{OpenError, Options, Progress, SPACES, Store, Update, Wait};
+use chunk::{Heal, OpenError, Options, Progress, SPACES, Store, Update, Wait};
 use env::{SimDisk, SimTable};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use types::storage::Durability;
-use types::{ChainId, ClientId, Crc, Epoch, Lane, Origin, Sequence, Slot, TableId, Version};
+use types::{ChainId, ChunkId, ClientId, Crc, Epoch, Lane, Origin, Sequence, Slot, TableId, Version};
 
 /// Small enough that a few updates rotate, checkpoint, evict and compact.
 pub(crate) fn small() -> Options {
@@ -164,6 +165,9 @@ impl Bench {
             }
             match action {
                 Action::Update { chain, what, durable } => self.update(usize::from(*chain), what, *durable),
+                Action::Heal { chain, chunk, offset, length, stale } => {
+                    self.heal(usize::from(*chain), *chunk, (*offset, *length), *stale);
+                }
                 Action::Check => self.check(),
                 Action::Checkpoint => {
                     let result = self.store().checkpoint();
@@ -200,6 +204,26 @@ impl Bench {
         if durable && self.ear.wait(id, this, true) {
             self.chains[slot].durable = this;
         }
+    }
+
+    fn heal(&self, slot: usize, chunk: ChunkId, (offset, length): (u32, u32), stale: bool) {
+        let chain = &self.chains[slot];
+        let Some((at, content)) = chain.states.last().unwrap().chunks.get(&chunk) else { return };
+        let from = (offset as usize).min(content.len());
+        let to = (from + length as usize).min(content.len());
+        let mut bytes = content[from..to].to_vec();
+        let mut version = *at;
+        if stale {
+            bytes.iter_mut().for_each(|byte| *byte ^= 1);
+            version = Version(version.0 - 1);
+        }
+        let checksums = Crc::of_blocks(&bytes);
+        let offset = u32::try_from(from).unwrap();
+        let heal = Heal { chain: chain.id, chunk, version, offset, checksums };
+        let (sender, receiver) = channel();
+        self.store().heal(heal, bytes.into(), Box::new(move |done| sender.send(done).unwrap()));
+        let done = receiver.recv().unwrap();
+        assert!(done.is_ok() || self.has_lost_power(), "{done:?}");
     }
 
     fn forget_removed(&mut self) {
@@ -289,6 +313,8 @@ impl Bench {
                 assert_eq!(read.checksums, Crc::of_blocks(part));
                 assert_eq!((read.version, read.chunk_length), (*at, length));
             }
+            let verified = store.verify(chain.id, *id, 0, u32::MAX).unwrap().unwrap();
+            assert_eq!((verified.version, verified.chunk_length, verified.bad), (*at, length, Vec::new()));
         }
         for since in [Version::ZERO, version(chain.states.len() / 2)] {
             let changed = store.changed_since(chain.id, since, None, usize::MAX).unwrap();

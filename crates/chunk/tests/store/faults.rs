@@ -12,31 +12,31 @@ use std::time::{Duration, Instant};
 use types::storage::{Durability, LaneState, Operation};
 use types::{ChainId, ChunkId, ClientId, Crc, Epoch, Lane, Origin, Sequence, Version};
 
-const CHAIN: ChainId = ChainId { table: types::TableId(1), slot: types::Slot(0) };
+pub(crate) const CHAIN: ChainId = ChainId { table: types::TableId(1), slot: types::Slot(0) };
 
-struct Fixture {
-    disk: SimDisk,
-    table: SimTable,
+pub(crate) struct Fixture {
+    pub(crate) disk: SimDisk,
+    pub(crate) table: SimTable,
     options: Options,
-    store: Option<Store>,
+    pub(crate) store: Option<Store>,
     news: Receiver<Progress>,
-    version: Version,
+    pub(crate) version: Version,
 }
 
 impl Fixture {
-    fn new(options: Options) -> Fixture {
+    pub(crate) fn new(options: Options) -> Fixture {
         let (disk, table) = (SimDisk::new(), SimTable::new(SPACES.len()));
         Fixture::on(disk, table, options)
     }
 
-    fn on(disk: SimDisk, table: SimTable, options: Options) -> Fixture {
+    pub(crate) fn on(disk: SimDisk, table: SimTable, options: Options) -> Fixture {
         let (_, news) = channel();
         let mut fixture = Fixture { disk, table, options, store: None, news, version: Version::ZERO };
         fixture.open().unwrap();
         fixture
     }
 
-    fn open(&mut self) -> Result<(), OpenError> {
+    pub(crate) fn open(&mut self) -> Result<(), OpenError> {
         let (sender, news) = channel();
         self.news = news;
         let sender: Mutex<Sender<Progress>> = Mutex::new(sender);
@@ -54,18 +54,18 @@ impl Fixture {
         Ok(())
     }
 
-    fn crash(&mut self, seed: u64) -> Result<(), OpenError> {
+    pub(crate) fn crash(&mut self, seed: u64) -> Result<(), OpenError> {
         self.store = None;
         self.disk.crash(seed);
         self.table.crash(seed);
         self.open()
     }
 
-    fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
     }
 
-    fn submit(&mut self, operation: Operation, payload: Vec<u8>, durability: Durability) {
+    pub(crate) fn submit(&mut self, operation: Operation, payload: Vec<u8>, durability: Durability) {
         self.version = self.version.next();
         self.store().submit(Update {
             chain: CHAIN,
@@ -78,13 +78,13 @@ impl Fixture {
         });
     }
 
-    fn write(&mut self, chunk: ChunkId, offset: u32, payload: &[u8]) {
+    pub(crate) fn write(&mut self, chunk: ChunkId, offset: u32, payload: &[u8]) {
         let operation = Operation::Write { chunk, offset, checksums: Crc::of_blocks(payload) };
         self.submit(operation, payload.to_vec(), Durability::Memory);
     }
 
     /// Waits until everything is durable, or the store failed.
-    fn sync(&mut self) -> Result<(), String> {
+    pub(crate) fn sync(&mut self) -> Result<(), String> {
         self.submit(Operation::Barrier, Vec::new(), Durability::Disk);
         loop {
             match self.news.recv_timeout(Duration::from_secs(20)).expect("news") {
@@ -95,18 +95,18 @@ impl Fixture {
         }
     }
 
-    fn read(&self, chunk: ChunkId) -> Result<Bytes, ReadError> {
+    pub(crate) fn read(&self, chunk: ChunkId) -> Result<Bytes, ReadError> {
         self.store().read(CHAIN, chunk, 0, u32::MAX, Wait::Allowed).map(|read| read.bytes)
     }
 
-    fn segments(&self) -> Vec<PathBuf> {
+    pub(crate) fn segments(&self) -> Vec<PathBuf> {
         let names = self.disk.list(Path::new("/store")).unwrap();
         let segments =
             names.into_iter().filter(|name| name.extension().is_some_and(|ending| ending == "seg"));
         segments.map(|name| Path::new("/store").join(name)).collect()
     }
 
-    fn wait_until(&self, what: &str, done: impl Fn(&Fixture) -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, done: impl Fn(&Fixture) -> bool) {
         let start = Instant::now();
         while !done(self) {
             assert!(start.elapsed() < Duration::from_secs(20), "{what}: {} bytes used", self.disk.used());
@@ -116,7 +116,7 @@ impl Fixture {
 }
 
 /// Where some bytes are on the disk.
-fn find(disk: &SimDisk, paths: &[PathBuf], wanted: &[u8]) -> (PathBuf, u64) {
+pub(crate) fn find(disk: &SimDisk, paths: &[PathBuf], wanted: &[u8]) -> (PathBuf, u64) {
     for path in paths {
         let file = disk.open(path).unwrap();
         let mut content = vec![0; usize::try_from(file.length().unwrap()).unwrap()];
@@ -348,7 +348,7 @@ fn clones_keep_what_their_origin_loses() {
     fixture.wait_until("compaction", |fixture| fixture.disk.used() < 3_000_000);
 }
 
-fn wait(start: impl FnOnce(chunk::Done)) -> Result<(), StoreError> {
+pub(crate) fn wait(start: impl FnOnce(chunk::Done)) -> Result<(), StoreError> {
     let (sender, receiver) = channel();
     start(Box::new(move |result| sender.send(result).unwrap()));
     receiver.recv().unwrap()

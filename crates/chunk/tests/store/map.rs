@@ -15,6 +15,14 @@ pub(crate) enum Action {
         what: What,
         durable: bool,
     },
+    /// Replace a part of a chunk by the same bytes; or, as if it were at another version, by others.
+    Heal {
+        chain: u16,
+        chunk: ChunkId,
+        offset: u32,
+        length: u32,
+        stale: bool,
+    },
     /// Look at everything.
     Check,
     Checkpoint,
@@ -165,6 +173,8 @@ pub(crate) fn actions(most: usize, crashes: bool) -> impl Strategy<Value = Vec<A
     let one = prop_oneof![
         30 => (0..2u16, whats(), any::<bool>())
             .prop_map(|(chain, what, durable)| Action::Update { chain, what, durable }),
+        4 => (0..2u16, chunks(), sizes(), sizes(), any::<bool>())
+            .prop_map(|(chain, chunk, offset, length, stale)| Action::Heal { chain, chunk, offset, length, stale }),
         2 => Just(Action::Check),
         3 => Just(Action::Checkpoint),
         1 => Just(Action::Reopen),
@@ -178,6 +188,7 @@ pub(crate) fn actions(most: usize, crashes: bool) -> impl Strategy<Value = Vec<A
 /// A history with something of everything.
 pub(crate) fn script() -> Vec<Action> {
     let update = |what, durable| Action::Update { chain: 0, what, durable };
+    let heal = |chunk, offset, length, stale| Action::Heal { chain: 0, chunk, offset, length, stale };
     let (a, b, c) = (chunk(1, 0), chunk(1, 1), chunk(2, 0));
     let write = |chunk, offset, length, fill| What::Write { chunk, offset, length, fill };
     vec![
@@ -187,6 +198,9 @@ pub(crate) fn script() -> Vec<Action> {
         update(What::Clone { from: a, to: c, length: 120_000 }, true),
         Action::Checkpoint,
         update(write(a, 20_000, 100_000, 4), true),
+        heal(a, 10_000, 40_000, false),
+        heal(c, 16_384, 16_384, false),
+        heal(b, 0, 4096, true),
         update(What::Punch { chunk: c, offset: 1000, length: 70_000 }, true),
         update(What::Remove { chunks: vec![b] }, true),
         Action::Checkpoint,

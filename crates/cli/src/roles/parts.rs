@@ -5,7 +5,7 @@ use chunk::Options as StoreOptions;
 use env::table::{FjallOptions, FjallTable};
 use env::{Clock, Disk, RealDisk, SystemClock, Table};
 use server::metrics::Metrics;
-use server::storage::{MissingTarget, Storage, StorageOptions, TargetOptions};
+use server::storage::{MissingTarget, ScrubOptions, Storage, StorageOptions, TargetOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use types::{Incarnation, NodeId, TargetId};
@@ -68,6 +68,7 @@ pub(crate) struct StoragePlace {
     pub(crate) host: String,
     pub(crate) managers: Vec<String>,
     pub(crate) security: Arc<net::Security>,
+    pub(crate) scrub: ScrubOptions,
 }
 
 /// Opens the targets' tables, all at once: after a crash each replays its own journal.
@@ -118,6 +119,7 @@ pub(crate) async fn start_storage(
         clock: machine.clock.clone(),
         metrics: machine.metrics.clone(),
         missing,
+        scrub: place.scrub,
     };
     Storage::start(storage, targets).await.map_err(|error| format!("cannot open a target: {error}"))
 }

@@ -1,5 +1,6 @@
 //! `sr storage`: a storage server on its own.
 
+use super::care::{Care, CareConfig};
 use super::directory::Directory;
 use super::parts::{self, Machine, StoragePlace, TargetPlace};
 use super::{ready, serving, stores};
@@ -21,6 +22,7 @@ The config file (TOML):
   site = \"home\"
   rack = \"1\"
   targets = { 11 = \"/disks/a\", 12 = \"/disks/b\" }
+  scrub = { period = \"14d\", rate = \"64M\" } # everything is verified in this time, no faster than this
 
 Example:
   sr ca node ./authority ./storage-11 --id 11
@@ -61,6 +63,8 @@ pub(crate) struct Storage {
     /// one start (repeat for more)
     #[arg(long = "replace-target", value_name = "NUMBER")]
     replace: Vec<u32>,
+    #[command(flatten)]
+    care: Care,
 }
 
 fn parse_target(text: &str) -> Result<(u32, PathBuf), String> {
@@ -83,6 +87,7 @@ struct Config {
     rack: Option<String>,
     host: Option<String>,
     targets: std::collections::BTreeMap<String, PathBuf>,
+    scrub: CareConfig,
 }
 
 /// Runs until it is told to stop.
@@ -136,6 +141,7 @@ pub(crate) async fn run(arguments: Storage) -> Result<(), String> {
         host: arguments.host.or(config.host).unwrap_or_else(parts::host_name),
         managers,
         security,
+        scrub: arguments.care.options(&config.scrub)?,
     };
     let targets = parts::open_targets(&machine, found.present).await?;
     let storage = parts::start_storage(&machine, place, targets, found.missing).await?;

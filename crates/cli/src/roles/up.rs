@@ -1,5 +1,6 @@
 //! `sr up`: a whole private cloud in one process.
 
+use super::care::{Care, CareConfig};
 use super::directory::Directory;
 use super::parts::{self, Machine, StoragePlace, TargetPlace};
 use super::{LISTEN, ca, ready, serving, stores};
@@ -37,6 +38,8 @@ pub(crate) struct Up {
     /// one start (repeat for more)
     #[arg(long = "replace-target", value_name = "NUMBER")]
     replace: Vec<u32>,
+    #[command(flatten)]
+    care: Care,
 }
 
 /// Runs until it is told to stop.
@@ -102,6 +105,7 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         host: parts::host_name(),
         managers: vec![address.clone()],
         security,
+        scrub: arguments.care.options(&CareConfig::default())?,
     };
     let storage = parts::start_storage(&machine, storage_place, targets, found.missing).await?;
     server.add_storage(storage.clone());

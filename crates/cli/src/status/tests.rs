@@ -36,18 +36,6 @@ fn status(chains: &[&[MemberState]]) -> Status {
 }
 
 #[test]
-fn health_is_that_of_the_worst_chain() {
-    use MemberState::{Offline, Serving, Syncing};
-    let health =
-        |chains: &[&[MemberState]]| cluster(&status(chains)).health.split(':').next().unwrap().to_owned();
-    assert_eq!(health(&[&[Serving, Serving], &[Serving, Serving]]), "good");
-    assert_eq!(health(&[&[Serving, Serving], &[Serving, Syncing]]), "degraded");
-    assert_eq!(health(&[&[Serving, Serving], &[Serving]]), "degraded");
-    assert_eq!(health(&[&[Offline, Offline], &[Serving, Syncing]]), "bad");
-    assert_eq!(health(&[]), "bad");
-}
-
-#[test]
 fn counts_states_of_a_target() {
     use MemberState::{Serving, Syncing};
     let status = status(&[&[Serving, Serving], &[Serving, Syncing]]);

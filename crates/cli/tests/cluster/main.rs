@@ -11,4 +11,5 @@ mod failover;
 mod missing;
 mod real;
 mod returns;
+mod fsck;
 mod transfers;

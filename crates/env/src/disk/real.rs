@@ -199,6 +199,12 @@ impl File for RealFile {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    fn forget_cached(&self, offset: u64, length: u64) -> io::Result<()> {
+        let length = std::num::NonZeroU64::new(length);
+        rustix::fs::fadvise(&self.file, offset, length, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

@@ -70,7 +70,7 @@ pub(super) async fn answers<S: Snapshot>(
 }
 
 /// The first key after `key`.
-pub(super) fn after_key(key: &[u8]) -> Key {
+pub(crate) fn after_key(key: &[u8]) -> Key {
     let mut next = key.to_vec();
     next.push(0);
     next

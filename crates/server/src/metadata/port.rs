@@ -49,6 +49,7 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::Classes => "classes",
         MetaRequest::ExplainClass { .. } => "explain_class",
         MetaRequest::PathOf { .. } => "path_of",
+        MetaRequest::Fates { .. } => "fates",
         MetaRequest::Change { change, .. } => match change {
             Change::Create { .. } => "create",
             Change::MakeDirectory { .. } => "make_directory",
@@ -71,6 +72,7 @@ fn name(request: &MetaRequest) -> &'static str {
             Change::CloseAppend { .. } => "close_append",
             Change::MakeClass { .. } => "make_class",
             Change::SetClass { .. } => "set_class",
+            Change::Bury { .. } => "bury",
         },
     }
 }

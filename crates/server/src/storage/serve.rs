@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 use types::capability::CapabilityError;
+use types::scrub::ScrubOrder;
 use types::storage::{
     ChunkState, Durability, LinkBody, Operation, StorageError, StorageReply, StorageRequest,
 };
@@ -28,12 +29,12 @@ const REMOVE_MAX: usize = 4096;
 
 /// A read, as asked for.
 #[derive(Clone, Copy)]
-struct Read {
-    chain: ChainId,
-    epoch: Epoch,
-    chunk: ChunkId,
-    offset: u32,
-    length: u32,
+pub(super) struct Read {
+    pub(super) chain: ChainId,
+    pub(super) epoch: Epoch,
+    pub(super) chunk: ChunkId,
+    pub(super) offset: u32,
+    pub(super) length: u32,
 }
 
 impl Storage {
@@ -41,6 +42,9 @@ impl Storage {
     pub fn handle(self: &Arc<Self>, peer: &net::Peer, request: net::Request, responder: net::Responder) {
         let net::Request { body, payload, deadline, .. } = request;
         let node = matches!(peer.identity, net::Identity::Node(_));
+        let administrator =
+            matches!(&peer.identity, net::Identity::User(user) if user.uid == types::Uid::ROOT);
+        let trusted = node || administrator;
         let request = decode::<StorageRequest>(&body);
         let asked = Asked { responder, call: self.options.metrics.begin("storage", name_of(&request)) };
         match request {
@@ -95,6 +99,29 @@ impl Storage {
             }
             Ok(StorageRequest::Damage) => {
                 respond(asked, Ok((StorageReply::Damage(self.damage()), Bytes::new())));
+            }
+            Ok(StorageRequest::Scrub { targets, order }) => {
+                if order != ScrubOrder::Show && !trusted {
+                    return respond(asked, Err(StorageError::Denied));
+                }
+                let storage = self.clone();
+                tokio::task::spawn_blocking(move || {
+                    let statuses = storage.scrub(&targets, order);
+                    respond(asked, Ok((StorageReply::Scrub(statuses), Bytes::new())));
+                });
+            }
+            Ok(StorageRequest::Survey { chain, epoch, target, of }) if trusted => {
+                let storage = self.clone();
+                tokio::spawn(async move {
+                    let work = storage.survey(target, (chain, epoch), of);
+                    let survey = tokio::time::timeout_at(deadline.into(), work).await;
+                    let survey = survey.unwrap_or(Err(StorageError::Busy));
+                    respond(asked, survey.map(|survey| (StorageReply::Survey(survey), Bytes::new())));
+                });
+            }
+            Ok(StorageRequest::Survey { .. }) => respond(asked, Err(StorageError::Denied)),
+            Ok(StorageRequest::Differences) => {
+                respond(asked, Ok((StorageReply::Differences(self.differences()), Bytes::new())));
             }
             Err(_) => respond(asked, Err(StorageError::Invalid)),
         }
@@ -254,7 +281,7 @@ impl Storage {
     }
 
     /// Asked before a read and again after it: whoever was stopped in between must not answer with old bytes.
-    fn still_serves(&self, read: Read, target: &Target, view: &View) -> Result<(), StorageError> {
+    pub(super) fn still_serves(&self, read: Read, target: &Target, view: &View) -> Result<(), StorageError> {
         let current = view.epoch();
         if current != read.epoch {
             return Err(StorageError::WrongEpoch { current });
@@ -283,7 +310,7 @@ impl Storage {
                     return respond(asked, answer);
                 }
                 Ok(_) | Err(ReadError::WouldBlock | ReadError::NoChunk) => {}
-                Err(error) => return respond(asked, Err(error_of(&error))),
+                Err(error) => return respond(asked, Err(refusal(&target, &error))),
             }
         }
         let storage = self.clone();
@@ -297,7 +324,7 @@ impl Storage {
         });
     }
 
-    async fn read_later(
+    pub(super) async fn read_later(
         self: Arc<Self>,
         read: Read,
         target: Arc<Target>,
@@ -327,7 +354,7 @@ impl Storage {
                     view.reached(taken).await;
                     self.still_serves(read, &target, &view)?;
                 }
-                return Err(error_of(&error));
+                return Err(refusal(&target, &error));
             }
         };
         view.reached(blocks.version).await;
@@ -430,15 +457,25 @@ fn name_of<E>(request: &Result<StorageRequest, E>) -> &'static str {
         Ok(StorageRequest::Link(_)) => "link",
         Ok(StorageRequest::Status) => "status",
         Ok(StorageRequest::Damage) => "damage",
+        Ok(StorageRequest::Scrub { .. }) => "scrub",
+        Ok(StorageRequest::Survey { .. }) => "survey",
+        Ok(StorageRequest::Differences) => "differences",
         Err(_) => "malformed",
     }
 }
 
-fn error_of(error: &ReadError) -> StorageError {
+/// What a failed read is answered with. Bad bytes are healed at once.
+fn refusal(target: &Target, error: &ReadError) -> StorageError {
     match error {
         ReadError::NoChunk => StorageError::NoChunk,
-        ReadError::Corrupt { offset } => StorageError::Corrupt { offset: *offset },
-        ReadError::Disk(_) => StorageError::Disk,
+        ReadError::Corrupt { offset } => {
+            target.care.heal.notify_one();
+            StorageError::Corrupt { offset: *offset }
+        }
+        ReadError::Disk(_) => {
+            target.care.heal.notify_one();
+            StorageError::Disk
+        }
         // Only where waiting was not allowed; who gets here asked for it not to wait.
         ReadError::WouldBlock => StorageError::Busy,
     }

@@ -5,6 +5,7 @@
 //! order; none of them blocks.
 
 use super::link::{self, LinkCall, Links};
+use super::scrub::Care;
 use super::view::View;
 use super::{TargetOptions, catch_up};
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use tokio::runtime::Handle;
 use types::storage::{LaneState, LinkBody, Operation, StorageError, StorageReply, TargetStatus};
-use types::{ChainId, Epoch, Origin, TargetId, Version};
+use types::{ChainId, Epoch, Origin, TargetId, Time, Version};
 
 /// Events one turn works off before it lets the runtime do something else.
 const TURN_MAX: usize = 256;
@@ -78,6 +79,7 @@ pub(super) struct Target {
     complete: RwLock<BTreeMap<ChainId, bool>>,
     pub(super) bytes_read: AtomicU64,
     pub(super) bytes_written: AtomicU64,
+    pub(super) care: Care,
     closed: AtomicBool,
 }
 
@@ -130,6 +132,7 @@ impl Target {
             complete: RwLock::default(),
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
+            care: Care::default(),
             closed: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&target);
@@ -138,10 +141,12 @@ impl Target {
                 target.progressed(progress);
             }
         });
+        let now = Time(options.store.clock.wall());
         let store = Store::open(options.disk, options.table, &options.directory, options.store, progress)?;
         if target.store.set(store).is_err() {
             unreachable!("the store was set twice");
         }
+        target.load_scrub(now).map_err(|error| chunk::OpenError::Index(error.0))?;
         Ok(target)
     }
 
@@ -154,6 +159,7 @@ impl Target {
         if self.closed.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.keep_scrub();
         let (sender, flushed) = std::sync::mpsc::channel();
         // The receiver waits below.
         self.store().flush(Box::new(move |done| drop(sender.send(done))));

@@ -15,3 +15,12 @@ fn finds_the_bad_block() {
     assert_eq!(first_mismatch(&bytes, &checksums), Some(1));
     assert_eq!(first_mismatch(&bytes[..1], &checksums), Some(1));
 }
+
+#[test]
+fn checksums_of_parts_make_that_of_the_whole() {
+    let bytes: Vec<u8> = (0..50_000u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    for cut in [0, 1, 16_384, 49_999, 50_000] {
+        let (first, rest) = bytes.split_at(cut);
+        assert_eq!(Crc::of(first).followed_by(Crc::of(rest), rest.len() as u64), Crc::of(&bytes));
+    }
+}

@@ -1,0 +1,104 @@
+//! Fates: whether chunks of an inode are somebody's. For those who find chunks that no file names.
+
+use crate::batch::ID_FIRST;
+use crate::records::{Garbage, GarbageBody, Lease, decode};
+use crate::view::View;
+use crate::{CLOCK_MARGIN, Context, Failure, keys};
+use kv::KvError;
+use std::collections::BTreeSet;
+use types::InodeId;
+use types::meta::{FATES_MAX, Fate, MetaError};
+
+/// Garbage records read at a time.
+const PAGE: usize = 500;
+
+/// What became of inodes, in their order.
+pub(crate) async fn fates<V: View>(
+    view: &mut V,
+    context: &Context<'_>,
+    inodes: &[InodeId],
+) -> Result<Vec<Fate>, Failure> {
+    if inodes.len() > FATES_MAX {
+        return Err(MetaError::Invalid.into());
+    }
+    let mut fates = Vec::with_capacity(inodes.len());
+    let mut dead = BTreeSet::new();
+    for inode in inodes {
+        let fate = fate(view, context, *inode).await?;
+        if fate == Fate::Dead {
+            dead.insert(*inode);
+        }
+        fates.push(fate);
+    }
+    if dead.is_empty() {
+        return Ok(fates);
+    }
+    // The queue is by time: to find an inode in it means to read all of it, once for all that are asked for.
+    let waiting = garbage(view, &dead).await?;
+    let all = inodes.iter().zip(&mut fates).filter(|(inode, _)| waiting.contains(inode));
+    all.for_each(|(_, fate)| *fate = Fate::Garbage);
+    Ok(fates)
+}
+
+/// What became of an inode, as far as that can be said without looking through the garbage.
+pub(crate) async fn fate<V: View>(
+    view: &mut V,
+    context: &Context<'_>,
+    inode: InodeId,
+) -> Result<Fate, Failure> {
+    if view.inode(inode).await?.is_some() {
+        return Ok(Fate::Named);
+    }
+    let next: u64 = match view.get(&keys::next_id()).await? {
+        Some(bytes) => decode(&bytes, "next inode id")?,
+        None => ID_FIRST,
+    };
+    if inode.0 >= next || inode.0 < ID_FIRST {
+        return Ok(Fate::Unborn);
+    }
+    let found = view.scan(&keys::lease(inode), &keys::leases_end(), 1).await?;
+    let mut later = false;
+    if let Some((_, value)) = found.first() {
+        let lease: Lease = decode(value, "lease")?;
+        later = lease.first > inode;
+        let covers = inode >= lease.first && inode.0 - lease.first.0 < u64::from(lease.count);
+        if covers && context.now <= lease.expires.after(CLOCK_MARGIN) {
+            return Ok(Fate::Leased { expires: lease.expires });
+        }
+    }
+    // Servers reserve ids in advance. What is above all ids that are known may have been given out after this metadata
+    // was copied, if it is a copy.
+    if !later {
+        let next = keys::inode(InodeId(inode.0.saturating_add(1)));
+        later = !view.scan(&next, &keys::inodes_end(), 1).await?.is_empty();
+    }
+    Ok(if later { Fate::Dead } else { Fate::Unborn })
+}
+
+/// Those of `inodes` whose chunks wait to be removed.
+async fn garbage<V: View>(view: &mut V, inodes: &BTreeSet<InodeId>) -> Result<BTreeSet<InodeId>, KvError> {
+    let mut waiting = BTreeSet::new();
+    let (mut from, to) = keys::garbage_range();
+    loop {
+        let page = view.scan(&from, &to, PAGE).await?;
+        for (_, value) in &page {
+            let garbage: Garbage = decode(value, "garbage")?;
+            match garbage.body {
+                GarbageBody::Files(files) => {
+                    waiting
+                        .extend(files.iter().map(|file| file.inode).filter(|inode| inodes.contains(inode)));
+                }
+                GarbageBody::Inodes { ranges, .. } => {
+                    for range in ranges {
+                        let end = InodeId(range.first.0.saturating_add(u64::from(range.count)));
+                        waiting.extend(inodes.range(range.first..end));
+                    }
+                }
+            }
+        }
+        match page.last() {
+            Some((key, _)) if page.len() == PAGE => from = crate::ops::after_key(key),
+            _ => return Ok(waiting),
+        }
+    }
+}
