@@ -38,8 +38,8 @@ pub(crate) struct Fsck {
 /// Files and chunks that are checked together.
 const FILES: usize = 256;
 const CHUNKS: u32 = 8192;
-/// How long healing may take before what is left is said.
-const HEAL_TIME: Duration = Duration::from_secs(60);
+/// When nothing was healed for so long, what is left is said.
+const HEAL_TIME: Duration = Duration::from_secs(10);
 const HEAL_LOOK: Duration = Duration::from_millis(300);
 
 #[derive(Serialize)]
@@ -230,12 +230,17 @@ impl Fsck {
         let hurt = |findings: &[Vec<Finding>]| {
             findings.iter().filter(|findings| findings.iter().any(is_curable)).count()
         };
+        let count = |findings: &[Vec<Finding>]| findings.iter().flatten().count();
         let before = hurt(&findings);
         session.client.heal_now().await?;
-        let start = Instant::now();
-        while hurt(&findings) > 0 && start.elapsed() < HEAL_TIME {
+        let (mut left, mut last) = (count(&findings), Instant::now());
+        while hurt(&findings) > 0 && last.elapsed() < HEAL_TIME {
             tokio::time::sleep(HEAL_LOOK).await;
             findings = session.client.check_files(files, Depth::Described).await?;
+            let now = count(&findings);
+            if now < left {
+                (left, last) = (now, Instant::now());
+            }
         }
         if self.deep {
             // What was read says more than what is said of it.

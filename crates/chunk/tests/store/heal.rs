@@ -46,9 +46,9 @@ fn heal_all(fixture: &Fixture, chunk: ChunkId, version: Version, content: &[u8])
     }
 }
 
-fn flip(fixture: &Fixture, content: &[u8], at: u64) {
+fn flip(fixture: &Fixture, content: &[u8], places: &[u64]) {
     let (path, start) = find(&fixture.disk, &fixture.segments(), content);
-    fixture.disk.flip(&path, start + at);
+    places.iter().for_each(|at| fixture.disk.flip(&path, start + at));
 }
 
 /// A chunk of 100,000 bytes at version 1, flipped at two places, and a good one.
@@ -59,8 +59,7 @@ fn damaged(options: Options) -> (Fixture, Vec<u8>) {
     fixture.sync().unwrap();
     fixture.write(chunk(2, 0), 0, &bytes(9, 50_000));
     fixture.sync().unwrap();
-    flip(&fixture, &content, 20_000);
-    flip(&fixture, &content, 99_999);
+    flip(&fixture, &content, &[20_000, 99_999]);
     (fixture, content)
 }
 
@@ -253,7 +252,7 @@ fn a_block_that_is_used_in_part_is_healed_in_part() {
     let (old, new) = (bytes(7, 60_000), bytes(9, 30_000));
     fixture.write(chunk(1, 0), 0, &old);
     fixture.sync().unwrap();
-    flip(&fixture, &old, 42_000);
+    flip(&fixture, &old, &[42_000]);
     fixture.write(chunk(1, 0), 10_000, &new);
     fixture.sync().unwrap();
     let mut content = old.clone();
