@@ -230,24 +230,23 @@ impl Fsck {
         let hurt = |findings: &[Vec<Finding>]| {
             findings.iter().filter(|findings| findings.iter().any(is_curable)).count()
         };
-        let count = |findings: &[Vec<Finding>]| findings.iter().flatten().count();
         let before = hurt(&findings);
         session.client.heal_now().await?;
-        let (mut left, mut last) = (count(&findings), Instant::now());
+        let (mut healed, mut last) = (healed_blocks(session).await?, Instant::now());
         while hurt(&findings) > 0 && last.elapsed() < HEAL_TIME {
             tokio::time::sleep(HEAL_LOOK).await;
             findings = session.client.check_files(files, Depth::Described).await?;
-            let now = count(&findings);
-            if now < left {
-                (left, last) = (now, Instant::now());
+            let now = healed_blocks(session).await?;
+            if now != healed {
+                (healed, last) = (now, Instant::now());
             }
         }
         if self.deep {
             // What was read says more than what is said of it.
             findings = session.client.check_files(files, Depth::Read).await?;
         }
-        let healed = before.saturating_sub(hurt(&findings));
-        batch.summary.healed += u64::try_from(healed).unwrap_or(u64::MAX);
+        let cured = before.saturating_sub(hurt(&findings));
+        batch.summary.healed += u64::try_from(cured).unwrap_or(u64::MAX);
         Ok(findings)
     }
 
@@ -328,6 +327,12 @@ impl Fsck {
         session.report.say(&text);
         Ok(())
     }
+}
+
+/// Blocks that all servers ever healed: it rises while they do.
+async fn healed_blocks(session: &Session) -> Result<u64, Stop> {
+    let all = session.client.scrub(&[], ScrubOrder::Show).await?;
+    Ok(all.into_iter().flat_map(|(_, statuses)| statuses.unwrap_or_default()).map(|one| one.healed).sum())
 }
 
 fn is_curable(finding: &Finding) -> bool {
