@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::Future;
 
+pub mod backup;
 mod conflict;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -97,6 +98,50 @@ impl Commit {
         if total > COMMIT_MAX { Err(KvError::TooLarge) } else { Ok(()) }
     }
 }
+
+/// One commit of the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub revision: Revision,
+    pub writes: Vec<(Key, Option<Value>)>,
+}
+
+/// What a backup needs of an engine: all rows, piece by piece while commits go on, and all commits. Rows of several
+/// pieces are of different moments; who then applies all commits since before the first piece has the state of the last.
+/// The calls block for as long as the disk takes.
+pub trait Export: Send + Sync + 'static {
+    /// Rows from the key `from` on, in order, about `bytes_max` of them, and the revision they are of. None: there are no
+    /// more.
+    fn rows(&self, from: &[u8], bytes_max: usize) -> Result<(Vec<(Key, Value)>, Revision), KvError>;
+
+    /// The history after `after`.
+    fn follow(&self, after: Revision) -> Box<dyn Follow>;
+}
+
+/// Follows a store's history. Blocks for as long as the disk takes.
+pub trait Follow: Send + Sync + 'static {
+    /// The next commits, in order, about `bytes_max` of them. None: there are no more for now.
+    fn next(&mut self, bytes_max: usize) -> Result<Vec<Change>, FeedError>;
+}
+
+/// Why the history cannot be followed.
+#[derive(Debug)]
+pub enum FeedError {
+    /// It is not kept so far back, or belongs to another store: begin with all rows.
+    Trimmed,
+    Store(KvError),
+}
+
+impl fmt::Display for FeedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FeedError::Trimmed => f.write_str("the history is not kept so far back"),
+            FeedError::Store(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for FeedError {}
 
 /// How a commit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

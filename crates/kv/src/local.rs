@@ -7,12 +7,18 @@
 //! everything from there on.
 
 mod checkpoint;
+pub(crate) mod codec;
+mod feed;
+mod import;
 mod log;
 mod record;
 mod recovery;
 mod writer;
 
-use crate::{Commit, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
+pub use feed::Feed;
+pub use import::Import;
+
+use crate::{Commit, Export, Follow, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
 use checkpoint::Checkpointer;
 use env::{Disk, Table, TableError, TableSnapshot};
 use std::ops::Bound;
@@ -33,6 +39,9 @@ const POSITION_KEY: &[u8] = b"applied";
 /// Commits that may wait for the writer: more wait at the caller.
 const QUEUE_MAX: usize = 4096;
 
+/// Rows that an export takes at once: at the longest values some megabytes.
+const EXPORT_ROWS: usize = 64;
+
 /// How a [`LocalStore`] uses disk and memory.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -47,6 +56,9 @@ pub struct Options {
     pub zeros_ahead: u64,
     /// What is remembered of recent commits to find conflicts: older snapshots cannot commit.
     pub recent_bytes_max: usize,
+    /// Log that nothing needs any more and that is kept all the same, for those who follow the history ([`Feed`]): about
+    /// so much of the newest. None of it while the disk has less free space than `reserve_bytes`.
+    pub keep_bytes: u64,
     /// Free space on the disk below which commits are refused as [`KvError::Full`], because the table does not survive
     /// a full disk. Commits that remove something may use half of it, so that space can be made.
     pub reserve_bytes: u64,
@@ -60,6 +72,7 @@ impl Default for Options {
             checkpoint_after: Duration::from_secs(10),
             zeros_ahead: 1 << 20,
             recent_bytes_max: 8 << 20,
+            keep_bytes: 256 << 20,
             reserve_bytes: 128 << 20,
         }
     }
@@ -95,6 +108,7 @@ struct Shared {
     table: Arc<dyn Table>,
     view: RwLock<Arc<View>>,
     segments: log::Segments,
+    options: Options,
     /// Why the store stopped, once it has: it never works again then, because nobody knows what is on the disk.
     stopped: Mutex<Option<String>>,
 }
@@ -127,6 +141,7 @@ impl LocalStore {
             view: RwLock::new(Arc::new(View { revision, table: table.snapshot() })),
             table,
             segments: log.segments(),
+            options: options.clone(),
             stopped: Mutex::new(None),
         });
         let checkpointer = Arc::new(Checkpointer::new(shared.clone(), options.checkpoint_after));
@@ -142,6 +157,17 @@ impl LocalStore {
         let checkpointer = handle.checkpointer.clone();
         handle.threads.push(start("kv-checkpoint", Box::new(move || checkpointer.run()))?);
         Ok(LocalStore { handle: Arc::new(handle) })
+    }
+
+    /// Follows the history: all commits after `after`, in order. Refused with [`crate::FeedError::Trimmed`] when the log no longer
+    /// reaches back so far; at the latest when it is read.
+    pub fn feed(&self, after: Revision) -> Feed {
+        Feed::new(self.handle.shared.clone(), after)
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> Revision {
+        self.handle.shared.view().revision
     }
 
     /// Syncs the table and removes the log that this makes needless, now. Blocks for as long as the disk takes.
@@ -165,6 +191,33 @@ impl Store for LocalStore {
         let (answer, outcome) = oneshot::channel();
         queue.send(Waiting { commit, answer }).await.map_err(|_| stopped())?;
         outcome.await.map_err(|_| stopped())?
+    }
+}
+
+impl Export for LocalStore {
+    fn rows(&self, from: &[u8], bytes_max: usize) -> Result<(Vec<(Key, Value)>, Revision), KvError> {
+        self.handle.shared.check_running()?;
+        let view = self.handle.shared.view();
+        let mut rows: Vec<(Key, Value)> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let start = match rows.last() {
+                Some((last, _)) => Bound::Excluded(last.as_slice()),
+                None => Bound::Included(from),
+            };
+            let found = view.table.scan(DATA, start, Bound::Unbounded, EXPORT_ROWS, false);
+            let found = found.map_err(table_failed)?;
+            bytes += found.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+            let ended = found.len() < EXPORT_ROWS;
+            rows.extend(found);
+            if ended || bytes >= bytes_max {
+                return Ok((rows, view.revision));
+            }
+        }
+    }
+
+    fn follow(&self, after: Revision) -> Box<dyn Follow> {
+        Box::new(self.feed(after))
     }
 }
 
@@ -218,7 +271,7 @@ impl Shared {
             self.stop(error.to_string());
             return Err(table_failed(error));
         }
-        self.segments.remove_through(through)
+        self.segments.remove_through(through, &self.options)
     }
 }
 

@@ -197,12 +197,24 @@ impl Segments {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the segments that have nothing after `through`. The newest stays.
-    pub(super) fn remove_through(&self, through: Revision) -> Result<(), KvError> {
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// The segment in which the record of `sequence` is, or will be; `None` when it was removed.
+    pub(super) fn containing(&self, sequence: Revision) -> Option<(Revision, PathBuf)> {
+        self.lock().iter().rev().find(|(first, _)| *first <= sequence).cloned()
+    }
+
+    /// Removes the segments that have nothing after `through`, but for those that are kept for followers. The newest stays.
+    pub(super) fn remove_through(&self, through: Revision, options: &Options) -> Result<(), KvError> {
+        let room = self.disk.space(&self.directory).is_ok_and(|(_, free)| free >= options.reserve_bytes);
+        let kept = if room { options.keep_bytes / options.segment_bytes.max(1) } else { 0 };
         let mut needless = Vec::new();
         {
             let mut list = self.lock();
-            while list.get(1).is_some_and(|(next, _)| next.0 <= through.0 + 1) {
+            let done = list.iter().skip(1).take_while(|(next, _)| next.0 <= through.0 + 1).count();
+            for _ in 0..done.saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX)) {
                 needless.extend(list.pop_front());
             }
         }

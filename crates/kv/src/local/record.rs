@@ -1,6 +1,7 @@
 //! The bytes of the log: `docs/formats/kv-log.md`.
 
-use crate::{KEY_MAX, Key, Revision, VALUE_MAX, Value};
+use super::codec::{Bytes, put_write, small};
+use crate::{Key, Revision, Value};
 use types::checksum::Crc;
 
 /// "srKL": starts each record.
@@ -13,8 +14,6 @@ pub(super) const HEADER: usize = 32;
 pub(super) const SEGMENT_HEADER: usize = 20;
 /// The longest payload that is believed: a commit of the largest size and a generous overhead per write.
 const PAYLOAD_MAX: usize = 256 << 20;
-/// The length that says "removed".
-const REMOVED: u32 = u32::MAX;
 
 /// A commit in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub(super) fn encode_segment(first: Revision) -> (Vec<u8>, Crc) {
 
 /// What a segment's header says, if it is one.
 pub(super) fn decode_segment(bytes: &[u8]) -> Option<(Revision, Crc)> {
-    let mut rest = Reader(bytes);
+    let mut rest = Bytes(bytes);
     if rest.take::<8>()? != SEGMENT_MAGIC {
         return None;
     }
@@ -61,10 +60,7 @@ pub(super) fn encode(
     out.extend([0; HEADER]);
     out.extend(small(writes.len()).to_le_bytes());
     for (key, value) in writes {
-        out.extend(small(key.len()).to_le_bytes());
-        out.extend(value.as_ref().map_or(REMOVED, |value| small(value.len())).to_le_bytes());
-        out.extend(key);
-        out.extend(value.as_deref().unwrap_or_default());
+        put_write(out, key, value.as_deref());
     }
     let length = small(out.len() - start - HEADER);
     let header = &mut out[start..start + HEADER];
@@ -80,7 +76,7 @@ pub(super) fn encode(
 
 /// The record that `bytes` start with, its checksum and its length, if there is a whole and sound one.
 pub(super) fn decode(bytes: &[u8]) -> Option<(Record, Crc, usize)> {
-    let mut rest = Reader(bytes);
+    let mut rest = Bytes(bytes);
     if rest.take::<4>()? != MAGIC {
         return None;
     }
@@ -93,13 +89,24 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Record, Crc, usize)> {
     let previous = Crc(u32::from_le_bytes(rest.take()?));
     let sequence = Revision(u64::from_le_bytes(rest.take()?));
     let durable = Revision(u64::from_le_bytes(rest.take()?));
-    let mut rest = Reader(&bytes[HEADER..end]);
+    let mut rest = Bytes(&bytes[HEADER..end]);
     let count = u32::from_le_bytes(rest.take()?);
     let mut writes = Vec::new();
     for _ in 0..count {
         writes.push(rest.write()?);
     }
     rest.0.is_empty().then_some((Record { sequence, durable, previous, writes }, crc, end))
+}
+
+/// The length of the record whose header `bytes` start with, as the header says.
+pub(super) fn announced(bytes: &[u8]) -> Option<usize> {
+    let mut rest = Bytes(bytes);
+    if rest.take::<4>()? != MAGIC {
+        return None;
+    }
+    let _: [u8; 4] = rest.take()?;
+    let length = usize::try_from(u32::from_le_bytes(rest.take()?)).ok()?;
+    (length <= PAYLOAD_MAX).then_some(HEADER + length)
 }
 
 /// The first sound record at or after `from`: what a scan for damage looks at. Answers where it is.
@@ -112,42 +119,6 @@ pub(super) fn find(bytes: &[u8], mut from: usize) -> Option<(usize, Record)> {
         from = at + 1;
     }
     None
-}
-
-/// Bytes that are taken from the front.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (front, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*front)
-    }
-
-    fn bytes(&mut self, length: usize) -> Option<Vec<u8>> {
-        let (front, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(front.to_vec())
-    }
-
-    fn write(&mut self) -> Option<(Key, Option<Value>)> {
-        let key = usize::try_from(u32::from_le_bytes(self.take()?)).ok()?;
-        let value = u32::from_le_bytes(self.take()?);
-        if key == 0 || key > KEY_MAX {
-            return None;
-        }
-        let key = self.bytes(key)?;
-        if value == REMOVED {
-            return Some((key, None));
-        }
-        let value = usize::try_from(value).ok().filter(|length| *length <= VALUE_MAX)?;
-        Some((key, Some(self.bytes(value)?)))
-    }
-}
-
-/// A length or count that the limits of a commit keep small.
-fn small(n: usize) -> u32 {
-    u32::try_from(n).expect("checked against the limits before")
 }
 
 #[cfg(test)]

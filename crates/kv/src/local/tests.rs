@@ -13,6 +13,7 @@ fn small() -> Options {
         checkpoint_after: Duration::from_millis(1),
         zeros_ahead: 0,
         recent_bytes_max: 1 << 20,
+        keep_bytes: 0,
         reserve_bytes: 0,
     }
 }
