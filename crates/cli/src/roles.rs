@@ -7,6 +7,7 @@ mod meta;
 mod node;
 mod parts;
 mod ready;
+mod rebuild;
 mod serving;
 mod storage;
 mod stores;
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     /// Make a certificate authority and issue certificates
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Make the metadata again from what the storage servers hold
+    Rebuild(rebuild::Rebuild),
     /// Look at the servers of the cluster
     #[command(subcommand)]
     Node(node::Command),
@@ -39,9 +42,10 @@ pub(crate) enum Command {
 pub(crate) async fn run(command: Command, context: Option<PathBuf>) -> Result<(), String> {
     match command {
         Command::Up(arguments) => up::run(arguments).await,
-        Command::Meta(arguments) => meta::run(arguments).await,
+        Command::Meta(arguments) => meta::run(arguments, context).await,
         Command::Storage(arguments) => storage::run(arguments).await,
         Command::Ca(command) => ca::run(command),
+        Command::Rebuild(arguments) => rebuild::run(arguments).await,
         Command::Node(command) => node::run(command, context).await,
     }
 }

@@ -63,7 +63,7 @@ impl Context {
     }
 
     /// PEM text as it is, or the contents of the file it names.
-    pub(crate) fn resolve(&self, pem: &str) -> Result<String> {
+    pub fn resolve(&self, pem: &str) -> Result<String> {
         if pem.trim_start().starts_with("-----BEGIN") {
             return Ok(pem.to_string());
         }

@@ -21,6 +21,7 @@ mod client;
 mod context;
 mod copy;
 mod error;
+mod export;
 mod file;
 mod fsck;
 pub mod glob;

@@ -1,13 +1,13 @@
 //! Batches: changes that wait together, run one after the other and committed as one.
 
 use crate::keys;
-use crate::records::{Garbage, GarbageBody, GarbageFile, Inode, Share, decode, encode};
+use crate::records::{Garbage, GarbageBody, GarbageFile, Gone, Inode, Share, decode, encode};
 use crate::view::View;
 use kv::{Commit, Key, KvError, Snapshot, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use types::storage::{InodeRange, RANGES_MAX};
-use types::{InodeId, TableId, Time};
+use types::{ChainId, InodeId, TableId, Time};
 
 /// Ids that a server takes from the common counter at once. What is left of them is lost when it stops; 2^64 last.
 const ID_BLOCK: u64 = 16_384;
@@ -15,6 +15,9 @@ const ID_BLOCK: u64 = 16_384;
 pub(crate) const ID_FIRST: u64 = 16;
 /// The most removed files of one garbage record: about 40 KiB.
 const GARBAGE_FILES_MAX: usize = 1000;
+
+/// The most ended inodes of one record: about 40 KiB.
+const GONE_MAX: usize = 4000;
 
 /// Inode ids that this server may give out: taken from the common counter by a commit, and never by another server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,7 @@ struct Mark {
     share: Share,
     files: usize,
     inodes: usize,
+    gone: usize,
     ids: IdBlock,
     weight: usize,
 }
@@ -66,6 +70,7 @@ pub struct Batch<S> {
     share: Share,
     files: Vec<GarbageFile>,
     remains: Vec<Remains>,
+    gone: Vec<Gone>,
     ids: IdBlock,
     weight: usize,
     /// Leases seen: by their last id the first.
@@ -95,6 +100,7 @@ impl<S: Snapshot> Batch<S> {
             share: Share::default(),
             files: Vec::new(),
             remains: Vec::new(),
+            gone: Vec::new(),
             ids,
             weight: 0,
             leases: BTreeMap::new(),
@@ -108,6 +114,7 @@ impl<S: Snapshot> Batch<S> {
             share: self.share,
             files: self.files.len(),
             inodes: self.remains.len(),
+            gone: self.gone.len(),
             ids: self.ids,
             weight: self.weight,
         };
@@ -138,6 +145,7 @@ impl<S: Snapshot> Batch<S> {
         self.share = self.mark.share;
         self.files.truncate(self.mark.files);
         self.remains.truncate(self.mark.inodes);
+        self.gone.truncate(self.mark.gone);
         self.ids = self.mark.ids;
         self.weight = self.mark.weight;
     }
@@ -219,6 +227,12 @@ impl<S: Snapshot> Batch<S> {
         self.remains.push(Remains { due, table, slots, inode });
     }
 
+    /// Notes that an inode ended: its record on `chain` (`None`: where the id says) is to be superseded.
+    pub fn gone(&mut self, inode: InodeId, chain: Option<ChainId>) {
+        self.weight += 16;
+        self.gone.push((inode, chain));
+    }
+
     /// `count` (at most some thousands) new ids, one after the other; the first.
     pub async fn allocate(&mut self, count: u32) -> Result<InodeId, KvError> {
         let count = u64::from(count);
@@ -251,6 +265,9 @@ impl<S: Snapshot> Batch<S> {
     pub async fn finish(mut self, shard: u32, now: Time) -> Result<Finished, KvError> {
         let garbage = !self.files.is_empty() || !self.remains.is_empty();
         self.write_garbage(now).await?;
+        for gone in std::mem::take(&mut self.gone).chunks(GONE_MAX) {
+            self.put(keys::mirror_gone(gone[0].0), encode(gone));
+        }
         if self.share != Share::default() {
             let key = keys::totals(shard);
             let share = match self.get(&key).await? {

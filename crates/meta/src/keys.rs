@@ -4,7 +4,7 @@
 //! is two range scans.
 
 use kv::Key;
-use types::{ClientId, InodeId, Lane, Time};
+use types::{ChainId, ClientId, InodeId, Lane, Slot, TableId, Time};
 
 const FORMAT: u8 = b'F';
 const INODE: u8 = b'I';
@@ -17,6 +17,8 @@ const APPEND: u8 = b'A';
 const ANSWER: u8 = b'R';
 const GARBAGE: u8 = b'G';
 const PURGE: u8 = b'P';
+const HARD_LINK: u8 = b'H';
+const MIRROR: u8 = b'M';
 
 /// The record that says how to read all others.
 pub fn format() -> Key {
@@ -36,6 +38,11 @@ pub fn inodes_end() -> Key {
 /// The inode of an inode's key.
 pub fn inode_of(key: &[u8]) -> Option<InodeId> {
     Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[INODE])?.try_into().ok()?)))
+}
+
+/// The first key after all inodes.
+pub fn inodes_end() -> Key {
+    vec![INODE + 1]
 }
 
 /// The entry `name` of a directory.
@@ -111,6 +118,11 @@ pub fn append(id: InodeId) -> Key {
     with_id(APPEND, id)
 }
 
+/// All append sessions.
+pub fn appends_range() -> (Key, Key) {
+    (vec![APPEND], vec![APPEND + 1])
+}
+
 /// The last answer to a client's lane.
 pub fn answer(client: ClientId, lane: Lane) -> Key {
     let mut key = Vec::with_capacity(13);
@@ -169,6 +181,77 @@ pub fn purges_range() -> (Key, Key) {
 /// The directory of a purge's key.
 pub fn purge_directory(key: &[u8]) -> Option<InodeId> {
     Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[PURGE])?.try_into().ok()?)))
+}
+
+/// One of the names of a file that has several.
+pub fn hard_link(id: InodeId, parent: InodeId, name: &str) -> Key {
+    let mut key = with_id(HARD_LINK, id);
+    key.extend_from_slice(&parent.0.to_be_bytes());
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// All names of a file that has several.
+pub fn hard_links_range(id: InodeId) -> (Key, Key) {
+    (with_id(HARD_LINK, id), with_id(HARD_LINK, InodeId(id.0.saturating_add(1))))
+}
+
+/// The directory and the name in such a key.
+pub fn hard_link_name(key: &[u8]) -> Option<(InodeId, &str)> {
+    let parent = InodeId(u64::from_be_bytes(key.get(9..17)?.try_into().ok()?));
+    Some((parent, std::str::from_utf8(key.get(17..)?).ok()?))
+}
+
+/// Through which revision inodes' records are on the chains. Not there: none of them is known to be.
+pub fn mirror_position() -> Key {
+    vec![MIRROR, b'p']
+}
+
+/// The newest generation of record logs that some server may have written before the records below were made.
+pub fn mirror_floor() -> Key {
+    vec![MIRROR, b'g']
+}
+
+/// There are old generations to remove.
+pub fn mirror_old() -> Key {
+    vec![MIRROR, b'o']
+}
+
+/// A chain's record log.
+pub fn mirror_log(chain: ChainId) -> Key {
+    let mut key = vec![MIRROR, b'l'];
+    key.extend_from_slice(&chain.table.0.to_be_bytes());
+    key.extend_from_slice(&chain.slot.0.to_be_bytes());
+    key
+}
+
+/// All record logs.
+pub fn mirror_logs_range() -> (Key, Key) {
+    (vec![MIRROR, b'l'], vec![MIRROR, b'l' + 1])
+}
+
+/// The chain in the key of a record log.
+pub fn mirror_log_chain(key: &[u8]) -> Option<ChainId> {
+    let numbers: [u8; 4] = key.strip_prefix(&[MIRROR, b'l'])?.try_into().ok()?;
+    let [a, b, c, d] = numbers;
+    Some(ChainId { table: TableId(u16::from_be_bytes([a, b])), slot: Slot(u16::from_be_bytes([c, d])) })
+}
+
+/// Inodes that ended in one transaction, of which `first` is one.
+pub fn mirror_gone(first: InodeId) -> Key {
+    let mut key = vec![MIRROR, b'x'];
+    key.extend_from_slice(&first.0.to_be_bytes());
+    key
+}
+
+/// Whether a key is one of [`mirror_gone`].
+pub fn is_mirror_gone(key: &[u8]) -> bool {
+    key.starts_with(&[MIRROR, b'x'])
+}
+
+/// All inodes that ended and whose records may still be on the chains.
+pub fn mirror_gone_range() -> (Key, Key) {
+    (vec![MIRROR, b'x'], vec![MIRROR, b'x' + 1])
 }
 
 fn with_id(kind: u8, id: InodeId) -> Key {

@@ -13,7 +13,8 @@
 //! - A chunk that no inode accounts for is in the garbage queue, or belongs to an inode lease that has not been swept.
 //!
 //! Reading order: [`keys`], [`records`], [`view`], [`batch`], [`access`], [`path`], [`ops`] (the changes), [`read`] (the
-//! rest), [`pattern`], [`garbage`], `fate`.
+//! rest), [`pattern`], [`garbage`], `fate`, [`mirror`] (what is kept of inodes on the chains), [`rebuild`] (the tree from
+//! that).
 
 pub mod access;
 pub mod batch;
@@ -21,10 +22,12 @@ mod fate;
 pub mod format;
 pub mod garbage;
 pub mod keys;
+pub mod mirror;
 pub mod ops;
 pub mod path;
 pub mod pattern;
 pub mod read;
+pub mod rebuild;
 pub mod records;
 pub mod view;
 

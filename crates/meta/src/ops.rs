@@ -21,6 +21,11 @@ pub use class::{default_class, effective};
 pub(crate) use content::{is_recorded, openable, opened};
 pub(crate) use sweep::after_key;
 
+/// What an inode adds to the totals.
+pub(crate) fn share_of(inode: &crate::records::Inode) -> crate::records::Share {
+    tree::share_of(inode, 1)
+}
+
 use crate::records::{AnswerRecord, decode, encode};
 use crate::view::View;
 use crate::{Batch, Caller, Context, Failure, keys};

@@ -211,7 +211,7 @@ pub async fn line<V: View>(view: &mut V, id: InodeId) -> Result<Vec<Node>, Failu
     }
 }
 
-/// The path of an inode by the name it was last given, if that still leads to it.
+/// The path of an inode by one of its names, if that leads to it.
 pub async fn path_of<V: View>(view: &mut V, id: InodeId) -> Result<String, Failure> {
     let line = line(view, id).await?;
     if line.len() == 1 {

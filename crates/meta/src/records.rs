@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use types::meta::{MetaError, MetaReply};
 use types::storage::InodeRange;
-use types::{Attributes, ClassId, FileKind, Gid, InodeId, Layout, Mode, Sequence, TableId, Time, Uid, wire};
+use types::{
+    Attributes, ChainId, ClassId, FileKind, Gid, InodeId, Layout, Mode, Sequence, TableId, Time, Uid, wire,
+};
 
 /// The version of the whole layout of keys and records.
 pub const FORMAT: u32 = 1;
@@ -17,7 +19,7 @@ enum Stored<T> {
 }
 
 /// Encodes a record.
-pub fn encode<T: Serialize>(record: &T) -> Value {
+pub fn encode<T: Serialize + ?Sized>(record: &T) -> Value {
     wire::encode(&Stored::V1(record))
 }
 
@@ -46,7 +48,7 @@ pub struct Inode {
     pub born: Time,
     /// How many extended attributes there are.
     pub xattrs: u32,
-    /// The name it was last given. Of a directory this is *the* name; of a file with several it may be gone.
+    /// Its name, or one of its names: the others are under `keys::hard_link`.
     pub parent: InodeId,
     pub name: String,
     pub body: Body,
@@ -195,6 +197,9 @@ pub struct GarbageFile {
     pub layout: Layout,
     pub length: u64,
 }
+
+/// An inode that ended, and the chain that has its record; `None`: the one that its id says.
+pub type Gone = (InodeId, Option<ChainId>);
 
 /// One server's share of the totals. Single shares may be negative; the sums are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -235,6 +235,7 @@ impl World {
             .map(|(key, value)| (keys::inode_of(&key).unwrap(), decode(&value, "inode").unwrap()))
             .collect();
         let mut names: BTreeMap<InodeId, u32> = BTreeMap::new();
+        let mut places: BTreeMap<InodeId, Vec<(InodeId, String)>> = BTreeMap::new();
         let mut entries: BTreeMap<InodeId, u64> = BTreeMap::new();
         let mut subdirectories: BTreeMap<InodeId, u32> = BTreeMap::new();
         for (key, value) in self.records(b'D') {
@@ -244,6 +245,8 @@ impl World {
             assert_eq!(inode.kind(), entry.kind);
             assert!(inodes[&directory].is_directory());
             *names.entry(entry.inode).or_default() += 1;
+            let name = keys::entry_name(&key).unwrap().to_owned();
+            places.entry(entry.inode).or_default().push((directory, name));
             *entries.entry(directory).or_default() += 1;
             if inode.is_directory() {
                 *subdirectories.entry(directory).or_default() += 1;
@@ -266,8 +269,18 @@ impl World {
                     totals.bytes += inode.length;
                 }
                 assert_eq!(inode.links, names[id], "links of {id}");
+                let mut places = places[id].clone();
+                assert!(places.contains(&(inode.parent, inode.name.clone())), "the name of {id}");
+                let (from, to) = keys::hard_links_range(*id);
+                let linked = self.records(b'H').into_iter().filter(|(key, _)| *key >= from && *key < to);
+                let linked: Vec<(InodeId, String)> = linked
+                    .map(|(key, _)| keys::hard_link_name(&key).map(|(p, n)| (p, n.to_owned())).unwrap())
+                    .collect();
+                places.sort();
+                assert_eq!(linked, if places.len() > 1 { places } else { Vec::new() }, "the names of {id}");
             }
         }
+        crate::rebuild::tests::check_rebuilt(self);
         totals.garbage = self.totals().garbage;
         assert_eq!(self.totals(), totals);
     }

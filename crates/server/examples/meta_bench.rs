@@ -128,6 +128,7 @@ async fn main() {
         key: CapabilityKey([1; 32]),
         clock: Arc::new(SystemClock::new()),
         classes: Arc::new(OneClass(vec![class].into())),
+        export: None,
     };
     let service = MetaService::start(store.expect("a store"), options).await.expect("a service");
     let make = |path: &str| Change::MakeDirectory { place: path.into(), mode: Mode(0o755), parents: true };

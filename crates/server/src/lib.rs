@@ -5,5 +5,8 @@ pub mod dispatch;
 pub mod manager;
 pub mod metadata;
 pub mod metrics;
+pub mod mirror;
+pub mod rebuild;
 pub mod reclaimer;
+pub mod restore;
 pub mod storage;

@@ -7,7 +7,8 @@
 
 mod class;
 mod ledger;
-mod record;
+pub mod raise;
+pub(crate) mod record;
 mod serve;
 mod state;
 

@@ -6,12 +6,14 @@
 //! the chunks of removed files off the chains). Several services may run over one store.
 
 mod chores;
+mod export;
 mod port;
 mod reclaim;
 mod sequencer;
 
 pub use reclaim::{Chunks, RemoveError};
 
+use crate::mirror::{Mirror, RecordChains};
 use env::Clock;
 use kv::{KvError, Store};
 use meta::read::Found;
@@ -22,10 +24,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
-use types::{CapabilityKey, Origin, Shortfall, StorageClass, Time, wire};
+use types::{CapabilityKey, Origin, Routing, Shortfall, StorageClass, Time, wire};
 
 /// The storage classes: they live with the cluster manager.
 pub trait ClassSource: Send + Sync + 'static {
@@ -51,6 +53,8 @@ pub struct MetaOptions {
     pub key: CapabilityKey,
     pub clock: Arc<dyn Clock>,
     pub classes: Arc<dyn ClassSource>,
+    /// What backups read; `None`: this server gives none.
+    pub export: Option<Arc<dyn kv::Export>>,
 }
 
 /// What the service counts, since it started.
@@ -126,6 +130,17 @@ impl<S: Store> MetaService<S> {
         tasks.spawn(reclaim::run(self.shared.clone(), chunks));
     }
 
+    /// Starts writing the records of inodes to the chains, through `chains` as `routing` has them. Needs
+    /// [`MetaOptions::export`]. One at a time may do so over a store.
+    pub fn mirror<C: RecordChains>(&self, routing: watch::Receiver<Arc<Routing>>, chains: Arc<C>)
+    where
+        S: Clone,
+    {
+        let Some(export) = self.shared.options.export.clone() else { return };
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(Mirror::new(self.shared.store.clone(), export, routing, chains).run());
+    }
+
     /// Answers a request as it came over a connection. Servers act as the administrator.
     pub async fn handle(&self, identity: &Identity, body: &[u8]) -> Result<MetaReply, MetaError> {
         let request = wire::decode(body).map_err(|wire::Malformed| MetaError::Invalid)?;
@@ -142,6 +157,8 @@ impl<S: Store> MetaService<S> {
                 let job = Job::Change { caller: caller.clone(), origin, change };
                 self.sequence(job).await
             }
+            MetaRequest::ExportRows { from } => self.export_rows(caller, from).await,
+            MetaRequest::ExportChanges { after } => self.export_changes(caller, after).await,
             request => match self.read(caller, &request).await.map_err(|failure| told(&failure))? {
                 Found::Reply(reply) => Ok(reply),
                 Found::Record(job) => self.sequence(job).await,

@@ -1,6 +1,7 @@
-//! How the metadata service takes chunks off chains: as a node, at each chain's head.
+//! How the metadata service takes chunks off chains, and writes records to them: as a node, at each chain's head.
 
 use crate::metadata::{Chunks, RemoveError};
+use crate::mirror::{NotNow, RecordChains};
 use bytes::Bytes;
 use net::{Pool, PoolOptions, Security};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use types::storage::{Durability, InodeRange, Operation, StorageError, StorageReply, StorageRequest};
+use types::survey::{CHUNKS_MAX, ListedChunk};
 use types::wire::{Channel, decode, encode};
-use types::{ChainId, ChunkId, ClientId, Lane, Origin, Routing, Sequence};
+use types::{
+    Capability, ChainId, ChunkId, ClientId, Crc, Epoch, InodeId, Lane, Origin, Rights, Routing, Sequence,
+    TargetId, Time, Uid,
+};
 
 /// How long one removal may take: a thousand chunks, one group commit on each member.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -43,7 +48,7 @@ impl ChainHeads {
     }
 
     /// Removing again what was removed is no harm, so that a failure is simply told: the caller comes again.
-    async fn update(&self, chain: ChainId, operation: Operation) -> Result<(), RemoveError> {
+    async fn update(&self, chain: ChainId, operation: Operation, payload: Bytes) -> Result<(), RemoveError> {
         let routing = self.routing.borrow().clone();
         let Some(info) = routing.chain(chain) else {
             // A routing without a single chain is not one yet.
@@ -69,19 +74,37 @@ impl ChainHeads {
             capability: None,
             source: None,
         };
-        let answer = self.call(&head.address, &request).await;
+        let answer = self.call(&head.address, &request, payload).await.map(|_| ());
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
         answer
     }
 
-    async fn call(&self, address: &str, request: &StorageRequest) -> Result<(), RemoveError> {
+    /// Asks a chain's head.
+    async fn ask(
+        &self,
+        chain: ChainId,
+        request: impl FnOnce(TargetId, Epoch) -> StorageRequest,
+    ) -> Result<(StorageReply, Bytes), NotNow> {
+        let routing = self.routing.borrow().clone();
+        let info = routing.chain(chain).ok_or(NotNow)?;
+        let target = info.head().ok_or(NotNow)?;
+        let node = routing.node_of(target).ok_or(NotNow)?;
+        self.call(&node.address, &request(target, info.epoch), Bytes::new()).await.map_err(|_| NotNow)
+    }
+
+    async fn call(
+        &self,
+        address: &str,
+        request: &StorageRequest,
+        payload: Bytes,
+    ) -> Result<(StorageReply, Bytes), RemoveError> {
         let connection = self.pool.get(address).await.map_err(|_| RemoveError::Unavailable)?;
-        let answer = connection.start(Channel::Storage, encode(request), Bytes::new(), DEADLINE).await;
+        let answer = connection.start(Channel::Storage, encode(request), payload, DEADLINE).await;
         let answer = answer.map_err(|_| RemoveError::Unavailable)?;
         match decode::<Result<StorageReply, StorageError>>(&answer.body) {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(reply)) => Ok((reply, answer.payload)),
             Ok(Err(error)) => {
-                tracing::debug!(?error, "chunks could not be removed now");
+                tracing::debug!(?error, "a chain's head refused");
                 Err(RemoveError::Unavailable)
             }
             Err(_) => Err(RemoveError::Unavailable),
@@ -99,10 +122,46 @@ impl ChainHeads {
 
 impl Chunks for ChainHeads {
     async fn remove(&self, chain: ChainId, chunks: Vec<ChunkId>) -> Result<(), RemoveError> {
-        self.update(chain, Operation::Remove { chunks }).await
+        self.update(chain, Operation::Remove { chunks }, Bytes::new()).await
     }
 
     async fn remove_inodes(&self, chain: ChainId, ranges: Vec<InodeRange>) -> Result<(), RemoveError> {
-        self.update(chain, Operation::RemoveInodes { ranges }).await
+        self.update(chain, Operation::RemoveInodes { ranges }, Bytes::new()).await
     }
+}
+
+impl RecordChains for ChainHeads {
+    async fn write(&self, chain: ChainId, chunk: ChunkId, offset: u32, bytes: Bytes) -> Result<(), NotNow> {
+        let operation = Operation::Write { chunk, offset, checksums: Crc::of_blocks(&bytes) };
+        self.update(chain, operation, bytes).await.map_err(|_| NotNow)
+    }
+
+    async fn list(&self, chain: ChainId, after: ChunkId) -> Result<Vec<ListedChunk>, NotNow> {
+        let request =
+            |target, _| StorageRequest::ListChunks { target, chain, after: Some(after), limit: CHUNKS_MAX };
+        match self.ask(chain, request).await? {
+            (StorageReply::Listed(chunks), _) => Ok(chunks),
+            _ => Err(NotNow),
+        }
+    }
+
+    async fn read(&self, chain: ChainId, chunk: ChunkId, offset: u32, length: u32) -> Result<Bytes, NotNow> {
+        let capability = no_capability();
+        let request =
+            |target, epoch| StorageRequest::Read { chain, epoch, target, chunk, offset, length, capability };
+        match self.ask(chain, request).await? {
+            (StorageReply::Read { checksums, .. }, bytes)
+                if types::checksum::first_mismatch(&bytes, &checksums).is_none() =>
+            {
+                Ok(bytes)
+            }
+            _ => Err(NotNow),
+        }
+    }
+}
+
+/// Nodes are asked for none.
+fn no_capability() -> Capability {
+    let (first, user, expires) = (InodeId(0), Uid::ROOT, Time(0));
+    Capability { first, count: 0, rights: Rights::Read, user, expires, seal: [0; 16] }
 }

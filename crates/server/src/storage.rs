@@ -14,6 +14,7 @@ mod member;
 mod peers;
 mod scrub;
 mod serve;
+mod survey;
 mod target;
 mod view;
 
@@ -29,7 +30,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use types::storage::{Damage, StorageStatus, TargetStatus};
@@ -78,7 +79,8 @@ pub struct Storage {
     options: StorageOptions,
     targets: BTreeMap<TargetId, Arc<Target>>,
     lease: Arc<Lease>,
-    key: OnceLock<CapabilityKey>,
+    /// The cluster's. A metadata that was made anew has another.
+    key: RwLock<Option<CapabilityKey>>,
     routing: RwLock<Arc<Routing>>,
     links: Arc<Links>,
     /// For questions to other members.
@@ -127,7 +129,7 @@ impl Storage {
             options,
             targets: open,
             lease,
-            key: OnceLock::new(),
+            key: RwLock::default(),
             routing: RwLock::new(Arc::default()),
             links,
             peers,

@@ -2,7 +2,7 @@
 //! wire protocol with their encoding. No IO, no clock, no thread.
 //!
 //! Reading order: [`id`], [`time`], [`checksum`], [`layout`], [`class`], [`routing`], [`capability`], [`attributes`],
-//! then the messages: [`wire`] (frames), [`meta`], [`storage`] with [`scrub`], [`manager`].
+//! then the messages: [`wire`] (frames), [`meta`], [`storage`] with [`scrub`] and [`survey`], [`manager`].
 //!
 //! Wire and record encoding is postcard (its wire format is a published, stable specification). A struct that has been
 //! released never changes: a new form is a new enum variant at the end of its enum.
@@ -18,6 +18,7 @@ pub mod meta;
 pub mod routing;
 pub mod scrub;
 pub mod storage;
+pub mod survey;
 pub mod time;
 pub mod wire;
 

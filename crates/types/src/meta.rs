@@ -103,11 +103,15 @@ pub enum MetaRequest {
     ExplainClass { place: Place },
     /// A change; exact under retries: the same `origin` gives the first answer again.
     Change { origin: Origin, change: Change },
-    /// A path of an inode (the name it was last given), for reports that know only its id. Administrator only.
+    /// A path of an inode (by one of its names), for reports that know only its id. Administrator only.
     /// -> [`MetaReply::Path`]
     PathOf { inode: InodeId },
     /// What became of inodes (at most [`FATES_MAX`]) whose chunks were found. Administrator only. -> [`MetaReply::Fates`]
     Fates { inodes: Vec<InodeId> },
+    /// Some megabytes of the store's rows from the key `from` on. Administrator only. -> [`MetaReply::Rows`]
+    ExportRows { from: Vec<u8> },
+    /// Some megabytes of the store's commits after the revision `after`. Administrator only. -> [`MetaReply::Changes`]
+    ExportChanges { after: u64 },
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
@@ -285,6 +289,15 @@ pub enum MetaReply {
     Path(String),
     /// In the order of the request.
     Fates(Vec<Fate>),
+    /// In order; none: there are no more. `revision` is the one they are of.
+    Rows {
+        rows: Vec<(Vec<u8>, Vec<u8>)>,
+        revision: u64,
+    },
+    /// In order; none: there are no more. `None`: they are not kept so far back.
+    Changes {
+        changes: Option<Vec<ExportedChange>>,
+    },
 }
 
 /// What became of an inode.
@@ -301,6 +314,9 @@ pub enum Fate {
     /// Its id is above all ids that this metadata knows: perhaps that is an old copy of what it should be.
     Unborn,
 }
+
+/// A commit's revision and its writes, `None` for a key that it removed.
+pub type ExportedChange = (u64, Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! Messages of the storage servers.
 
 use crate::scrub::{Difference, ScrubOrder, ScrubStatus, Survey, SurveyOf};
+use crate::survey::{self, ListedChunk};
 use crate::{Capability, ChainId, ChunkId, Crc, Epoch, InodeId, Origin, TargetId, Version};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,14 @@ pub enum StorageRequest {
     /// Where targets of this server and other members of a chain say different things, at most 1000.
     /// Answered with [`StorageReply::Differences`].
     Differences,
+    /// What this server holds, whether it serves or not. Only nodes may ask. Answered with [`StorageReply::Inventory`].
+    Inventory,
+    /// Chunks of `chain` at `target` in order, from behind `after`, at most `limit`; whether it serves or not. Only nodes
+    /// may ask. Answered with [`StorageReply::Listed`].
+    ListChunks { target: TargetId, chain: ChainId, after: Option<ChunkId>, limit: u32 },
+    /// Bytes of a chunk as `target` has them, whether it serves or not. Only nodes may ask. Answered with
+    /// [`StorageReply::Read`].
+    ReadStored { target: TargetId, chain: ChainId, chunk: ChunkId, offset: u32, length: u32 },
 }
 
 /// From a chain's member to its successor. All carry the epoch; another one than the receiver's is refused.
@@ -182,6 +191,8 @@ pub enum StorageReply {
     Scrub(Vec<ScrubStatus>),
     Survey(Survey),
     Differences(Vec<Difference>),
+    Inventory(Box<survey::Survey>),
+    Listed(Vec<ListedChunk>),
 }
 
 /// A chunk, as one target holds it.

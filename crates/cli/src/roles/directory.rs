@@ -25,6 +25,7 @@ const ADMIN_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
 const RENEW_AFTER: Duration = Duration::from_secs(300 * 86_400);
 
 /// A directory with the layout above.
+#[derive(Clone)]
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {

@@ -1,9 +1,12 @@
-//! `sr meta`: a metadata server with the cluster manager, on its own.
+//! `sr meta`: a metadata server with the cluster manager, on its own; its backups.
+
+mod backup;
+pub(super) mod restore;
 
 use super::directory::Directory;
 use super::parts::{self, Machine};
 use super::{LISTEN, ca, ready, serving};
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::Deserialize;
 use server::manager::ManagerOptions;
 use std::path::PathBuf;
@@ -23,7 +26,10 @@ The config file (TOML):
 Example:
   sr ca init ./authority && sr ca node ./authority ./meta --id 1
   sr meta --dir ./meta --targets 3")]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Meta {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Config file
     #[arg(long)]
     config: Option<PathBuf>,
@@ -42,6 +48,15 @@ pub(crate) struct Meta {
     /// No two copies in one: target, host, rack or site [default: host]
     #[arg(long, value_enum)]
     domain: Option<Domain>,
+}
+
+/// What is done with metadata beside serving it.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Back the metadata up to a directory, while it is used
+    Backup(backup::Backup),
+    /// Restore the metadata from a backup
+    Restore(restore::Restore),
 }
 
 /// What two copies never share.
@@ -65,7 +80,12 @@ struct Config {
 }
 
 /// Runs until it is told to stop.
-pub(crate) async fn run(arguments: Meta) -> Result<(), String> {
+pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(), String> {
+    match arguments.command {
+        Some(Command::Backup(arguments)) => return backup::run(arguments, context).await,
+        Some(Command::Restore(arguments)) => return restore::run(arguments),
+        None => {}
+    }
     let config: Config = parts::read_config(arguments.config.as_deref())?;
     let dir = arguments
         .dir

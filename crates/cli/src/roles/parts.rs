@@ -44,12 +44,16 @@ fn open_metadata_at(disk: Arc<dyn Disk>, path: &Path) -> Result<kv::LocalStore, 
     let failed =
         |error: &dyn std::fmt::Display| format!("cannot open the metadata in {}: {error}", path.display());
     std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
-    // Inodes and entries are read all the time, chunks' places seldom: the metadata gets the larger cache.
-    let options = FjallOptions { cache_bytes: METADATA_CACHE, ..FjallOptions::default() };
-    let table = FjallTable::open(&path.join("table"), kv::local::SPACES, options);
-    let table: Arc<dyn Table> = Arc::new(table.map_err(|error| failed(&error))?);
+    let table: Arc<dyn Table> = Arc::new(open_metadata_table(path).map_err(|error| failed(&error))?);
     kv::LocalStore::open(disk, table, &path.join("log"), kv::local::Options::default())
         .map_err(|error| failed(&error))
+}
+
+/// Opens the table of the metadata in `path`, or makes it.
+pub(crate) fn open_metadata_table(path: &Path) -> Result<FjallTable, env::TableError> {
+    // Inodes and entries are read all the time, chunks' places seldom: the metadata gets the larger cache.
+    let options = FjallOptions { cache_bytes: METADATA_CACHE, ..FjallOptions::default() };
+    FjallTable::open(&path.join("table"), kv::local::SPACES, options)
 }
 
 /// A target: its id and its directory.

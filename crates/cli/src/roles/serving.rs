@@ -43,10 +43,13 @@ impl Serving {
                 key: manager.capability_key().clone(),
                 clock: machine.clock.clone(),
                 classes: manager.clone(),
+                export: Some(store.clone()),
             };
             let meta = MetaService::start((*store).clone(), options).await.map_err(|error| failed(&error))?;
             let client = ClientId(super::parts::random());
-            meta.reclaim(Arc::new(ChainHeads::new(manager.subscribe(), security.clone(), client)));
+            let heads = Arc::new(ChainHeads::new(manager.subscribe(), security.clone(), client));
+            meta.reclaim(heads.clone());
+            meta.mirror(manager.subscribe(), heads);
             show_metrics(&machine.metrics, &manager);
             let (stop, stopped) = watch::channel(false);
             let run = manager.clone();

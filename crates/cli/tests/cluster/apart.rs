@@ -56,7 +56,7 @@ impl Apart {
     }
 
     /// Until a file can be stored: the manager places chains when all storage servers are there.
-    fn wait_serving(&self) {
+    pub(crate) fn wait_serving(&self) {
         for _ in 0..600 {
             if self.run(&["touch", "/.ready"]).status.success()
                 && self.run(&["rm", "/.ready"]).status.success()
@@ -71,7 +71,21 @@ impl Apart {
 
     /// Kills the metadata server and starts it again.
     pub(crate) fn restart_meta(&mut self) {
+        self.kill_meta();
+        self.start_meta();
+    }
+
+    pub(crate) fn kill_meta(&mut self) {
         self.meta.as_mut().unwrap().kill();
+    }
+
+    /// Where the storage servers listen.
+    pub(crate) fn storage_addresses(&self) -> Vec<String> {
+        let last = |server: &Server| server.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
+        self.storage.iter().map(last).collect()
+    }
+
+    pub(crate) fn start_meta(&mut self) {
         let arguments: Vec<&str> = self.meta_arguments.iter().map(String::as_str).collect();
         self.meta = Some(Server::start(self.home.path(), &arguments));
     }

@@ -12,4 +12,5 @@ mod missing;
 mod real;
 mod returns;
 mod fsck;
+mod recover;
 mod transfers;

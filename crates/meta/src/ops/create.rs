@@ -7,7 +7,7 @@ use crate::access::{Access, Caller};
 use crate::path::{self, Name, Spot};
 use crate::records::{Body, Entry, Node};
 use crate::view::View;
-use crate::{Batch, CAPABILITY_LIFETIME, Context, Failure, LINKS_MAX};
+use crate::{Batch, CAPABILITY_LIFETIME, Context, Failure, LINKS_MAX, keys};
 use kv::Snapshot;
 use types::meta::{Exclusive, Follow, MetaError, MetaReply, PATH_MAX, Place};
 use types::{FileKind, InodeId, Layout, Mode, Rights, StorageClass};
@@ -139,6 +139,10 @@ pub(super) async fn link<S: Snapshot>(
     }
     let entry = Entry { inode: node.id, kind: node.inode.kind() };
     tree::insert(batch, context, (&at.parent, &at.name), entry).await?;
+    if node.inode.links == 1 {
+        batch.put(keys::hard_link(node.id, node.inode.parent, &node.inode.name), Vec::new());
+    }
+    batch.put(keys::hard_link(node.id, at.parent.id, &at.name), Vec::new());
     let node = tree::update(batch, node.id, |inode| {
         inode.links += 1;
         inode.changed = context.now;

@@ -38,7 +38,7 @@ pub(super) async fn publish<S: Snapshot>(
             }
             caller.need_removal(&at.parent.inode, &old.inode)?;
             tree::detach(batch, context, (&at.parent, &at.name), there).await?;
-            tree::drop_link(batch, context, &old).await?;
+            tree::drop_link(batch, context, &old, (at.parent.id, &at.name)).await?;
         }
         (None, Replace::Allowed | Replace::Refused) => caller.need_insertion(&at.parent.inode)?,
     }

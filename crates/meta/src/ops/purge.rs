@@ -83,7 +83,7 @@ async fn empty<S: Snapshot>(
         batch.get(&key).await?;
         let entry: Entry = decode(&value, "entry")?;
         progress = keys::entry_name(&key).map(|name| name.as_bytes().to_vec()).unwrap_or_default();
-        batch.remove(key);
+        batch.remove(key.clone());
         let Some(inode) = batch.inode(entry.inode).await? else { continue };
         let mut node = Node { id: entry.inode, inode };
         if entry.kind == FileKind::Directory {
@@ -94,7 +94,7 @@ async fn empty<S: Snapshot>(
             .await?;
             remove::queue_purge(batch, context, &node).await?;
         } else {
-            tree::drop_link(batch, context, &node).await?;
+            tree::drop_link(batch, context, &node, (id, keys::entry_name(&key).unwrap_or_default())).await?;
         }
     }
     let count = i64::try_from(removed).unwrap_or(i64::MAX);

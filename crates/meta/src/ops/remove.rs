@@ -22,7 +22,7 @@ pub(super) async fn unlink<S: Snapshot>(
         return Err(MetaError::IsDirectory.into());
     }
     tree::detach(batch, context, (&at.parent, &at.name), entry).await?;
-    tree::drop_link(batch, context, &node).await?;
+    tree::drop_link(batch, context, &node, (at.parent.id, &at.name)).await?;
     Ok(MetaReply::Done)
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn tree<S: Snapshot>(
     }
     tree::detach(batch, context, (&at.parent, &at.name), entry).await?;
     if entry.kind != FileKind::Directory {
-        tree::drop_link(batch, context, &node).await?;
+        tree::drop_link(batch, context, &node, (at.parent.id, &at.name)).await?;
     } else if node.inode.length == 0 {
         tree::end(batch, context, &node).await?;
     } else {

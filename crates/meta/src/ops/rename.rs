@@ -5,7 +5,7 @@ use crate::access::{Access, Caller};
 use crate::path::{self, Name};
 use crate::records::{Entry, Node};
 use crate::view::View;
-use crate::{Batch, Context, Failure};
+use crate::{Batch, Context, Failure, keys};
 use kv::Snapshot;
 use types::FileKind;
 use types::meta::{MetaError, MetaReply, Place, Replace};
@@ -45,7 +45,7 @@ pub(super) async fn rename<S: Snapshot>(
             }
             tree::detach(batch, context, (&to.parent, &to.name), there).await?;
             tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
-            arrive(batch, context, &from, there).await?;
+            arrive(batch, context, &to, &from, there).await?;
         }
         (Some(there), Replace::Allowed) => {
             let other = batch.node(there.inode).await?;
@@ -55,7 +55,7 @@ pub(super) async fn rename<S: Snapshot>(
             if there.kind == FileKind::Directory {
                 tree::end(batch, context, &other).await?;
             } else {
-                tree::drop_link(batch, context, &other).await?;
+                tree::drop_link(batch, context, &other, (to.parent.id, &to.name)).await?;
             }
             tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
         }
@@ -64,18 +64,24 @@ pub(super) async fn rename<S: Snapshot>(
             tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
         }
     }
-    arrive(batch, context, &to, moved).await?;
+    arrive(batch, context, &from, &to, moved).await?;
     Ok(MetaReply::Done)
 }
 
-/// Gives an inode the name `at`, which is free by now.
+/// Gives an inode that had the name `from` the name `at`, which is free by now.
 async fn arrive<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
+    from: &Name,
     at: &Name,
     entry: Entry,
 ) -> Result<(), Failure> {
     tree::insert(batch, context, (&at.parent, &at.name), entry).await?;
+    let linked = entry.kind != FileKind::Directory && batch.node(entry.inode).await?.inode.links > 1;
+    if linked {
+        batch.remove(keys::hard_link(entry.inode, from.parent.id, &from.name));
+        batch.put(keys::hard_link(entry.inode, at.parent.id, &at.name), Vec::new());
+    }
     tree::update(batch, entry.inode, |inode| {
         inode.parent = at.parent.id;
         inode.name.clone_from(&at.name);

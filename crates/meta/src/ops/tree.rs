@@ -5,7 +5,7 @@ use crate::view::View;
 use crate::{Batch, CLOCK_MARGIN, Caller, Context, Failure, keys};
 use kv::Snapshot;
 use types::meta::MetaError;
-use types::{Duration, FileKind, InodeId, Layout, Mode, Time};
+use types::{ChunkIndex, Duration, FileKind, InodeId, Layout, Mode, Time};
 
 /// What a new inode starts with.
 pub(super) struct Birth {
@@ -115,22 +115,35 @@ pub(super) async fn update<S: Snapshot>(
     Ok(Node { id, inode })
 }
 
-/// Takes one name from an inode that is no directory; the last one ends it.
+/// Takes the name `(parent, name)` from an inode that is no directory; the last one ends it. The entry was detached.
 pub(super) async fn drop_link<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
     node: &Node,
+    (parent, name): (InodeId, &str),
 ) -> Result<(), Failure> {
-    if node.inode.links > 1 {
-        update(batch, node.id, |inode| {
-            inode.links -= 1;
-            inode.changed = context.now;
-            Ok(())
-        })
-        .await?;
-        return Ok(());
+    if node.inode.links <= 1 {
+        return end(batch, context, node).await;
     }
-    end(batch, context, node).await
+    batch.remove(keys::hard_link(node.id, parent, name));
+    // Who changes the names of an inode rewrites its record: the scan needs no more than that was read.
+    let (from, to) = keys::hard_links_range(node.id);
+    let left = batch.scan(&from, &to, 1).await?.pop();
+    let left = left.as_ref().and_then(|(key, _)| keys::hard_link_name(key));
+    if let (2, Some((parent, name))) = (node.inode.links, left) {
+        batch.remove(keys::hard_link(node.id, parent, name));
+    }
+    update(batch, node.id, |inode| {
+        inode.links -= 1;
+        inode.changed = context.now;
+        let dropped = (inode.parent, inode.name.as_str()) == (parent, name);
+        if let (true, Some((parent, name))) = (dropped, left) {
+            (inode.parent, inode.name) = (parent, name.to_owned());
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(())
 }
 
 /// Ends an inode that no name leads to any more: its record and attributes go, its chunks become garbage.
@@ -140,6 +153,11 @@ pub(super) async fn end<S: Snapshot>(
     node: &Node,
 ) -> Result<(), Failure> {
     batch.remove_inode(node.id);
+    let chain = match &node.inode.body {
+        Body::File { layout, .. } => Some(layout.chain(ChunkIndex(0))),
+        Body::Directory { .. } | Body::SymbolicLink { .. } | Body::Special { .. } => None,
+    };
+    batch.gone(node.id, chain);
     if node.inode.xattrs > 0 {
         let limit = usize::try_from(node.inode.xattrs).unwrap_or(usize::MAX);
         let range = (keys::xattr(node.id, ""), keys::xattrs_end(node.id));

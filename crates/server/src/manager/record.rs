@@ -10,44 +10,44 @@ use types::{
 };
 
 /// Chains in one record: 64 of 9 members stay far below the longest value.
-pub(super) const PAGE_CHAINS: usize = 64;
+pub(crate) const PAGE_CHAINS: usize = 64;
 
 /// Keys from here...
-pub(super) const FIRST: &[u8] = b"C";
+pub(crate) const FIRST: &[u8] = b"C";
 /// ...to here are the manager's.
-pub(super) const END: &[u8] = b"D";
+pub(crate) const END: &[u8] = b"D";
 /// The key of [`Reign`].
-pub(super) const REIGN: &[u8] = b"Cm";
+pub(crate) const REIGN: &[u8] = b"Cm";
 
 /// Who manages: each manager raises the term when it starts, and a commit of an older term is refused (CL-9).
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Reign {
-    pub(super) term: u64,
-    pub(super) key: CapabilityKey,
+pub(crate) struct Reign {
+    pub(crate) term: u64,
+    pub(crate) key: CapabilityKey,
 }
 
 /// A storage server's address and place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct NodeRecord {
-    pub(super) address: String,
-    pub(super) site: String,
-    pub(super) rack: String,
-    pub(super) host: String,
+pub(crate) struct NodeRecord {
+    pub(crate) address: String,
+    pub(crate) site: String,
+    pub(crate) rack: String,
+    pub(crate) host: String,
 }
 
 /// A target, and the server that has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct TargetRecord {
-    pub(super) node: NodeId,
-    pub(super) capacity: u64,
+pub(crate) struct TargetRecord {
+    pub(crate) node: NodeId,
+    pub(crate) capacity: u64,
 }
 
 /// A class, and how well its table keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ClassRecord {
-    pub(super) class: StorageClass,
+pub(crate) struct ClassRecord {
+    pub(crate) class: StorageClass,
     /// `None` until there are targets for its table.
-    pub(super) placement: Option<Placement>,
+    pub(crate) placement: Option<Placement>,
 }
 
 /// How well the chains of a table keep their class's rule.
@@ -95,7 +95,7 @@ impl From<FirstChain> for Chain {
 }
 
 /// A record that was read.
-pub(super) enum Record {
+pub(crate) enum Record {
     Reign(Reign),
     Node(NodeId, NodeRecord),
     Target(TargetId, TargetRecord),
@@ -106,7 +106,7 @@ pub(super) enum Record {
 
 impl Record {
     /// Reads a record. Refuses keys and values that are none of ours.
-    pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Record, Malformed> {
+    pub(crate) fn read(key: &[u8], value: &[u8]) -> Result<Record, Malformed> {
         let rest = key.get(2..).ok_or(Malformed)?;
         match key[1] {
             b'm' if rest.is_empty() => Ok(Record::Reign(open(value)?)),
@@ -149,24 +149,24 @@ fn key(kind: u8, id: u32) -> Key {
 }
 
 /// A write of a record.
-pub(super) type Write = (Key, Option<Vec<u8>>);
+pub(crate) type Write = (Key, Option<Vec<u8>>);
 
-pub(super) fn reign(reign: &Reign) -> Write {
+pub(crate) fn reign(reign: &Reign) -> Write {
     (REIGN.to_vec(), Some(encode(&Versioned::V1(reign))))
 }
 
-pub(super) fn node(id: NodeId, record: &NodeRecord) -> Write {
+pub(crate) fn node(id: NodeId, record: &NodeRecord) -> Write {
     (key(b'n', id.0), Some(encode(&Versioned::V1(record))))
 }
 
-pub(super) fn target(id: TargetId, record: &TargetRecord) -> Write {
+pub(crate) fn target(id: TargetId, record: &TargetRecord) -> Write {
     (key(b't', id.0), Some(encode(&Versioned::V1(record))))
 }
 
-pub(super) fn class(record: &ClassRecord) -> Write {
+pub(crate) fn class(record: &ClassRecord) -> Write {
     (key(b'c', u32::from(record.class.id.0)), Some(encode(&Versioned::V1(record))))
 }
 
-pub(super) fn page(table: TableId, page: u16, chains: &[Chain]) -> Write {
+pub(crate) fn page(table: TableId, page: u16, chains: &[Chain]) -> Write {
     (key(b'h', u32::from(table.0) << 16 | u32::from(page)), Some(encode(&Page::V2(chains.to_vec()))))
 }

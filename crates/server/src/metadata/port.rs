@@ -50,6 +50,8 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::ExplainClass { .. } => "explain_class",
         MetaRequest::PathOf { .. } => "path_of",
         MetaRequest::Fates { .. } => "fates",
+        MetaRequest::ExportRows { .. } => "export_rows",
+        MetaRequest::ExportChanges { .. } => "export_changes",
         MetaRequest::Change { change, .. } => match change {
             Change::Create { .. } => "create",
             Change::MakeDirectory { .. } => "make_directory",

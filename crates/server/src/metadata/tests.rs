@@ -92,7 +92,7 @@ fn fickle() -> Fickle {
 
 fn options(server: u32, clock: Arc<dyn Clock>) -> MetaOptions {
     let classes = Arc::new(Classes(Mutex::new(vec![class(1, "default")])));
-    MetaOptions { server, key: CapabilityKey([3; 32]), clock, classes }
+    MetaOptions { server, key: CapabilityKey([3; 32]), clock, classes, export: None }
 }
 
 fn clock() -> Arc<ManualClock> {

@@ -131,8 +131,7 @@ async fn register(storage: &Arc<Storage>, connection: &net::Connection) -> Resul
     };
     match call(connection, &ManagerRequest::Register(registration), CALL_DEADLINE * 10).await {
         Ok(ManagerReply::Registered { key, heartbeat_ms, .. }) => {
-            // The key never changes in a cluster's life; a second registration brings the same.
-            let _ = storage.key.set(key);
+            *storage.key.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
             tracing::info!(node = %options.node, "registered with the manager");
             Ok(Duration::from_millis(u64::from(heartbeat_ms)))
         }

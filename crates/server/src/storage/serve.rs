@@ -23,7 +23,7 @@ use types::{Capability, ChainId, ChunkId, Epoch, Origin, Rights, TargetId, Time}
 /// cores work for one connection.
 const READ_INLINE_MAX: u32 = 64 * 1024;
 /// The longest read: what one frame carries.
-const READ_MAX: u32 = 4 * 1024 * 1024;
+pub(super) const READ_MAX: u32 = 4 * 1024 * 1024;
 /// The most chunks of one removal.
 const REMOVE_MAX: usize = 4096;
 
@@ -98,6 +98,18 @@ impl Storage {
             Ok(StorageRequest::Status) => {
                 respond(asked, Ok((StorageReply::Status(Box::new(self.status())), Bytes::new())));
             }
+            Ok(StorageRequest::Inventory) if node => respond(asked, Ok((self.survey(), Bytes::new()))),
+            Ok(StorageRequest::ListChunks { target, chain, after, limit }) if node => {
+                self.list_chunks((target, chain), after, limit, asked);
+            }
+            Ok(StorageRequest::ReadStored { target, chain, chunk, offset, length }) if node => {
+                self.read_stored((target, chain, chunk), offset, length, asked);
+            }
+            Ok(
+                StorageRequest::Inventory
+                | StorageRequest::ListChunks { .. }
+                | StorageRequest::ReadStored { .. },
+            ) => respond(asked, Err(StorageError::Denied)),
             Ok(StorageRequest::Damage) => {
                 respond(asked, Ok((StorageReply::Damage(self.damage()), Bytes::new())));
             }
@@ -169,7 +181,8 @@ impl Storage {
     }
 
     fn capable(&self, capability: &Capability, chunk: ChunkId, rights: Rights) -> Result<(), StorageError> {
-        let Some(key) = self.key.get() else { return Err(StorageError::NotServing) };
+        let key = self.key.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = &*key else { return Err(StorageError::NotServing) };
         let now = Time(self.options.clock.wall());
         key.check(capability, chunk.inode, rights, now).map_err(|why| match why {
             CapabilityError::Forged | CapabilityError::Expired | CapabilityError::Insufficient => {
@@ -427,12 +440,12 @@ fn answer_to(asked: Asked) -> Answerer {
 }
 
 /// A request that waits for its answer.
-struct Asked {
+pub(super) struct Asked {
     responder: net::Responder,
     call: Call,
 }
 
-fn respond(asked: Asked, answer: Result<(StorageReply, Bytes), StorageError>) {
+pub(super) fn respond(asked: Asked, answer: Result<(StorageReply, Bytes), StorageError>) {
     let (reply, payload, outcome) = match answer {
         Ok((reply, payload)) => (Ok(reply), payload, "ok"),
         Err(error) => (Err(error), Bytes::new(), "error"),
@@ -461,12 +474,15 @@ fn name_of<E>(request: &Result<StorageRequest, E>) -> &'static str {
         Ok(StorageRequest::Scrub { .. }) => "scrub",
         Ok(StorageRequest::Survey { .. }) => "survey",
         Ok(StorageRequest::Differences) => "differences",
+        Ok(StorageRequest::Inventory) => "inventory",
+        Ok(StorageRequest::ListChunks { .. }) => "list_chunks",
+        Ok(StorageRequest::ReadStored { .. }) => "read_stored",
         Err(_) => "malformed",
     }
 }
 
 /// What a failed read is answered with. Bad bytes are healed at once.
-fn refusal(target: &Target, error: &ReadError) -> StorageError {
+pub(super) fn refusal(target: &Target, error: &ReadError) -> StorageError {
     match error {
         ReadError::NoChunk => StorageError::NoChunk,
         ReadError::Corrupt { offset } => {
