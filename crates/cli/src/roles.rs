@@ -8,6 +8,7 @@ mod node;
 mod parts;
 mod ready;
 mod rebuild;
+mod salvage;
 mod serving;
 mod storage;
 mod stores;
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Ca(ca::Command),
     /// Make the metadata again from what the storage servers hold
     Rebuild(rebuild::Rebuild),
+    /// Copy readable files off one target's directory, with no server running
+    Salvage(salvage::Salvage),
     /// Look at the servers of the cluster
     #[command(subcommand)]
     Node(node::Command),
@@ -46,6 +49,7 @@ pub(crate) async fn run(command: Command, context: Option<PathBuf>) -> Result<()
         Command::Storage(arguments) => storage::run(arguments).await,
         Command::Ca(command) => ca::run(command),
         Command::Rebuild(arguments) => rebuild::run(arguments).await,
+        Command::Salvage(arguments) => salvage::run(arguments),
         Command::Node(command) => node::run(command, context).await,
     }
 }

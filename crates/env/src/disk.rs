@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 #[cfg(test)]
 mod conformance;
+mod overlay;
 mod real;
 mod sim;
 
+pub use overlay::OverlayDisk;
 pub use real::RealDisk;
 pub use sim::{Operation, SimDisk};
 

@@ -9,6 +9,6 @@ pub mod random;
 pub mod table;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use disk::{Disk, File, Operation, RealDisk, SimDisk};
+pub use disk::{Disk, File, Operation, OverlayDisk, RealDisk, SimDisk};
 pub use random::Random;
 pub use table::{Batch, FjallOptions, FjallTable, Pair, SimTable, Table, TableError, TableSnapshot};

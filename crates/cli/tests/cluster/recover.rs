@@ -4,6 +4,7 @@ use crate::apart::Apart;
 use crate::cloud::{Cloud, SR, noise};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -218,4 +219,60 @@ fn a_cloud_of_one_process_is_rebuilt_from_its_targets() {
     succeeds(&["rebuild", "--dir", &text(&directory)]);
     cloud.start();
     assert_eq!(tree(&|arguments| cloud.sr(arguments)), kept);
+}
+
+/// All files below a directory with their bytes and modification times.
+fn files(directory: &Path) -> BTreeMap<String, (Vec<u8>, i64, i64)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            let metadata = path.symlink_metadata().unwrap();
+            found.insert(text(&path), (fs::read(&path).unwrap(), metadata.mtime(), metadata.mtime_nsec()));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_target_is_salvaged_and_not_changed() {
+    // One copy on one target: everything is on it.
+    let mut cloud = Cloud::with(&["--targets", "1", "--copies", "1"]);
+    let (small, large) = (noise(3_000, 1), noise(700_000, 2));
+    cloud.sr(&["mkdir", "-p", "/d/e"]);
+    cloud.sr(&["put", &text(&cloud.write("small", &small)), "/d/e/small"]);
+    cloud.sr(&["put", &text(&cloud.write("large", &large)), "/d/large"]);
+    cloud.sr(&["put", &text(&cloud.write("bad", &noise(2_000, 3))), "/d/bad"]);
+    cloud.sr(&["ln", "/d/large", "/linked"]);
+    cloud.sr(&["ln", "-s", "e/small", "/d/soft"]);
+    cloud.sr(&["chmod", "640", "/d/large"]);
+    cloud.sr(&["touch", "-d", "2001-02-03 04:05:06", "/d/large"]);
+    cloud.sr(&["put", &text(&cloud.write("removed", b"removed")), "/d/removed"]);
+    cloud.sr(&["rm", "/d/removed"]);
+    std::thread::sleep(FRESH);
+    let target = cloud.path("cloud/targets/1");
+    let out = text(&cloud.path("out"));
+    assert!(fails(&["salvage", &text(&target), &out]).contains("in use"));
+    cloud.server().kill();
+    assert!(crate::damage::flip(&target, &noise(2_000, 3)[100..164]), "the target holds the bytes");
+
+    let before = files(&target);
+    let output = run(&["salvage", &text(&target), &out]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("not copied: tree/d/bad: damaged at byte"), "{told}");
+    assert!(files(&target) == before, "salvage changed the target");
+    let tree = cloud.path("out/tree");
+    assert!(fs::read(tree.join("d/e/small")).unwrap() == small);
+    assert!(fs::read(tree.join("d/large")).unwrap() == large);
+    assert!(fs::read(tree.join("d/soft")).unwrap() == small);
+    let large = fs::metadata(tree.join("d/large")).unwrap();
+    assert_eq!((large.mode() & 0o7777, large.nlink()), (0o640, 2));
+    assert_eq!(large.ino(), fs::metadata(tree.join("linked")).unwrap().ino());
+    assert!(!tree.join("d/bad").exists() && !tree.join("d/removed").exists());
+    let left: Vec<_> =
+        fs::read_dir(cloud.path("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["tree"], "{told}");
 }
