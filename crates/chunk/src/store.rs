@@ -214,6 +214,15 @@ impl Store {
         self.shared.index.chains().into_iter().map(position).collect()
     }
 
+    /// [`Store::positions`] as far as they can be counted on: a chain that is not whole holds nothing for certain.
+    pub fn holdings(&self) -> Vec<(ChainId, Epoch, Version)> {
+        let certain = |(chain, epoch, version): (ChainId, Epoch, Version)| {
+            let whole = version >= self.whole_from(chain);
+            if whole { (chain, epoch, version) } else { (chain, Epoch::default(), Version::ZERO) }
+        };
+        self.positions().into_iter().map(certain).collect()
+    }
+
     /// From which version on a chain is whole: before it, an installation was begun and not completed.
     pub fn whole_from(&self, chain: ChainId) -> Version {
         let chain = self.shared.index.chain(chain);

@@ -22,8 +22,10 @@ pub(crate) struct Scrub {
 #[derive(Subcommand, Debug)]
 enum ScrubCommand {
     /// Show how far the targets are, and what was found.
+    #[command(after_help = "Examples:\n  sr scrub status\n  sr scrub status --json")]
     Status(Which),
     /// Begin a pass now, from the start, as fast as the limit allows (administrator only).
+    #[command(after_help = "Examples:\n  sr scrub start --wait")]
     Start {
         #[command(flatten)]
         which: Which,
@@ -32,8 +34,10 @@ enum ScrubCommand {
         wait: bool,
     },
     /// Stop reading until resumed, over restarts too (administrator only).
+    #[command(after_help = "Examples:\n  sr scrub pause --target 2")]
     Pause(Which),
     /// Go on where it was paused (administrator only).
+    #[command(after_help = "Examples:\n  sr scrub resume --limit 20M")]
     Resume(Which),
 }
 

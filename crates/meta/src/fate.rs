@@ -47,7 +47,7 @@ pub(crate) async fn fate<V: View>(
     inode: InodeId,
 ) -> Result<Fate, Failure> {
     // Record logs are nobody's files, and needed.
-    if crate::mirror::generation_of(inode).is_some() || view.inode(inode).await?.is_some() {
+    if crate::mirror::log_generation(inode).is_some() || view.inode(inode).await?.is_some() {
         return Ok(Fate::Named);
     }
     let next: u64 = match view.get(&keys::next_id()).await? {

@@ -40,11 +40,6 @@ pub fn inode_of(key: &[u8]) -> Option<InodeId> {
     Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[INODE])?.try_into().ok()?)))
 }
 
-/// The first key after all inodes.
-pub fn inodes_end() -> Key {
-    vec![INODE + 1]
-}
-
 /// The entry `name` of a directory.
 pub fn entry(directory: InodeId, name: &str) -> Key {
     let mut key = Vec::with_capacity(9 + name.len());

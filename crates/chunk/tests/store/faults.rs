@@ -423,6 +423,7 @@ fn a_chain_goes_back_and_is_filled_again() {
     for seed in 0..2 {
         assert_eq!(fixture.store().positions(), [(CHAIN, Epoch(1), Version(3))]);
         assert_eq!(fixture.store().whole_from(CHAIN), Version(u64::MAX));
+        assert_eq!(fixture.store().holdings(), [(CHAIN, Epoch(0), Version(0))]);
         assert_eq!(changed(&fixture), [chunk(1, 0), chunk(1, 2)]);
         assert!(fixture.store().lanes(CHAIN).iter().all(|lane| lane.version <= Version(3)));
         fixture.crash(seed).unwrap();
@@ -457,6 +458,7 @@ fn a_chain_goes_back_and_is_filled_again() {
     fixture.sync().unwrap();
     for seed in 0..2 {
         assert_eq!(fixture.store().whole_from(CHAIN), Version(5));
+        assert_eq!(fixture.store().holdings(), fixture.store().positions());
         assert_eq!(fixture.read(chunk(1, 0)).unwrap(), whole);
         assert_eq!(fixture.read(chunk(1, 1)).unwrap(), bytes(9, 20_000));
         assert!(matches!(fixture.read(chunk(1, 2)), Err(ReadError::NoChunk)));

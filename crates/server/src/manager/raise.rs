@@ -70,7 +70,7 @@ fn stopped(target: TargetId) -> Seat {
 }
 
 fn seat(target: TargetId, state: MemberState) -> Seat {
-    Seat { target, state, run: Incarnation(0), departed: None }
+    Seat { target, state, run: Incarnation(0) }
 }
 
 fn put(import: &mut Import<'_>, (key, value): Write) -> Result<(), KvError> {

@@ -16,7 +16,7 @@ use types::routing::Table;
 use types::storage::ChunkState;
 use types::{
     CapabilityKey, ChainInfo, ClassId, ClientId, Epoch, FailureDomain, FileKind, InodeId, Lane, Member,
-    MemberState, Mode, Origin, Sequence, Slot, StorageClass, TableId, TargetId, Time, Version,
+    MemberState, Mode, Origin, Sequence, Shortfall, Slot, StorageClass, TableId, TargetId, Time, Version,
 };
 
 const SLOTS: u16 = 4;
@@ -43,7 +43,11 @@ impl ClassSource for OneClass {
         [class()].into()
     }
 
-    fn make(&self, _: StorageClass) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
+    fn make(
+        &self,
+        _: StorageClass,
+        _: Shortfall,
+    ) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
         Box::pin(async { Err(MetaError::Invalid) })
     }
 }

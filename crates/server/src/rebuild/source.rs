@@ -63,7 +63,7 @@ impl Source {
         let target = |(target, store): (&TargetId, &chunk::Store)| SurveyedTarget {
             target: *target,
             capacity: store.space().map_or(0, |space| space.capacity / sharers),
-            chains: store.positions(),
+            chains: store.holdings(),
         };
         let survey = Survey {
             node,

@@ -6,7 +6,7 @@ use kv::local::SPACES;
 use types::{CapabilityKey, Epoch, Incarnation, MemberState, TableId, TargetId};
 
 fn seat(target: u32, state: MemberState) -> Seat {
-    Seat { target: TargetId(target), state, run: Incarnation(77), departed: None }
+    Seat { target: TargetId(target), state, run: Incarnation(77) }
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn report(storage: &Storage, positions: Positions) -> Vec<TargetReport> {
             full: space.is_none_or(|space| space.full),
             failed: target.failed().is_some(),
             chains: match positions {
-                Positions::Give => target.store().positions(),
+                Positions::Give => target.store().holdings(),
                 Positions::Leave => Vec::new(),
             },
         }

@@ -3,7 +3,7 @@
 use super::Storage;
 use super::serve::Read;
 use bytes::Bytes;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use types::checksum::first_mismatch;
 use types::scrub::{Survey, SurveyOf};
@@ -44,7 +44,8 @@ impl Storage {
             self.still_serves(read, target, &view)?;
             within(self.clone().read_later(read, target.clone(), view)).await?
         } else {
-            let key = self.key.get().ok_or(StorageError::NotServing)?;
+            let key = self.key.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let key = key.ok_or(StorageError::NotServing)?;
             let expires = self.now().after(DEADLINE * 2);
             let capability = key.grant(chunk.inode, 1, Rights::Read, Uid::ROOT, expires);
             let request =

@@ -98,7 +98,7 @@ impl Storage {
             Ok(StorageRequest::Status) => {
                 respond(asked, Ok((StorageReply::Status(Box::new(self.status())), Bytes::new())));
             }
-            Ok(StorageRequest::Inventory) if node => respond(asked, Ok((self.survey(), Bytes::new()))),
+            Ok(StorageRequest::Inventory) if node => respond(asked, Ok((self.inventory(), Bytes::new()))),
             Ok(StorageRequest::ListChunks { target, chain, after, limit }) if node => {
                 self.list_chunks((target, chain), after, limit, asked);
             }

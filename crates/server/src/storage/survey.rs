@@ -11,11 +11,11 @@ use types::survey::{CHUNKS_MAX, Survey, SurveyedTarget};
 use types::{ChainId, ChunkId, TargetId};
 
 impl Storage {
-    pub(super) fn survey(&self) -> StorageReply {
+    pub(super) fn inventory(&self) -> StorageReply {
         let targets = self.targets.values().map(|target| SurveyedTarget {
             target: target.id,
             capacity: target.store().space().map_or(0, |space| space.capacity / target.sharers()),
-            chains: target.store().positions(),
+            chains: target.store().holdings(),
         });
         let options = &self.options;
         StorageReply::Inventory(Box::new(Survey {
