@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use types::wire::Channel;
-use types::wire::HEADER_SIZE;
+use types::wire::{Channel, HEADER_SIZE, WIRE_VERSION, WIRE_VERSION_MIN};
 use types::{Gid, NodeId, Uid};
 
+/// Those of this build.
+pub(crate) const VERSIONS: (u16, u16) = (WIRE_VERSION_MIN, WIRE_VERSION);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
@@ -131,7 +132,7 @@ impl Raw {
     /// Connects and exchanges hellos.
     pub(crate) async fn introduced(address: &str) -> Raw {
         let mut raw = Raw::connect(address).await;
-        raw.hello((1, 1)).await;
+        raw.hello(VERSIONS).await;
         assert_eq!(raw.frame().await.map(|header| header.kind), Some(Kind::Hello));
         raw
     }

@@ -3,7 +3,11 @@
 use crate::cloud::{SR, Server, client, succeed};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// What the return of a server may take on a busy machine; on a quiet one it is seconds.
+const RETURN_MAX: Duration = Duration::from_secs(90);
 
 /// One metadata server and some storage servers, each with one target and a host name of its own.
 pub(crate) struct Apart {
@@ -64,9 +68,31 @@ impl Apart {
                 return;
             }
             // Nothing tells an outsider when placement is done; the bound is a minute.
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
         panic!("the cluster does not serve");
+    }
+
+    /// Chains of which not all members serve.
+    pub(crate) fn degraded(&self) -> u64 {
+        let text = self.sr(&["status", "--json"]);
+        let line = text.lines().find(|line| line.contains("\"record\":\"cluster\"")).unwrap();
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        value["degraded"].as_u64().unwrap() + value["unavailable"].as_u64().unwrap()
+    }
+
+    /// Until all members of all chains serve.
+    pub(crate) fn wait_whole(&self) {
+        let start = Instant::now();
+        loop {
+            let chains = self.degraded();
+            if chains == 0 {
+                return;
+            }
+            assert!(start.elapsed() < RETURN_MAX, "{chains} chains are still degraded");
+            // Nothing tells an outsider when the last copy is there.
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// Kills the metadata server and starts it again.

@@ -7,34 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What a return may take on a busy machine; on a quiet one it is seconds.
-const RETURN_MAX: Duration = Duration::from_secs(90);
 const WRITERS: usize = 2;
 
 /// The content of a file, from its name's number and how often it was written.
 fn content(file: u64, round: u64) -> Vec<u8> {
     noise(usize::try_from(1000 + file % 7 * 40_000).unwrap(), file << 32 | round)
-}
-
-/// Chains of which not all members serve.
-fn degraded(cluster: &Apart) -> u64 {
-    let text = cluster.sr(&["status", "--json"]);
-    let line = text.lines().find(|line| line.contains("\"record\":\"cluster\"")).unwrap();
-    let value: serde_json::Value = serde_json::from_str(line).unwrap();
-    value["degraded"].as_u64().unwrap() + value["unavailable"].as_u64().unwrap()
-}
-
-fn wait_whole(cluster: &Apart) {
-    let start = std::time::Instant::now();
-    loop {
-        let chains = degraded(cluster);
-        if chains == 0 {
-            return;
-        }
-        assert!(start.elapsed() < RETURN_MAX, "{chains} chains are still degraded");
-        // Nothing tells an outsider when the last copy is there.
-        std::thread::sleep(Duration::from_millis(200));
-    }
 }
 
 /// Writes files, some of them again and again, until told to stop; notes what was acknowledged.
@@ -82,11 +59,11 @@ fn killed_servers_come_back_while_files_are_written() {
                 std::thread::yield_now();
             }
             away[server].kill();
-            while degraded(&cluster) == 0 {
+            while cluster.degraded() == 0 {
                 std::thread::sleep(Duration::from_millis(100)); // It is given up when its lease is over.
             }
             away[server] = cluster.storage_again(server);
-            wait_whole(&cluster);
+            cluster.wait_whole();
             stop.store(true, Ordering::Relaxed);
         });
         cluster.storage = away;
@@ -98,6 +75,6 @@ fn killed_servers_come_back_while_files_are_written() {
         cluster.storage[server].kill();
         verify(&cluster, &acknowledged);
         cluster.start_storage(server, &[]);
-        wait_whole(&cluster);
+        cluster.wait_whole();
     }
 }

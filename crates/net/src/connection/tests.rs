@@ -149,7 +149,7 @@ async fn a_closed_connection_ends_its_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_vanishes_ends_the_calls() {
     let address = fake(|mut raw| async move {
-        welcome(&mut raw, (1, 1)).await;
+        welcome(&mut raw, VERSIONS).await;
         // A request, half an answer, and nothing more.
         let request = raw.frame_but_ping().await.unwrap();
         let answer =
@@ -167,7 +167,7 @@ async fn a_server_that_vanishes_ends_the_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_falls_silent_is_given_up() {
     let address = fake(|mut raw| async move {
-        welcome(&mut raw, (1, 1)).await;
+        welcome(&mut raw, VERSIONS).await;
         // Like a stopped process: the kernel goes on taking bytes.
         std::future::pending::<()>().await;
     })
@@ -185,11 +185,11 @@ async fn a_server_that_falls_silent_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_frames_of_a_server_end_the_connection() {
-    for bytes in [vec![0xff; 64], request_frame(1, 1, b"", b""), hello_frame((1, 1))] {
+    for bytes in [vec![0xff; 64], request_frame(1, 1, b"", b""), hello_frame(VERSIONS)] {
         let address = fake(move |mut raw| {
             let bytes = bytes.clone();
             async move {
-                welcome(&mut raw, (1, 1)).await;
+                welcome(&mut raw, VERSIONS).await;
                 raw.send(&bytes).await;
                 assert!(raw.is_closed().await);
             }
@@ -280,7 +280,7 @@ fn a_live_encrypted_server_bears_any_bytes() {
                 let (read, write) = socket.into_split();
                 let mut outbound = Outbound::new(write, Some(established.sealer), Arc::default());
                 let mut inbound = Inbound::new(read, Some(established.opener), &[], &established.sealed, Arc::default());
-                let bytes = [hello_frame((1, 1)), bytes_of(&moves)].concat();
+                let bytes = [hello_frame(VERSIONS), bytes_of(&moves)].concat();
                 let _ = outbound.put_payload(&bytes).await;
                 let _ = outbound.finish().await;
                 let drained = async { while matches!(inbound.read(&mut [0; 4096]).await, Ok(1..)) {} };
@@ -313,7 +313,7 @@ fn a_client_bears_any_bytes() {
                 let bytes = bytes.clone();
                 async move {
                     if welcomed {
-                        welcome(&mut raw, (1, 1)).await;
+                        welcome(&mut raw, VERSIONS).await;
                     }
                     raw.send(&bytes).await;
                 }

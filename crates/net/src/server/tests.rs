@@ -200,7 +200,7 @@ async fn what_is_no_frame_ends_its_connection_only() {
         over(BODY_MAX + 1, 0).encode().to_vec(),
         over(0, PAYLOAD_MAX + 1).encode().to_vec(),
         over(u32::MAX, u32::MAX).encode().to_vec(),
-        hello_frame((1, 1)),
+        hello_frame(VERSIONS),
         Header { id: 5, ..Header::bare(Kind::Answer, 0) }.encode().to_vec(),
     ] {
         let mut raw = Raw::introduced(&world.address()).await;
@@ -248,7 +248,7 @@ async fn strangers_have_little_time_and_few_places() {
     // One says nothing, one says it slowly, and both places are taken.
     let mut silent = Raw::connect(&world.address()).await;
     let mut slow = Raw::connect(&world.address()).await;
-    slow.send(&hello_frame((1, 1))[..5]).await;
+    slow.send(&hello_frame(VERSIONS)[..5]).await;
     let mut third = Raw::connect(&world.address()).await;
     assert!(third.is_closed().await);
     assert!(silent.is_closed().await && slow.is_closed().await);
@@ -273,7 +273,7 @@ async fn there_is_a_limit_to_connections() {
 async fn a_peer_may_vanish_at_any_byte() {
     let world = plain_world(ServerOptions::default()).await;
     let request = request_frame(1, 60_000, b"keep", &[7; 50]);
-    let all = [hello_frame((1, 1)), request].concat();
+    let all = [hello_frame(VERSIONS), request].concat();
     for length in 0..all.len() {
         let mut raw = Raw::connect(&world.address()).await;
         raw.send(&all[..length]).await;
