@@ -40,7 +40,14 @@ fn unpack(folder: &Path, scratch: &Path) -> Result<(), String> {
         fs::remove_dir_all(scratch).map_err(failed)?;
     }
     fs::create_dir_all(scratch).map_err(failed)?;
-    let source = current_source()?;
+    // A fresh machine has no lists of packages, or old ones.
+    let source = match current_source() {
+        Ok(source) => source,
+        Err(_) => {
+            run_in(scratch, "apt-get", &["update", "--quiet"])?;
+            current_source()?
+        }
+    };
     if run_in(scratch, "apt-get", &["download", &source, IMAGE_PACKAGE]).is_err() {
         run_in(scratch, "apt-get", &["update", "--quiet"])?;
         run_in(scratch, "apt-get", &["download", &source, IMAGE_PACKAGE])?;
