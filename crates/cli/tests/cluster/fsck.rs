@@ -103,7 +103,8 @@ fn lose_chunks(cloud: &Cloud, number: u32) -> usize {
     }
     table.apply(batch).unwrap();
     table.sync().unwrap();
-    pairs.len()
+    // Those of record logs are lost with them: their inodes are the highest there are.
+    pairs.iter().filter(|(key, _)| key[4] != 0xff).count()
 }
 
 #[test]
