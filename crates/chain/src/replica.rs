@@ -17,8 +17,8 @@ const WAITERS_MAX: usize = 8;
 const VERSION_MAX: Version = Version(1 << 62);
 
 /// Updates that are done and still kept for a successor that is being sent whole chunks: what 4 KiB writes bring while one
-/// chunk is sent. When more came meanwhile, another pass follows.
-pub const KEPT_MAX: usize = 1024;
+/// chunk is sent. Fewer than a head admits, so that writes go on. When more came meanwhile, another pass follows.
+pub const KEPT_MAX: usize = 512;
 /// Bytes of them: 8 MiB for each of a hundred chains that are brought up to date at a time fit in memory.
 pub const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 

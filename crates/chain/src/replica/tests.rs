@@ -389,6 +389,18 @@ fn what_is_written_meanwhile_is_forwarded_after() {
 }
 
 #[test]
+fn writes_go_on_while_chunks_are_sent() {
+    let (mut replica, mut out) = play("sole w1 s1 head+ linked0@0");
+    for number in 2..3000 {
+        out.clear();
+        replica.on(event(&format!("w{number}"), replica.epoch()), &mut out);
+        replica.on(event(&format!("s{number}"), replica.epoch()), &mut out);
+        assert!(out.iter().all(|effect| !matches!(effect, Effect::Refuse { .. })), "{number}: {out:?}");
+    }
+    assert_eq!(replica.in_flight(), KEPT_MAX);
+}
+
+#[test]
 fn chunks_may_hold_more_than_was_asked_for() {
     check("sole w1 s1 head+ linked0@0 w2 s2 | caught2 w3", "tell2 apply3 forward3");
     check("sole w1 s1 head+ linked0@0 | caught7", "");

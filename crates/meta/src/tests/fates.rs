@@ -77,12 +77,16 @@ fn a_removed_file_is_garbage_until_its_chunks_are_gone() {
 fn ids_that_were_never_given_out_are_nobodys_to_bury() {
     let mut world = World::open();
     let made = world.make(1, "f", 0o644).unwrap().inode;
-    for inode in [InodeId(2), InodeId(15), InodeId(made.0 + 1_000_000), InodeId(u64::MAX)] {
+    for inode in [InodeId(2), InodeId(15), InodeId(made.0 + 1_000_000), InodeId(1 << 60)] {
         assert_eq!(fate(&mut world, inode), Fate::Unborn);
         assert_eq!(bury(&mut world, ROOT, &[inode]), Err(MetaError::Invalid));
     }
     assert_eq!(fate(&mut world, InodeId::ROOT), Fate::Named);
     assert_eq!(bury(&mut world, ROOT, &[made]), Err(MetaError::Invalid));
+    // Record logs are nobody's files, and must stay.
+    let log = crate::mirror::log_inode(7);
+    assert_eq!(fate(&mut world, log), Fate::Named);
+    assert_eq!(bury(&mut world, ROOT, &[log]), Err(MetaError::Invalid));
 }
 
 /// The metadata is restored from a copy that is older than the last files: their ids were reserved when it was taken.

@@ -61,14 +61,16 @@ async fn send_all(target: &Arc<Target>, view: &View, task: CatchUp) -> Result<Ve
         let (written, through) = position(target, chain);
         pass(target, view, task.to, after).await?;
         let (_, whole_from) = position(target, chain);
-        if view.session() != session {
+        if view.session() != session || whole_from < through {
             return Err(Lost);
         }
         if view.cloned() > through {
             after = through;
             continue;
         }
-        let lanes = task.lanes.into_iter().chain(target.store().lanes(chain)).collect();
+        // What comes later comes again, and a lane's last request before it must be known until then.
+        let mut lanes: Vec<LaneState> = task.lanes.into_iter().chain(target.store().lanes(chain)).collect();
+        lanes.retain(|lane| lane.version <= through);
         let epochs = target.store().epochs(chain);
         let done = LinkBody::InstallDone { through, written, whole_from, lanes, epochs };
         send(target, task.to, done, Bytes::new()).await?;
@@ -161,12 +163,16 @@ fn joined(result: Option<Result<Result<(), Lost>, tokio::task::JoinError>>) -> R
 /// Sends one chunk piece by piece, each as it is when it is read.
 async fn send_chunk(target: &Arc<Target>, to: To, chunk: ChunkId) -> Result<(), Lost> {
     let chain = to.0;
+    let Some(view) = target.view(chain) else { return Err(Lost) };
     let mut offset = 0;
     loop {
         // Before the look: what says that there is no chunk is at least as new.
         let (_, now) = position(target, chain);
         let read =
             blocking(target, move |t| t.store().read(chain, chunk, offset, PIECE, Wait::Allowed)).await;
+        if view.session() != to.3 {
+            return Err(Lost); // What was read may be from after this store went back.
+        }
         let read = match read {
             Ok(read) => read,
             Err(ReadError::NoChunk) => {

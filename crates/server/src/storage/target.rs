@@ -265,7 +265,12 @@ impl Target {
             if matches!(event, Event::Configure { .. } | Event::CaughtUp { .. } | Event::Acked { .. }) {
                 member.failures = 0;
             }
+            let epoch = member.replica.epoch();
             member.replica.on(event, &mut effects);
+            if member.replica.epoch() != epoch {
+                // Whatever was sent to a successor in the old epoch is over, whether one is greeted in this or not.
+                member.view.next_session();
+            }
             let place = member.replica.place();
             let serving = place.is_some_and(|place| place.role == chain::Role::Serving);
             member.view.configure(member.replica.epoch(), serving);
@@ -334,6 +339,8 @@ impl Target {
             }
             Effect::Rewind { token, through } => {
                 tracing::info!(%chain, target = %self.id, %through, "going back to what the chain has too");
+                // Nobody may be sent anymore what this store is about to forget.
+                member.view.next_session();
                 member.view.rewound(through);
                 let owner = self.clone();
                 let done = move |done: Result<(), chunk::StoreError>| {
@@ -516,6 +523,10 @@ impl Target {
                 }
                 if !member.replica.takes_installs() {
                     answerer(Err(StorageError::NotServing));
+                    return None;
+                }
+                if matches!(body, LinkBody::InstallDone { through, whole_from, .. } if whole_from < through) {
+                    answerer(Err(StorageError::Invalid));
                     return None;
                 }
                 known.installing |= matches!(body, LinkBody::InstallDone { .. });

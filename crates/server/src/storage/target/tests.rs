@@ -69,6 +69,12 @@ fn install(written: u64) -> (LinkBody, Bytes) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_an_older_greeting_enters_after_a_newer_one() {
     let target = syncing();
+    // Only a member that went back takes installations.
+    send(&target, 1, LinkBody::Hello, Bytes::new()).await.unwrap().unwrap();
+    let (body, payload) = install(1);
+    assert_eq!(send(&target, 1, body, payload).await.unwrap(), Err(StorageError::NotServing));
+    let rewind = LinkBody::Rewind { through: Version::ZERO };
+    assert_eq!(send(&target, 1, rewind, Bytes::new()).await.unwrap(), Ok(StorageReply::Done));
     for round in 1..=100 {
         let (session, newer) = (2 * round, 2 * round + 1);
         let greeted = send(&target, session, LinkBody::Hello, Bytes::new()).await.unwrap();
