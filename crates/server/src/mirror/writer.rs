@@ -218,11 +218,6 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
             if info.head().is_none() {
                 continue;
             }
-            // The only copy of nothing: were it damaged, nobody could heal it, and nothing would be lost.
-            let empty = !works.contains_key(&chain) && !run.tails.contains_key(&chain);
-            if empty && info.members.len() == 1 {
-                continue;
-            }
             let said = fact(class, info);
             if run.tails.get(&chain).is_some_and(|tail| tail.fact == said) {
                 continue;
