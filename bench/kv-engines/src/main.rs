@@ -33,7 +33,7 @@ fn options() -> FjallOptions {
 }
 
 fn local(table: Arc<dyn Table>, directory: &Path) -> LocalStore {
-    LocalStore::open(Arc::new(RealDisk), table, &directory.join("log"), kv::local::Options::default()).unwrap()
+    LocalStore::open(Arc::new(RealDisk::default()), table, &directory.join("log"), kv::local::Options::default()).unwrap()
 }
 
 fn fjall(directory: &Path) -> LocalStore {

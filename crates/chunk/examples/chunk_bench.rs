@@ -47,7 +47,7 @@ impl Bench {
         };
         let table = FjallTable::open(&directory.join("index"), &SPACES, FjallOptions::default()).unwrap();
         let start = Instant::now();
-        let (disk, table) = (Arc::new(RealDisk), Arc::new(table));
+        let (disk, table) = (Arc::new(RealDisk::default()), Arc::new(table));
         let store = Store::open(disk, table, &directory.join("data"), Options::default(), Box::new(progress))
             .unwrap();
         let version = store.positions().first().map_or(Version::ZERO, |position| position.2);

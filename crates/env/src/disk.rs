@@ -7,6 +7,7 @@ use std::sync::Arc;
 #[cfg(test)]
 mod conformance;
 mod overlay;
+mod pace;
 mod real;
 mod sim;
 

@@ -112,7 +112,8 @@ async fn main() {
     }
     let table = FjallTable::open(&directory.join("table"), kv::local::SPACES, options).expect("a table");
     let log = directory.join("log");
-    let store = LocalStore::open(Arc::new(RealDisk), Arc::new(table), &log, kv::local::Options::default());
+    let store =
+        LocalStore::open(Arc::new(RealDisk::default()), Arc::new(table), &log, kv::local::Options::default());
     let class = StorageClass {
         id: ClassId(1),
         name: "default".to_owned(),

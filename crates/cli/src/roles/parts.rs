@@ -24,7 +24,7 @@ impl Machine {
     pub(crate) fn new() -> Machine {
         Machine {
             clock: Arc::new(SystemClock::new()),
-            disk: Arc::new(RealDisk),
+            disk: Arc::new(RealDisk::default()),
             metrics: Arc::new(Metrics::new()),
         }
     }

@@ -11,7 +11,7 @@ fn on_every_disk(check: impl Fn(&dyn Disk, &Path)) {
     sim.create_directory(Path::new("/place")).unwrap();
     check(&sim, Path::new("/place"));
     let place = tempfile::tempdir().unwrap();
-    check(&RealDisk, place.path());
+    check(&RealDisk::default(), place.path());
 }
 
 fn write(file: &dyn File, bytes: &[u8], offset: u64) {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct OverlayDisk {
     base: PathBuf,
     scratch: PathBuf,
+    real: RealDisk,
     state: Mutex<State>,
 }
 
@@ -36,7 +37,12 @@ struct BaseFile {
 impl OverlayDisk {
     /// `scratch` is an empty directory of the caller's.
     pub fn new(base: &Path, scratch: &Path) -> OverlayDisk {
-        OverlayDisk { base: base.to_owned(), scratch: scratch.to_owned(), state: Mutex::default() }
+        OverlayDisk {
+            base: base.to_owned(),
+            scratch: scratch.to_owned(),
+            real: RealDisk::default(),
+            state: Mutex::default(),
+        }
     }
 
     /// The name of a file in the directory itself: there are no others.
@@ -59,7 +65,7 @@ impl Disk for OverlayDisk {
         let name = self.name(path)?;
         let mut state = self.state();
         if state.made.contains(&name) {
-            return RealDisk.open(&self.scratch.join(name));
+            return self.real.open(&self.scratch.join(name));
         }
         if state.removed.contains(&name) {
             return Err(ErrorKind::NotFound.into());
@@ -75,7 +81,7 @@ impl Disk for OverlayDisk {
         if !state.made.contains(&name) && !state.removed.contains(&name) && path.exists() {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        let file = RealDisk.create(&self.scratch.join(&name))?;
+        let file = self.real.create(&self.scratch.join(&name))?;
         state.made.insert(name);
         Ok(file)
     }
@@ -85,7 +91,7 @@ impl Disk for OverlayDisk {
         let mut state = self.state();
         if state.made.remove(&name) {
             state.removed.insert(name.clone());
-            return RealDisk.remove(&self.scratch.join(name));
+            return self.real.remove(&self.scratch.join(name));
         }
         if !path.exists() || !state.removed.insert(name) {
             return Err(ErrorKind::NotFound.into());
@@ -103,7 +109,7 @@ impl Disk for OverlayDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let state = self.state();
-        let base = RealDisk.list(path)?.into_iter().filter(|name| !state.removed.contains(name));
+        let base = self.real.list(path)?.into_iter().filter(|name| !state.removed.contains(name));
         let names: BTreeSet<PathBuf> = base.chain(state.made.iter().cloned()).collect();
         Ok(names.into_iter().collect())
     }
@@ -113,7 +119,7 @@ impl Disk for OverlayDisk {
     }
 
     fn space(&self, _path: &Path) -> io::Result<(u64, u64)> {
-        RealDisk.space(&self.scratch)
+        self.real.space(&self.scratch)
     }
 
     /// Fails when another process has the directory; keeps none from taking it.

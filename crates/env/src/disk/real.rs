@@ -1,20 +1,36 @@
 //! The machine's disks.
 
+use super::pace::Pace;
 use super::{Disk, File};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-/// The file system of the machine.
+/// The file systems of the machine.
 #[derive(Debug, Default)]
-pub struct RealDisk;
+pub struct RealDisk {
+    /// Per device.
+    paces: Mutex<HashMap<u64, Arc<Pace>>>,
+}
 
-/// Pieces from this size on go past the page cache, if they lie right: filling fresh pages costs more than the disk.
+impl RealDisk {
+    fn file(&self, file: fs::File, path: &Path) -> io::Result<Arc<dyn File>> {
+        let device = file.metadata()?.dev();
+        let pace =
+            self.paces.lock().unwrap_or_else(PoisonError::into_inner).entry(device).or_default().clone();
+        Ok(Arc::new(RealFile::new(file, path, pace)))
+    }
+}
+
+/// Pieces from this size on go past the page cache, if they lie right and the disk is fast (`pace`): filling fresh pages
+/// costs more than it.
 const DIRECT_MIN: usize = 256 * 1024;
 /// Positions and lengths past the page cache are multiples of this: no page is then written both ways.
 const DIRECT_ALIGN: usize = 4096;
@@ -27,13 +43,15 @@ struct RealFile {
     direct: Option<fs::File>,
     /// The disk refused a write past the page cache that lay right: it asks for more than we know.
     refused: AtomicBool,
+    /// Of the disk.
+    pace: Arc<Pace>,
 }
 
 impl RealFile {
-    fn new(file: fs::File, path: &Path) -> RealFile {
+    fn new(file: fs::File, path: &Path, pace: Arc<Pace>) -> RealFile {
         let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
         let direct = fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
-        RealFile { file, direct, refused: AtomicBool::new(false) }
+        RealFile { file, direct, refused: AtomicBool::new(false), pace }
     }
 
     /// The part of a piece that may go past the page cache: its start, in whole pages.
@@ -44,6 +62,7 @@ impl RealFile {
             || !aligned
             || self.direct.is_none()
             || self.refused.load(Ordering::Relaxed)
+            || !self.pace.direct(piece.len())
         {
             return 0;
         }
@@ -51,12 +70,16 @@ impl RealFile {
     }
 
     fn write_direct(&self, file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let begin = Instant::now();
         match file.write_all_at(bytes, offset) {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
                 self.refused.store(true, Ordering::Relaxed);
                 self.write_cached(&mut [IoSlice::new(bytes)], offset)
             }
-            done => done,
+            done => {
+                self.pace.took(bytes.len(), begin.elapsed());
+                done
+            }
         }
     }
 
@@ -83,12 +106,12 @@ impl RealFile {
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Arc::new(RealFile::new(file, path)))
+        self.file(file, path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Arc::new(RealFile::new(file, path)))
+        self.file(file, path)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -285,7 +285,7 @@ fn works_on_a_real_disk() {
     let open = || {
         let table = env::FjallTable::open(&place.path().join("table"), SPACES, env::FjallOptions::default());
         LocalStore::open(
-            Arc::new(RealDisk),
+            Arc::new(RealDisk::default()),
             Arc::new(table.unwrap()),
             &place.path().join("log"),
             Options::default(),
@@ -305,5 +305,10 @@ fn works_on_a_real_disk() {
 }
 
 fn open_log_again(place: &Path) -> Result<LocalStore, KvError> {
-    LocalStore::open(Arc::new(RealDisk), Arc::new(SimTable::new(2)), &place.join("log"), Options::default())
+    LocalStore::open(
+        Arc::new(RealDisk::default()),
+        Arc::new(SimTable::new(2)),
+        &place.join("log"),
+        Options::default(),
+    )
 }

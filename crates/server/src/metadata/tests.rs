@@ -204,7 +204,7 @@ async fn a_restarted_service_knows_what_was_answered() {
             env::table::FjallOptions::default(),
         );
         let log = directory.path().join("log");
-        let disk = Arc::new(env::RealDisk);
+        let disk = Arc::new(env::RealDisk::default());
         let options = kv::local::Options { reserve_bytes: 0, ..kv::local::Options::default() };
         kv::LocalStore::open(disk, Arc::new(table.unwrap()), &log, options).unwrap()
     };

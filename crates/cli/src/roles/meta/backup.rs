@@ -42,7 +42,7 @@ pub(crate) async fn run(arguments: Backup, context: Option<PathBuf>) -> Result<(
     let client = Client::connect(&context, Options::default()).await.map_err(|error| error.to_string())?;
     let directory = arguments.directory;
     make_private(&directory)?;
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
     let _lock = disk.lock(&directory).map_err(|error| error.to_string())?;
     let before = before(&*disk, &directory, cluster)?;
     let task = Task { disk, directory: directory.clone(), cluster, client };

@@ -38,7 +38,7 @@ pub(crate) struct Restore {
 
 /// Restores.
 pub(crate) fn run(arguments: Restore) -> Result<(), String> {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
     let chain =
         Chain::find(&*disk, &arguments.backup, arguments.through).map_err(|error| error.to_string())?;
     let last = *chain.last().ok_or("the backup is empty")?;
@@ -100,7 +100,7 @@ pub(crate) fn into_fresh(
         let revision = fill(&mut import)?;
         import.finish(revision).map_err(|error| failed(&half, &error))?;
     }
-    let disk = RealDisk;
+    let disk = RealDisk::default();
     disk.sync_directory(&half).map_err(|error| failed(&half, &error))?;
     disk.rename(&half, &place).map_err(|error| failed(&place, &error))?;
     disk.sync_directory(&directory.path("")).map_err(|error| failed(&place, &error))

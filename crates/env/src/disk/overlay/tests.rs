@@ -46,7 +46,7 @@ fn a_directory_in_use_is_refused() {
     let (base, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let disk = OverlayDisk::new(base.path(), scratch.path());
     drop(disk.lock(base.path()).unwrap());
-    let owner = RealDisk.lock(base.path()).unwrap();
+    let owner = RealDisk::default().lock(base.path()).unwrap();
     assert_eq!(disk.lock(base.path()).err().unwrap().kind(), ErrorKind::WouldBlock);
     drop(owner);
     drop(disk.lock(base.path()).unwrap());
