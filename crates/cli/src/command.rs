@@ -4,8 +4,8 @@ use crate::outcome::{Report, Stop, code};
 use crate::output::Output;
 use crate::session::Session;
 use crate::{
-    bench, change, checksum, class, content, context, find, fsck, list, locate, memory, permissions, roles,
-    scrub, status, transfer, usage, xattr,
+    bench, change, checksum, class, content, context, find, fsck, list, locate, permissions, roles, scrub,
+    status, transfer, usage, xattr,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -93,7 +93,6 @@ struct Completion {
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
-    memory::bound();
     let cli = parse(std::env::args_os());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let report = Arc::new(Report::default());
