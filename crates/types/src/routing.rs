@@ -91,6 +91,8 @@ pub struct Routing {
     pub targets: BTreeMap<TargetId, TargetInfo>,
     pub classes: Vec<StorageClass>,
     pub tables: BTreeMap<TableId, Table>,
+    /// Bytes per second that each storage server may send to bring members of chains up to date. 0: no limit.
+    pub transfer_limit: u64,
 }
 
 impl Routing {

@@ -531,6 +531,7 @@ impl State {
             targets: self.targets.iter().map(|(id, one)| (*id, target(one))).collect(),
             classes: self.classes.values().map(|record| record.class.clone()).collect(),
             tables: self.tables.iter().map(|(id, chains)| (*id, table(chains))).collect(),
+            transfer_limit: 0,
         }
     }
 
