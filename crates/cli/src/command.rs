@@ -4,8 +4,8 @@ use crate::outcome::{Report, Stop, code};
 use crate::output::Output;
 use crate::session::Session;
 use crate::{
-    bench, change, checksum, class, content, context, find, fsck, list, locate, permissions, roles, scrub,
-    status, transfer, usage, xattr,
+    bench, change, checksum, class, content, context, find, fsck, list, locate, movement, node, permissions,
+    roles, scrub, status, transfer, usage, xattr,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -77,6 +77,10 @@ enum ClientCommand {
     Locate(locate::Locate),
     Class(class::Class),
     Status(status::StatusCommand),
+    Node(node::Node),
+    Target(node::TargetCommand),
+    Repair(movement::Repair),
+    Rebalance(movement::RebalanceCommand),
     Scrub(scrub::Scrub),
     Fsck(fsck::Fsck),
     Bench(bench::Bench),
@@ -246,6 +250,10 @@ async fn dispatch(command: ClientCommand, session: &mut Session) -> Result<(), S
         ClientCommand::Locate(command) => command.run(session).await,
         ClientCommand::Class(command) => command.run(session).await,
         ClientCommand::Status(command) => command.run(session).await,
+        ClientCommand::Node(command) => command.run(session).await,
+        ClientCommand::Target(command) => command.run(session).await,
+        ClientCommand::Repair(command) => command.run(session).await,
+        ClientCommand::Rebalance(command) => command.run(session).await,
         ClientCommand::Scrub(command) => command.run(session).await,
         ClientCommand::Fsck(command) => command.run(session).await,
         ClientCommand::Bench(command) => command.run(session).await,

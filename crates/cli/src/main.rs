@@ -25,6 +25,8 @@ mod jobs;
 mod list;
 mod locate;
 mod memory;
+mod movement;
+mod node;
 mod outcome;
 mod output;
 mod permissions;

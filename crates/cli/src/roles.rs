@@ -4,7 +4,6 @@ mod ca;
 mod care;
 mod directory;
 mod meta;
-mod node;
 mod parts;
 mod ready;
 mod rebuild;
@@ -36,9 +35,6 @@ pub(crate) enum Command {
     Rebuild(rebuild::Rebuild),
     /// Copy readable files off one target's directory, with no server running
     Salvage(salvage::Salvage),
-    /// Look at the servers of the cluster
-    #[command(subcommand)]
-    Node(node::Command),
 }
 
 /// Carries a role's command out. An error is a sentence for the user.
@@ -50,6 +46,5 @@ pub(crate) async fn run(command: Command, context: Option<PathBuf>) -> Result<()
         Command::Ca(command) => ca::run(command),
         Command::Rebuild(arguments) => rebuild::run(arguments).await,
         Command::Salvage(arguments) => salvage::run(arguments),
-        Command::Node(command) => node::run(command, context).await,
     }
 }

@@ -4,3 +4,4 @@ pub(crate) mod date;
 pub(crate) mod escape;
 pub(crate) mod mode;
 pub(crate) mod size;
+pub(crate) mod span;

@@ -197,6 +197,19 @@ impl Client {
     /// One question to the manager, which any metadata server may be.
     pub(crate) async fn ask_manager(&self, request: &ManagerRequest, time: Duration) -> Result<ManagerReply> {
         const ACTION: &str = "fetch the routing";
+        match self.tell_manager(ACTION, request, time).await? {
+            Ok(reply) => Ok(reply),
+            Err(refused) => Err(unmanaged(ACTION, &refused)),
+        }
+    }
+
+    /// The same, with the manager's refusal.
+    async fn tell_manager(
+        &self,
+        action: &str,
+        request: &ManagerRequest,
+        time: Duration,
+    ) -> Result<std::result::Result<ManagerReply, ManagerError>> {
         let shared = &self.shared;
         let (turn, address) = shared.servers.now();
         let sent = attempt::<std::result::Result<ManagerReply, ManagerError>>(
@@ -208,23 +221,53 @@ impl Client {
             time,
         );
         match sent.await {
-            Ok((Ok(reply), _)) => Ok(reply),
             Ok((Err(refused), _)) => {
-                shared.servers.pass_over(turn);
-                let cause = match refused {
-                    ManagerError::NotManager => "this server is not the manager now",
-                    ManagerError::Unavailable => "the metadata store is unavailable",
-                    ManagerError::Denied => {
-                        return Err(Error::new(ErrorKind::Denied, ACTION, "", "permission denied"));
-                    }
-                    ManagerError::Unknown | ManagerError::Invalid => "the manager refused the request",
-                };
-                Err(Error::new(ErrorKind::NotReachable, ACTION, "", format!("server {address}: {cause}")))
+                if matches!(refused, ManagerError::NotManager | ManagerError::Unavailable) {
+                    shared.servers.pass_over(turn);
+                }
+                Ok(Err(refused))
             }
+            Ok((reply, _)) => Ok(reply),
             Err(trouble) => {
                 shared.servers.pass_over(turn);
-                Err(trouble.into_error(ACTION, "", address))
+                Err(trouble.into_error(action, "", address))
             }
         }
     }
+
+    /// A question to the manager, asked until it is there. `Err` inside: it refused.
+    pub(crate) async fn call_manager(
+        &self,
+        action: &str,
+        request: &ManagerRequest,
+    ) -> Result<std::result::Result<ManagerReply, ManagerError>> {
+        let mut retry = Retry::new(self.shared.options.connect_deadline);
+        loop {
+            let time = retry.left().max(Duration::from_millis(1));
+            let error = match self.tell_manager(action, request, time).await {
+                Ok(Err(refused @ (ManagerError::NotManager | ManagerError::Unavailable))) => {
+                    unmanaged(action, &refused)
+                }
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if error.kind() != ErrorKind::NotReachable || !retry.pause().await {
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn unmanaged(action: &str, refused: &ManagerError) -> Error {
+    let cause = match refused {
+        ManagerError::NotManager => "this server is not the manager now",
+        ManagerError::Unavailable => "the metadata store is unavailable",
+        ManagerError::Denied => return Error::new(ErrorKind::Denied, action, "", "permission denied"),
+        ManagerError::Unknown
+        | ManagerError::Invalid
+        | ManagerError::NotFound
+        | ManagerError::InUse { .. }
+        | ManagerError::Present => "the manager refused the request",
+    };
+    Error::new(ErrorKind::NotReachable, action, "", cause)
 }

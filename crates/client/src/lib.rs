@@ -31,6 +31,7 @@ mod inspect;
 mod lanes;
 mod lease;
 mod list;
+mod movement;
 mod nearness;
 mod options;
 mod pipeline;

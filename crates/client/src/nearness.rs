@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
-use types::routing::ChainInfo;
 use types::{Duration, Routing, TargetId};
 
 /// What is known of the servers' nearness and health.
@@ -42,10 +41,15 @@ impl Nearness {
         suspects.get(address).is_some_and(|until| *until > Instant::now())
     }
 
-    /// The serving copies of a chain, the one to read first first. `spread` makes different callers start with different
-    /// ones among equals.
-    pub(crate) fn order(&self, routing: &Routing, chain: &ChainInfo, spread: u64) -> Vec<Copy> {
-        let copies = chain.serving().filter_map(|target| {
+    /// Copies on these targets, the one to read first first. `spread` makes different callers start with different ones among
+    /// equals.
+    pub(crate) fn order(
+        &self,
+        routing: &Routing,
+        targets: impl Iterator<Item = TargetId>,
+        spread: u64,
+    ) -> Vec<Copy> {
+        let copies = targets.filter_map(|target| {
             let node = routing.node_of(target)?;
             let far = u8::from(self.host.as_ref().is_none_or(|host| *host != node.host));
             let suspect = u8::from(!node.alive || self.is_suspect(&node.address));

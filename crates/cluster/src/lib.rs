@@ -4,14 +4,16 @@
 //! `docs/protocols/cluster.md` has the numbered invariants (CL-1 and on), `docs/formats/placement.md` the placement.
 //!
 //! Reading order: [`placement`] (which targets make a chain), [`lease`] (who may act, who is given up), [`chain`] (what
-//! is recorded of a chain), [`transition`] (what it becomes next).
+//! is recorded of a chain), [`transition`] (what it becomes next), [`moves`] (how it gets other members).
 
 pub mod chain;
 pub mod lease;
+pub mod moves;
 pub mod placement;
 pub mod transition;
 
 pub use chain::{Chain, Position, Seat};
 pub use lease::{Lease, Presence, Roll, Terms};
-pub use placement::{Candidate, Placed, Room, Rule, place, room};
+pub use moves::{NEVER, leaving, reseat};
+pub use placement::{Candidate, Placed, Room, Rule, apart, complete, place, room};
 pub use transition::{Known, Patience, next};

@@ -76,9 +76,23 @@ pub fn room(candidates: &[Candidate], rule: &Rule) -> Room {
 /// narrower domains do, down to the host), and of these the cheapest. So two copies share a domain only when there are
 /// fewer domains than copies, and then they are spread as evenly as can be, one level down.
 pub fn place(table: TableId, slot: Slot, candidates: &[Candidate], rule: &Rule) -> Placed {
+    complete(table, slot, &[], candidates, rule)
+}
+
+/// The same for a chain that has members already: they stay, as many as there are copies, and others are chosen beside
+/// them. Whether those that stay keep the rule is not looked at.
+pub fn complete(
+    table: TableId,
+    slot: Slot,
+    members: &[Candidate],
+    candidates: &[Candidate],
+    rule: &Rule,
+) -> Placed {
+    let mut chosen: Vec<&Candidate> = members.iter().take(usize::from(rule.copies)).collect();
     let mut left: BTreeMap<TargetId, &Candidate> = BTreeMap::new();
     for candidate in candidates {
-        if rule.sites.is_empty() || rule.sites.contains(&candidate.site) {
+        let seated = chosen.iter().any(|member| member.target == candidate.target);
+        if !seated && (rule.sites.is_empty() || rule.sites.contains(&candidate.site)) {
             let kept = left.entry(candidate.target).or_insert(candidate);
             *kept = (*kept).min(candidate);
         }
@@ -87,7 +101,6 @@ pub fn place(table: TableId, slot: Slot, candidates: &[Candidate], rule: &Rule) 
         left.into_values().map(|candidate| (cost(hash(table, slot, candidate.target)), candidate)).collect();
     left.sort_by(|a, b| cheaper(*a, *b));
 
-    let mut chosen: Vec<&Candidate> = Vec::new();
     while chosen.len() < usize::from(rule.copies) {
         // The first of the least crowded: `left` is in order of cost, and `min_by_key` keeps the first of equals.
         let best = (0..left.len()).min_by_key(|at| crowd(left[*at].1, &chosen, rule.domain));
@@ -157,7 +170,8 @@ fn shares(level: FailureDomain, a: &Candidate, b: &Candidate) -> bool {
     }
 }
 
-fn apart(chosen: &[&Candidate], wanted: FailureDomain) -> FailureDomain {
+/// The widest domain, up to `wanted`, that no two of these share.
+pub fn apart(chosen: &[&Candidate], wanted: FailureDomain) -> FailureDomain {
     let all_apart = |level: FailureDomain| {
         chosen.iter().enumerate().all(|(at, a)| chosen[..at].iter().all(|b| !shares(level, a, b)))
     };

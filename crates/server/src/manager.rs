@@ -1,12 +1,14 @@
 //! The cluster manager: hears the storage servers, decides with `cluster`, keeps what it decided in the metadata store,
 //! and tells everybody.
 //!
-//! Reading order: [`record`] (what is kept), [`ledger`] (how), [`state`] (what is known), [`class`], and here the
-//! service. `docs/protocols/cluster.md` has the invariants. One rule above all: what is published was committed (CL-4),
+//! Reading order: [`record`] (what is kept), [`ledger`] (how), [`state`] (what is known), [`moves`] (which members chains should
+//! have), [`class`] and [`direct`] (what administrators ask for), and here the service. `docs/protocols/cluster.md` has the invariants. One rule above all: what is published was committed (CL-4),
 //! and what a server is answered was published (CL-8).
 
 mod class;
+mod direct;
 mod ledger;
+mod moves;
 pub mod raise;
 pub(crate) mod record;
 mod serve;
@@ -87,7 +89,7 @@ pub struct Status {
     /// the chain's history.
     pub members_stranded: u64,
     pub chains: u64,
-    /// With fewer serving members than members.
+    /// With fewer serving members than copies.
     pub chains_degraded: u64,
     /// Without a serving member.
     pub chains_down: u64,
@@ -211,6 +213,12 @@ impl<S: Store> Manager<S> {
                     self.state().informed(*node, known);
                 }
                 Ok(ManagerReply::Routing(self.watch(known, wait_ms).await))
+            }
+            ManagerRequest::Movement => {
+                Ok(ManagerReply::Movement(Box::new(self.state().movement(self.clock.monotonic()))))
+            }
+            ManagerRequest::Direct(direction) => {
+                self.direct(peer, direction).await.map(|()| ManagerReply::Done)
             }
         }
     }
@@ -407,6 +415,7 @@ impl<S: Store> Manager<S> {
         // Versions rise over managers too: the term is their upper half (CL-3).
         let count = self.published.fetch_add(1, Ordering::SeqCst) + 1;
         routing.version = self.term << 32 | count;
+        self.state().published(routing.version);
         *self.classes.write().unwrap_or_else(PoisonError::into_inner) = routing.classes.clone().into();
         self.routing.send_replace(Arc::new(routing));
     }
@@ -428,9 +437,13 @@ fn allow(peer: &Identity, node: NodeId) -> Result<(), ManagerError> {
 fn class_error(error: ManagerError) -> ClassError {
     match error {
         ManagerError::NotManager => ClassError::NotManager,
-        ManagerError::Unavailable | ManagerError::Unknown | ManagerError::Denied | ManagerError::Invalid => {
-            ClassError::Unavailable
-        }
+        ManagerError::Unavailable
+        | ManagerError::Unknown
+        | ManagerError::Denied
+        | ManagerError::Invalid
+        | ManagerError::NotFound
+        | ManagerError::InUse { .. }
+        | ManagerError::Present => ClassError::Unavailable,
     }
 }
 

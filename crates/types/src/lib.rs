@@ -2,7 +2,7 @@
 //! wire protocol with their encoding. No IO, no clock, no thread.
 //!
 //! Reading order: [`id`], [`time`], [`checksum`], [`layout`], [`class`], [`routing`], [`capability`], [`attributes`],
-//! then the messages: [`wire`] (frames), [`meta`], [`storage`] with [`scrub`] and [`survey`], [`manager`].
+//! then the messages: [`wire`] (frames), [`meta`], [`storage`] with [`scrub`] and [`survey`], [`manager`] with [`movement`].
 //!
 //! Wire and record encoding is postcard (its wire format is a published, stable specification). A struct that has been
 //! released never changes: a new form is a new enum variant at the end of its enum.
@@ -15,6 +15,7 @@ pub mod id;
 pub mod layout;
 pub mod manager;
 pub mod meta;
+pub mod movement;
 pub mod routing;
 pub mod scrub;
 pub mod storage;

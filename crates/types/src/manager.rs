@@ -1,5 +1,6 @@
 //! Messages of the cluster manager.
 
+use crate::movement::{Direction, Movement};
 use crate::{CapabilityKey, ChainId, Epoch, Incarnation, NodeId, Routing, TargetId, Version};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,10 @@ pub enum ManagerRequest {
     /// The routing when it is newer than `known`, waiting for that at most `wait_ms`. Anyone may ask.
     /// Answered with [`ManagerReply::Routing`].
     Watch { known: u64, wait_ms: u32 },
+    /// How the moving of data goes. Anyone may ask. Answered with [`ManagerReply::Movement`].
+    Movement,
+    /// Does what an administrator says, durably. Answered with [`ManagerReply::Done`].
+    Direct(Direction),
 }
 
 /// See [`ManagerRequest::Register`].
@@ -69,6 +74,8 @@ pub enum ManagerReply {
     },
     /// `None`: nothing newer came in the time.
     Routing(Option<Box<Routing>>),
+    Movement(Box<Movement>),
+    Done,
 }
 
 /// Why the manager did not do it.
@@ -76,7 +83,7 @@ pub enum ManagerReply {
 pub enum ManagerError {
     /// The manager does not know this run of the server: register first.
     Unknown,
-    /// Only nodes may send this, and only for themselves.
+    /// Only nodes may send this, and only for themselves; or only an administrator may.
     Denied,
     /// This server is not the manager now; try another metadata server.
     NotManager,
@@ -84,4 +91,10 @@ pub enum ManagerError {
     Unavailable,
     /// Two servers claim this target, or the request makes no sense.
     Invalid,
+    /// There is no such target or storage server.
+    NotFound,
+    /// So many chains still use the target: it is to be drained first.
+    InUse { chains: u32 },
+    /// A live server has the target, or the server is there or has targets.
+    Present,
 }

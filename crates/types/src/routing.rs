@@ -2,7 +2,7 @@
 
 use crate::{ChainId, Epoch, NodeId, Slot, StorageClass, TableId, TargetId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A member's part in its chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,6 +91,8 @@ pub struct Routing {
     pub targets: BTreeMap<TargetId, TargetInfo>,
     pub classes: Vec<StorageClass>,
     pub tables: BTreeMap<TableId, Table>,
+    /// Serving members that serve no more reads, because they are about to leave their chain.
+    pub leaving: BTreeSet<(ChainId, TargetId)>,
     /// Bytes per second that each storage server may send to bring members of chains up to date. 0: no limit.
     pub transfer_limit: u64,
 }
@@ -99,6 +101,12 @@ impl Routing {
     /// A chain's configuration.
     pub fn chain(&self, id: ChainId) -> Option<&ChainInfo> {
         self.tables.get(&id.table)?.chains.get(usize::from(id.slot.0))
+    }
+
+    /// The members of a chain that serve reads.
+    pub fn readable(&self, id: ChainId) -> impl Iterator<Item = TargetId> {
+        let serving = self.chain(id).into_iter().flat_map(ChainInfo::serving);
+        serving.filter(move |target| !self.leaving.contains(&(id, *target)))
     }
 
     /// All chains, by id.

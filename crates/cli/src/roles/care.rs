@@ -1,6 +1,6 @@
 //! How a storage server looks after its targets: flags and configuration of the scrub.
 
-use crate::text::size;
+use crate::text::{size, span};
 use clap::Args;
 use serde::Deserialize;
 use server::storage::ScrubOptions;
@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Args, Debug, Default)]
 pub(crate) struct Care {
     /// Everything on the targets is read and verified once in this time [default: 14d]
-    #[arg(long, value_name = "TIME", value_parser = parse_period)]
+    #[arg(long, value_name = "TIME", value_parser = span::parse)]
     scrub_period: Option<Duration>,
     /// Bytes a second that verifying reads of one target at most [default: 64M]
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
@@ -29,7 +29,7 @@ impl Care {
     /// What holds: a flag, or else the config, or else the default.
     pub(crate) fn options(&self, config: &CareConfig) -> Result<ScrubOptions, String> {
         let wrong = |key: &str, why: String| format!("scrub.{key} in the config: {why}");
-        let period = config.period.as_deref().map(parse_period).transpose();
+        let period = config.period.as_deref().map(span::parse).transpose();
         let rate = config.rate.as_deref().map(parse_rate).transpose();
         let default = ScrubOptions::default();
         Ok(ScrubOptions {
@@ -41,27 +41,6 @@ impl Care {
         })
     }
 }
-
-/// `14d`, `36h`, `90m`, `30s`, with or without a space.
-fn parse_period(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time (examples: 14d, 36h, \"90 m\")");
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(digits);
-    let seconds: u64 = match unit.trim() {
-        "d" => 86_400,
-        "h" => 3_600,
-        "m" | "min" => 60,
-        "s" => 1,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let all = number.checked_mul(seconds).filter(|seconds| (1..=SECONDS_MAX).contains(seconds));
-    all.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is not between 1s and 3650d"))
-}
-
-/// Ten years.
-const SECONDS_MAX: u64 = 3650 * 86_400;
 
 fn parse_rate(text: &str) -> Result<u64, String> {
     match size::parse(text)? {

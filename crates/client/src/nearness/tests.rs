@@ -25,14 +25,14 @@ fn routing(hosts: &[&str]) -> (Routing, ChainInfo) {
 async fn the_same_host_comes_first_and_suspects_last() {
     let (routing, mut chain) = routing(&["a", "b", "c"]);
     let nearness = Nearness::new(Some("b".into()));
-    let first = |spread| nearness.order(&routing, &chain, spread)[0].target;
+    let first = |spread| nearness.order(&routing, chain.serving(), spread)[0].target;
     assert!((0..50).all(|spread| first(spread) == TargetId(2)));
     nearness.suspect("n2");
-    assert!((0..50).all(|spread| nearness.order(&routing, &chain, spread)[2].target == TargetId(2)));
+    assert!((0..50).all(|spread| nearness.order(&routing, chain.serving(), spread)[2].target == TargetId(2)));
     tokio::time::advance(SUSPECT_FOR).await;
     assert_eq!(first(0), TargetId(2));
     chain.members[1].state = MemberState::Syncing;
-    let order = nearness.order(&routing, &chain, 0);
+    let order = nearness.order(&routing, chain.serving(), 0);
     assert!(order.len() == 2 && order.iter().all(|copy| copy.target != TargetId(2)));
 }
 
@@ -42,7 +42,7 @@ fn equals_share_the_reads() {
     let nearness = Nearness::new(Some("x".into()));
     let mut counts = [0u32; 3];
     for spread in 0..3000 {
-        let first = nearness.order(&routing, &chain, spread)[0].target.0;
+        let first = nearness.order(&routing, chain.serving(), spread)[0].target.0;
         counts[usize::try_from(first).unwrap() - 1] += 1;
     }
     assert!(counts.iter().all(|count| (700..1300).contains(count)), "{counts:?}");

@@ -64,7 +64,8 @@ impl Client {
             let routing = self.routing();
             let mut round = Round::default();
             if let Some(info) = routing.chain(chain) {
-                let copies = self.shared.nearness.order(&routing, info, spread(file, &span));
+                let copies =
+                    self.shared.nearness.order(&routing, routing.readable(chain), spread(file, &span));
                 match self.try_copies(file, &span, chain, info.epoch, &copies, capability, &retry).await {
                     Ok(bytes) => return Ok(bytes),
                     Err(tried) => round = tried?,

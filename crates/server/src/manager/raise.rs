@@ -58,7 +58,11 @@ pub fn raise(import: &mut Import<'_>, now: Time) -> Result<usize, KvError> {
                     }
                     put(import, record::page(table, page, &chains))?;
                 }
-                Record::Node(..) | Record::Target(..) | Record::Class(..) => {}
+                Record::Node(..)
+                | Record::Target(..)
+                | Record::Class(..)
+                | Record::Drain(_)
+                | Record::Care(_) => {}
             }
         }
     }

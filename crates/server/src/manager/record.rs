@@ -3,6 +3,7 @@
 use cluster::{Chain, Seat};
 use kv::Key;
 use serde::{Deserialize, Serialize};
+use types::movement::Rebalance;
 use types::wire::{Malformed, decode, encode};
 use types::{
     CapabilityKey, ClassId, Epoch, FailureDomain, Incarnation, MemberState, NodeId, StorageClass, TableId,
@@ -18,6 +19,8 @@ pub(crate) const FIRST: &[u8] = b"C";
 pub(crate) const END: &[u8] = b"D";
 /// The key of [`Reign`].
 pub(crate) const REIGN: &[u8] = b"Cm";
+/// The key of [`CareRecord`].
+const CARE: &[u8] = b"Cs";
 
 /// Who manages: each manager raises the term when it starts, and a commit of an older term is refused (CL-9).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,6 +60,16 @@ pub struct Placement {
     pub apart: FailureDomain,
     /// The most copies that a chain has too few.
     pub missing: u8,
+}
+
+/// How data is moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CareRecord {
+    pub(crate) rebalance: Rebalance,
+    /// Bytes per second that each storage server may send to fill members; 0: no limit.
+    pub(crate) transfer_limit: u64,
+    /// Seconds after which a member that is gone is replaced.
+    pub(crate) repair_after: u32,
 }
 
 /// A record as it is stored: one variant for each form there ever was.
@@ -100,6 +113,9 @@ pub(crate) enum Record {
     Node(NodeId, NodeRecord),
     Target(TargetId, TargetRecord),
     Class(ClassId, ClassRecord),
+    /// The target is to be emptied.
+    Drain(TargetId),
+    Care(CareRecord),
     /// The chains of a table from slot `page * PAGE_CHAINS` on.
     Page(TableId, u16, Vec<Chain>),
 }
@@ -112,6 +128,11 @@ impl Record {
             b'm' if rest.is_empty() => Ok(Record::Reign(open(value)?)),
             b'n' => Ok(Record::Node(NodeId(number(rest)?), open(value)?)),
             b't' => Ok(Record::Target(TargetId(number(rest)?), open(value)?)),
+            b'd' => {
+                let () = open(value)?;
+                Ok(Record::Drain(TargetId(number(rest)?)))
+            }
+            b's' if rest.is_empty() => Ok(Record::Care(open(value)?)),
             b'c' => {
                 let id = u16::try_from(number(rest)?).map_err(|_| Malformed)?;
                 Ok(Record::Class(ClassId(id), open(value)?))
@@ -161,6 +182,25 @@ pub(crate) fn node(id: NodeId, record: &NodeRecord) -> Write {
 
 pub(crate) fn target(id: TargetId, record: &TargetRecord) -> Write {
     (key(b't', id.0), Some(encode(&Versioned::V1(record))))
+}
+
+/// The target is to be emptied, or no more.
+pub(crate) fn drain(id: TargetId, drain: bool) -> Write {
+    (key(b'd', id.0), drain.then(|| encode(&Versioned::V1(()))))
+}
+
+pub(crate) fn care(record: &CareRecord) -> Write {
+    (CARE.to_vec(), Some(encode(&Versioned::V1(record))))
+}
+
+/// There is no such target any more.
+pub(crate) fn no_target(id: TargetId) -> Write {
+    (key(b't', id.0), None)
+}
+
+/// There is no such storage server any more.
+pub(crate) fn no_node(id: NodeId) -> Write {
+    (key(b'n', id.0), None)
 }
 
 pub(crate) fn class(record: &ClassRecord) -> Write {

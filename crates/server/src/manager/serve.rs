@@ -26,6 +26,8 @@ impl<S: Store> Port for Manager<S> {
             Ok(ManagerRequest::Register(_)) => "register",
             Ok(ManagerRequest::Heartbeat(_)) => "heartbeat",
             Ok(ManagerRequest::Watch { .. }) => "watch",
+            Ok(ManagerRequest::Movement) => "movement",
+            Ok(ManagerRequest::Direct(_)) => "direct",
             Err(_) => "malformed",
         };
         let answer = async move {

@@ -1,6 +1,9 @@
 //! What the manager knows: records, and what the servers said since it started. Values only; the clock is given in.
 
-use super::record::{self, ClassRecord, NodeRecord, PAGE_CHAINS, Placement, Record, TargetRecord, Write};
+use super::moves::{self, Adoption, Leaving};
+use super::record::{
+    self, CareRecord, ClassRecord, NodeRecord, PAGE_CHAINS, Placement, Record, TargetRecord, Write,
+};
 use cluster::{Candidate, Chain, Known, Patience, Position, Presence, Roll, Room, Rule, Terms};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use types::manager::{Heartbeat, ManagerError, Registration, TargetReport};
@@ -19,56 +22,73 @@ const TEXT_MAX: usize = 255;
 const TARGETS_MAX: usize = 1024;
 
 /// A storage server.
-struct Node {
-    record: NodeRecord,
-    run: Option<Incarnation>,
+pub(super) struct Node {
+    pub(super) record: NodeRecord,
+    pub(super) run: Option<Incarnation>,
     /// Its registration in this run has been answered, or is about to be: everything it caused is committed.
     registered: bool,
     /// When this run registered, or was heard again after it had been given up.
     arrived: Duration,
     past: VecDeque<Incarnation>,
     /// The newest routing it is known to have, and the oldest it may act on.
-    has: u64,
+    pub(super) has: u64,
     needs: u64,
-    positions: BTreeMap<(TargetId, ChainId), Position>,
+    pub(super) positions: BTreeMap<(TargetId, ChainId), Position>,
     synced: BTreeMap<(TargetId, ChainId), Epoch>,
     /// As of the last plan.
-    presence: Presence,
+    pub(super) presence: Presence,
+    /// Since when it is gone.
+    pub(super) gone: Option<Duration>,
+    /// It is gone for so long that its members are replaced.
+    pub(super) overdue: bool,
 }
 
 /// A target.
-struct Target {
-    record: TargetRecord,
+pub(super) struct Target {
+    pub(super) record: TargetRecord,
     used: u64,
-    full: bool,
-    failed: bool,
+    pub(super) full: bool,
+    pub(super) failed: bool,
+    /// Its server reported it in its run.
+    pub(super) heard: Option<Incarnation>,
     /// What the routing says of `used`.
     shown: u64,
 }
 
 /// A change of chains that is to be committed.
+#[derive(Default)]
 pub(super) struct Plan {
     pub(super) chains: Vec<(ChainId, Chain)>,
     pub(super) classes: Vec<ClassRecord>,
     pub(super) writes: Vec<Write>,
+    pub(super) care: Option<CareRecord>,
+    /// Chains that have the members they should when this is done.
+    pub(super) moved: u64,
     nodes: BTreeSet<NodeId>,
     targets: BTreeSet<TargetId>,
 }
 
 /// See the module.
 pub(super) struct State {
-    terms: Terms,
+    pub(super) terms: Terms,
     roll: Roll,
-    nodes: BTreeMap<NodeId, Node>,
-    targets: BTreeMap<TargetId, Target>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) targets: BTreeMap<TargetId, Target>,
     pub(super) classes: BTreeMap<ClassId, ClassRecord>,
     pub(super) tables: BTreeMap<TableId, Vec<Chain>>,
     unsaved_nodes: BTreeSet<NodeId>,
     unsaved_targets: BTreeSet<TargetId>,
+    /// Targets that are to be emptied.
+    pub(super) drains: BTreeSet<TargetId>,
+    pub(super) care: CareRecord,
+    /// Members that are told to serve no more reads.
+    pub(super) leaving: BTreeMap<ChainId, Leaving>,
+    /// Chains that were moved since the manager started.
+    pub(super) moved: u64,
     /// Chains must be looked at again.
-    dirty: bool,
+    pub(super) dirty: bool,
     /// The published routing is no longer right.
-    unpublished: bool,
+    pub(super) unpublished: bool,
     /// Configurations of chains changed since the manager started.
     pub(super) changes: u64,
 }
@@ -84,6 +104,10 @@ impl State {
             tables: BTreeMap::new(),
             unsaved_nodes: BTreeSet::new(),
             unsaved_targets: BTreeSet::new(),
+            drains: BTreeSet::new(),
+            care: moves::CARE,
+            leaving: BTreeMap::new(),
+            moved: 0,
             dirty: true,
             unpublished: true,
             changes: 0,
@@ -104,6 +128,10 @@ impl State {
             Record::Class(id, record) => {
                 self.classes.insert(id, record);
             }
+            Record::Drain(target) => {
+                self.drains.insert(target);
+            }
+            Record::Care(care) => self.care = care,
             Record::Page(table, page, chains) => {
                 let first = usize::from(page) * PAGE_CHAINS;
                 let table = self.tables.entry(table).or_default();
@@ -184,6 +212,7 @@ impl State {
     /// A server asks for a routing newer than `version`, so that it has that one.
     pub(super) fn informed(&mut self, id: NodeId, version: u64) {
         if let Some(node) = self.nodes.get_mut(&id) {
+            self.dirty |= node.has < version && !self.leaving.is_empty();
             node.has = node.has.max(version);
         }
     }
@@ -249,6 +278,7 @@ impl State {
             self.unsaved_targets.insert(report.target);
         }
         target.shown = report.used;
+        target.heard = self.nodes.get(&node).and_then(|node| node.run);
     }
 
     /// Space and health. The routing follows only when it matters, so that watchers sleep.
@@ -264,6 +294,7 @@ impl State {
             self.unsaved_targets.insert(report.target);
             self.dirty = true;
         }
+        self.dirty |= report.full != target.full;
         if report.failed != target.failed {
             tracing::warn!(target = %report.target, failed = report.failed, "a target's health changed");
             self.dirty = true;
@@ -281,11 +312,9 @@ impl State {
             return None;
         }
         let mut plan = Plan {
-            chains: Vec::new(),
-            classes: Vec::new(),
-            writes: Vec::new(),
             nodes: std::mem::take(&mut self.unsaved_nodes),
             targets: std::mem::take(&mut self.unsaved_targets),
+            ..Plan::default()
         };
         let mut waits = false;
         for (table, chains) in &self.tables {
@@ -293,11 +322,18 @@ impl State {
                 let id = ChainId { table: *table, slot: Slot(slot) };
                 let known = |target| self.known(id, target);
                 waits |= chain.holders().any(|seat| seat.state == MemberState::LastServing);
-                if let Some(next) = cluster::next(chain, known, self.patience(chain, now)) {
+                let patience = self.patience(chain, now);
+                let next = match self.adopt(id, chain, patience) {
+                    Adoption::None => cluster::next(chain, known, patience),
+                    Adoption::Waits => None,
+                    Adoption::Takes(next) => Some(next),
+                };
+                if let Some(next) = next {
                     plan.chains.push((id, next));
                 }
             }
         }
+        self.move_chains(&mut plan);
         // What was decided may decide more, and who waits for a time to pass is looked at until it has.
         self.dirty = waits || !plan.chains.is_empty();
         self.place(targets_min, &mut plan);
@@ -305,6 +341,7 @@ impl State {
             plan.writes.push(record::page(id, page, &chains));
         }
         plan.writes.extend(plan.classes.iter().map(record::class));
+        plan.writes.extend(plan.care.as_ref().map(record::care));
         let node = |id: &NodeId| Some(record::node(*id, &self.nodes.get(id)?.record));
         plan.writes.extend(plan.nodes.iter().filter_map(node));
         let target = |id: &TargetId| Some(record::target(*id, &self.targets.get(id)?.record));
@@ -314,6 +351,8 @@ impl State {
 
     /// The plan is committed.
     pub(super) fn apply(&mut self, plan: Plan) {
+        self.care = plan.care.unwrap_or_else(|| self.care.clone());
+        self.moved += plan.moved;
         for record in plan.classes {
             self.classes.insert(record.class.id, record);
         }
@@ -345,6 +384,7 @@ impl State {
     /// Takes the chains and classes as they were read again.
     pub(super) fn restore(&mut self, read: State) {
         (self.tables, self.classes) = (read.tables, read.classes);
+        (self.drains, self.care) = (read.drains, read.care);
         (self.dirty, self.unpublished) = (true, true);
     }
 
@@ -358,8 +398,13 @@ impl State {
                 }
                 self.unpublished |= (presence == Presence::Gone) != (node.presence == Presence::Gone);
                 node.presence = presence;
+                node.gone = (presence == Presence::Gone).then_some(now);
                 self.dirty = true;
             }
+            let after = Duration::from_secs(u64::from(self.care.repair_after));
+            let overdue = node.gone.is_some_and(|gone| now.saturating_sub(gone) >= after);
+            self.dirty |= overdue != node.overdue;
+            node.overdue = overdue;
         }
     }
 
@@ -391,20 +436,27 @@ impl State {
         }
     }
 
+    /// A target, as placement sees it.
+    pub(super) fn candidate(&self, id: TargetId) -> Option<Candidate> {
+        let target = self.targets.get(&id)?;
+        let node = &self.nodes.get(&target.record.node)?.record;
+        Some(Candidate {
+            target: id,
+            // Mebibytes: a file system's size is no rounder than that.
+            weight: target.record.capacity >> 20,
+            site: node.site.clone(),
+            rack: node.rack.clone(),
+            host: node.host.clone(),
+        })
+    }
+
     /// Targets that may get chains now.
-    fn candidates(&self) -> Vec<(Candidate, Incarnation)> {
+    pub(super) fn candidates(&self) -> Vec<(Candidate, Incarnation)> {
         let usable = |(id, target): (&TargetId, &Target)| {
             let node = self.nodes.get(&target.record.node)?;
-            let run = node.run.filter(|_| node.presence == Presence::Fresh && !target.failed)?;
-            let candidate = Candidate {
-                target: *id,
-                // Mebibytes: a file system's size is no rounder than that.
-                weight: target.record.capacity >> 20,
-                site: node.record.site.clone(),
-                rack: node.record.rack.clone(),
-                host: node.record.host.clone(),
-            };
-            Some((candidate, run))
+            let run = node.run.filter(|_| node.presence == Presence::Fresh)?;
+            let usable = !target.failed && !target.full && !self.drains.contains(id);
+            Some((self.candidate(*id)?, run)).filter(|_| usable)
         };
         self.targets.iter().filter_map(usable).collect()
     }
@@ -472,8 +524,7 @@ impl State {
         } else {
             self.table(&record, &targets)?
         };
-        let (nodes, targets) = (BTreeSet::new(), BTreeSet::new());
-        let mut plan = Plan { chains, classes: vec![record], writes: Vec::new(), nodes, targets };
+        let mut plan = Plan { chains, classes: vec![record], ..Plan::default() };
         for (id, page, chains) in self.pages(&plan.chains) {
             plan.writes.push(record::page(id, page, &chains));
         }
@@ -531,7 +582,8 @@ impl State {
             targets: self.targets.iter().map(|(id, one)| (*id, target(one))).collect(),
             classes: self.classes.values().map(|record| record.class.clone()).collect(),
             tables: self.tables.iter().map(|(id, chains)| (*id, table(chains))).collect(),
-            transfer_limit: 0,
+            leaving: moves::told(&self.leaving),
+            transfer_limit: self.care.transfer_limit,
         }
     }
 
@@ -551,7 +603,13 @@ impl State {
             status.capacity += target.record.capacity;
             status.used += target.used;
         }
-        for chain in self.tables.values().flatten() {
+        let copies = |table: &TableId| {
+            let class = self.classes.values().find(|record| record.class.table == *table);
+            class.map_or(1, |record| usize::from(record.class.copies))
+        };
+        let chains =
+            self.tables.iter().flat_map(|(table, chains)| chains.iter().map(move |chain| (table, chain)));
+        for (table, chain) in chains {
             let mut serving = 0;
             for seat in &chain.seats {
                 *status.members.entry(seat.state).or_default() += 1;
@@ -561,14 +619,14 @@ impl State {
                 status.members_stranded += u64::from(stranded);
             }
             status.chains += 1;
-            status.chains_degraded += u64::from(serving < chain.seats.len());
+            status.chains_degraded += u64::from(serving < copies(table));
             status.chains_down += u64::from(serving == 0);
         }
         status
     }
 }
 
-fn rule(class: &StorageClass) -> Rule {
+pub(super) fn rule(class: &StorageClass) -> Rule {
     Rule { copies: class.copies, domain: class.domain, sites: class.sites.clone() }
 }
 
@@ -585,12 +643,14 @@ impl Node {
             positions: BTreeMap::new(),
             synced: BTreeMap::new(),
             presence: Presence::Silent,
+            gone: None,
+            overdue: false,
         }
     }
 }
 
 impl Target {
     fn unheard(record: TargetRecord) -> Target {
-        Target { record, used: 0, full: false, failed: false, shown: 0 }
+        Target { record, used: 0, full: false, failed: false, heard: None, shown: 0 }
     }
 }

@@ -300,7 +300,9 @@ impl Storage {
         if current != read.epoch {
             return Err(StorageError::WrongEpoch { current });
         }
-        if !view.serving() || !self.lease.holds() {
+        // CL-11: writes are about to go on without this member.
+        let leaves = self.routing().leaving.contains(&(read.chain, target.id));
+        if !view.serving() || leaves || !self.lease.holds() {
             return Err(StorageError::NotServing);
         }
         if target.failed().is_some() {

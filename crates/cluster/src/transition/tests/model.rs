@@ -1,4 +1,5 @@
-//! Three members and their data, abstractly: every history of a few events, and random longer ones.
+//! Members and their data, abstractly: every history of a few events, and random longer ones. Three are in the chain at
+//! first; a fourth may take the place of any.
 //!
 //! A member's data is a log; a part of it is on disk. Writes go down the chain as the chain protocol sends them. After
 //! each event the promises of `docs/protocols/cluster.md` are checked against what the members really hold.
@@ -8,6 +9,8 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 const MEMBERS: usize = 3;
+/// With the one that is not in the chain at first.
+const NODES: usize = MEMBERS + 1;
 /// Longer logs show nothing new: what matters is who has the last few updates.
 const LOG_MAX: usize = 3;
 
@@ -25,7 +28,9 @@ struct Node {
     /// When its server registered.
     position: Position,
     synced: Option<Epoch>,
-    /// The newest epoch it was told of, and whether it serves in that.
+    /// It was told that it is leaving.
+    quiet: bool,
+    /// The newest epoch it was told of, and whether it serves reads in that.
     knows: Epoch,
     serves: bool,
 }
@@ -33,6 +38,8 @@ struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct World {
     chain: Chain,
+    /// Who is told to serve no more reads.
+    leaving: Vec<TargetId>,
     nodes: Vec<Node>,
     /// The log that was acknowledged as on disk, and as in memory, up to its end.
     promised: Vec<Entry>,
@@ -55,6 +62,8 @@ enum Happens {
     Sync(usize),
     /// The manager plans.
     Plan(Patience),
+    /// The manager wants all but this one in the chain, and takes the next step there.
+    Replace(usize),
 }
 
 fn target(at: usize) -> TargetId {
@@ -72,12 +81,14 @@ impl World {
             disk: 0,
             position: Position::default(),
             synced: None,
+            quiet: false,
             knows: Epoch(1),
             serves: true,
         };
         World {
             chain: Chain::new((0..MEMBERS).map(|at| (target(at), run))),
-            nodes: vec![node; MEMBERS],
+            leaving: Vec::new(),
+            nodes: (0..NODES).map(|at| Node { serves: at < MEMBERS, ..node.clone() }).collect(),
             promised: Vec::new(),
             promised_in_memory: Vec::new(),
         }
@@ -113,7 +124,7 @@ impl World {
 
     fn happens(&mut self, what: Happens) {
         match what {
-            Happens::Write(durable) => self.write(MEMBERS, durable),
+            Happens::Write(durable) => self.write(NODES, durable),
             Happens::Partial(reach) => self.write(reach, true),
             Happens::Crash(at) => {
                 let node = &mut self.nodes[at];
@@ -130,6 +141,7 @@ impl World {
             Happens::Return(at) => self.returns(at),
             Happens::Sync(at) => self.sync(at),
             Happens::Plan(patience) => self.plan(patience),
+            Happens::Replace(at) => self.replace(at),
         }
         self.check();
     }
@@ -185,7 +197,9 @@ impl World {
     fn learn(&mut self, at: usize) {
         let serves =
             self.chain.seats.iter().any(|s| s.target == target(at) && s.state == MemberState::Serving);
-        (self.nodes[at].knows, self.nodes[at].serves) = (self.chain.epoch, serves);
+        let leaving = self.leaving.contains(&target(at));
+        let node = &mut self.nodes[at];
+        (node.knows, node.serves, node.quiet) = (self.chain.epoch, serves && !leaving, leaving);
     }
 
     /// What it lacks comes down the chain, through the members before it.
@@ -229,13 +243,44 @@ impl World {
         };
         let lost_memory = !self.chain.holders().any(kept) && after.info().head().is_some();
         self.chain = after;
-        for at in 0..MEMBERS {
+        self.publish();
+        if lost_memory {
+            self.promised_in_memory.clear();
+        }
+    }
+
+    fn publish(&mut self) {
+        for at in 0..NODES {
             if self.nodes[at].up && self.nodes[at].presence == Presence::Fresh {
                 self.learn(at);
             }
         }
-        if lost_memory {
-            self.promised_in_memory.clear();
+    }
+
+    fn replace(&mut self, out: usize) {
+        let wanted: Vec<TargetId> = (0..NODES).filter(|at| *at != out).map(target).collect();
+        let copies = u8::try_from(MEMBERS).unwrap();
+        let leaving = crate::leaving(&self.chain, &wanted, copies);
+        if leaving != self.leaving {
+            self.leaving = leaving;
+            self.nodes.iter_mut().for_each(|node| node.quiet = false);
+            return self.publish();
+        }
+        let quiet = |target| self.node(target).quiet;
+        let Some(after) = crate::reseat(&self.chain, &wanted, copies, quiet) else { return };
+        assert_eq!(after.epoch, self.chain.epoch.next(), "CL-3");
+        let seated = |chain: &Chain, at| chain.seats.iter().any(|seat| seat.target == target(at));
+        let gone: Vec<usize> =
+            (0..NODES).filter(|at| seated(&self.chain, *at) && !seated(&after, *at)).collect();
+        (self.chain, self.leaving) = (after, Vec::new());
+        self.publish();
+        // Who goes and knows it removes what it has.
+        for at in gone {
+            let node = &mut self.nodes[at];
+            if node.knows == self.chain.epoch {
+                node.log.clear();
+                node.disk = 0;
+            }
         }
     }
 
@@ -273,16 +318,17 @@ fn everything() -> Vec<Happens> {
         Happens::Plan(Patience::Settled),
         Happens::Plan(Patience::Over),
     ];
-    for at in 0..MEMBERS {
+    for at in 0..NODES {
         all.extend([Happens::Crash(at), Happens::Silence(at), Happens::Return(at), Happens::Sync(at)]);
+        all.push(Happens::Replace(at));
     }
     all
 }
 
-/// All worlds that can be reached from the start in `depth` events.
-fn explore(depth: usize) -> BTreeSet<World> {
-    let mut seen = BTreeSet::from([World::new()]);
-    let mut edge = vec![World::new()];
+/// All worlds that can be reached from one in `depth` events.
+fn explore(start: World, depth: usize) -> BTreeSet<World> {
+    let mut seen = BTreeSet::from([start.clone()]);
+    let mut edge = vec![start];
     for _ in 0..depth {
         let mut further = Vec::new();
         for before in &edge {
@@ -302,16 +348,30 @@ fn explore(depth: usize) -> BTreeSet<World> {
 
 #[test]
 fn no_history_of_few_events_loses_what_was_acknowledged() {
-    let worlds = explore(7).len();
+    let worlds = explore(World::new(), 7).len();
     println!("{worlds} worlds");
     assert!(worlds > 10_000, "{worlds}");
+}
+
+#[test]
+fn no_short_history_while_members_are_replaced_loses_what_was_acknowledged() {
+    let mut world = World::new();
+    let filled = [
+        Happens::Replace(0),
+        Happens::Plan(Patience::Fresh),
+        Happens::Sync(3),
+        Happens::Plan(Patience::Fresh),
+    ];
+    filled.into_iter().for_each(|what| world.happens(what));
+    assert_eq!(world.chain.info().serving().count(), NODES);
+    assert!(explore(world, 5).len() > 10_000);
 }
 
 /// When all members return and time passes, the chain serves again and is at rest: nothing waits for ever.
 #[test]
 fn whoever_may_serve_does_when_all_are_back() {
-    for mut world in explore(4) {
-        for at in 0..MEMBERS {
+    for mut world in explore(World::new(), 4) {
+        for at in 0..NODES {
             world.happens(Happens::Return(at));
         }
         for _ in 0..3 {
