@@ -115,6 +115,7 @@ struct Line {
     moving: Vec<MoveLine>,
     waiting: u32,
     stuck: u32,
+    down: u32,
     moved: u64,
 }
 
@@ -191,7 +192,7 @@ async fn limit(session: &mut Session, rate: u64) -> Result<(), Stop> {
 /// Chains that are not yet where they should be.
 fn left(movement: &Movement) -> u64 {
     let lost = movement.missing.iter().map(|(_, chains, _)| u64::from(*chains)).max().unwrap_or(0);
-    (movement.moves.len() as u64 + u64::from(movement.waiting) + u64::from(movement.stuck))
+    (movement.moves.len() as u64 + u64::from(movement.waiting + movement.stuck + movement.down))
         .max(u64::from(movement.rebalance == Rebalance::Running))
         .max(lost)
 }
@@ -220,8 +221,9 @@ pub(crate) async fn wait(
             bar.set_length(most);
             bar.set_position(most - left);
         }
-        let has_place = movement.stuck == 0 || !movement.moves.is_empty() || movement.waiting > 0;
-        stuck = if has_place { 0 } else { stuck + 1 };
+        let goes_on =
+            movement.stuck + movement.down == 0 || !movement.moves.is_empty() || movement.waiting > 0;
+        stuck = if goes_on { 0 } else { stuck + 1 };
         if left == 0 || stuck > STUCK_LOOKS {
             if let Some(bar) = bar {
                 bar.finish_and_clear();
@@ -229,10 +231,20 @@ pub(crate) async fn wait(
             if left == 0 {
                 return Ok(());
             }
-            return Err(Stop::message(format!(
-                "{} chains need a member, and no target may take its place: add a server or a disk, or undrain one",
-                movement.stuck
-            )));
+            let mut why = Vec::new();
+            if movement.stuck > 0 {
+                why.push(format!(
+                    "{} chains need a member, and no target may take its place: add a server or a disk, or undrain one",
+                    movement.stuck
+                ));
+            }
+            if movement.down > 0 {
+                why.push(format!(
+                    "{} chains have no serving member to fill another from: start the servers that are down",
+                    movement.down
+                ));
+            }
+            return Err(Stop::message(why.join("; ")));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -298,10 +310,12 @@ fn words(movement: &Movement) -> Vec<String> {
         ));
     }
     lines.push(format!(
-        "{} chains under way, {} waiting, {} with no place to go, {} moved since the manager started",
+        "{} chains under way, {} waiting, {} with no place to go, {} without a copy to fill from, {} moved since the \
+         manager started",
         movement.moves.len(),
         movement.waiting,
         movement.stuck,
+        movement.down,
         movement.moved
     ));
     lines
@@ -331,6 +345,7 @@ fn line(movement: &Movement) -> Line {
         moving: moving.collect(),
         waiting: movement.waiting,
         stuck: movement.stuck,
+        down: movement.down,
         moved: movement.moved,
     }
 }

@@ -65,6 +65,8 @@ pub struct Movement {
     pub waiting: u32,
     /// Chains of which a member should be replaced, but no target may take its place.
     pub stuck: u32,
+    /// Chains of which a member should be replaced, but none serves that another could be filled from.
+    pub down: u32,
     /// Chains that were moved since the manager started.
     pub moved: u64,
 }

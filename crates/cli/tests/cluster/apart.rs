@@ -45,18 +45,24 @@ impl Apart {
         admin(&[&["ca", "user", &at("authority"), &at("admin")][..], &user].concat());
         let (mut storage, mut storage_arguments) = (Vec::new(), Vec::new());
         for id in 11..11 + servers {
-            let directory = at(&format!("storage-{id}"));
-            let id = id.to_string();
-            admin(&["ca", "node", &at("authority"), &directory, "--id", &id]);
-            let host = format!("host-{id}");
-            let arguments =
-                ["storage", "--dir", &directory, "--id", &id, "--manager", &address, "--host", &host];
-            storage.push(Server::start(home.path(), &arguments));
-            storage_arguments.push(arguments.map(str::to_owned).to_vec());
+            let arguments = join(&at, id, &address);
+            let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            storage.push(Server::start(home.path(), &texts));
+            storage_arguments.push(arguments);
         }
         let apart = Apart { home, meta: Some(meta), meta_arguments, storage, storage_arguments };
         apart.wait_serving();
         apart
+    }
+
+    /// One more storage server.
+    pub(crate) fn add_storage(&mut self) {
+        let id = 11 + u32::try_from(self.storage.len()).unwrap();
+        let at = |name: &str| self.home.path().join(name).display().to_string();
+        let arguments = join(&at, id, &self.meta_arguments[4]);
+        let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.storage.push(Server::start(self.home.path(), &texts));
+        self.storage_arguments.push(arguments);
     }
 
     /// Until a file can be stored: the manager places chains when all storage servers are there.
@@ -144,6 +150,16 @@ impl Apart {
     pub(crate) fn sr(&self, arguments: &[&str]) -> String {
         succeed(self.run(arguments), arguments)
     }
+}
+
+/// Makes the certificate of a storage server; answers how it is started.
+fn join(at: &impl Fn(&str) -> String, id: u32, manager: &str) -> Vec<String> {
+    let directory = at(&format!("storage-{id}"));
+    let id = id.to_string();
+    admin(&["ca", "node", &at("authority"), &directory, "--id", &id]);
+    let host = format!("host-{id}");
+    let arguments = ["storage", "--dir", &directory, "--id", &id, "--manager", manager, "--host", &host];
+    arguments.map(str::to_owned).to_vec()
 }
 
 fn admin(arguments: &[&str]) {

@@ -1,45 +1,11 @@
 //! Servers that were away come back, and are brought up to date while their chains are written.
 
 use crate::apart::Apart;
-use crate::cloud::{noise, succeed};
+use crate::load::{WRITERS, verify, write};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-const WRITERS: usize = 2;
-
-/// The content of a file, from its name's number and how often it was written.
-fn content(file: u64, round: u64) -> Vec<u8> {
-    noise(usize::try_from(1000 + file % 7 * 40_000).unwrap(), file << 32 | round)
-}
-
-/// Writes files, some of them again and again, until told to stop; notes what was acknowledged.
-fn write(cluster: &Apart, writer: usize, stop: &AtomicBool, acknowledged: &Mutex<BTreeMap<u64, u64>>) {
-    let local = cluster.path(&format!("local-{writer}"));
-    let mut round = 0;
-    while !stop.load(Ordering::Relaxed) {
-        round += 1;
-        // Half of them are new, half were there.
-        let file = if round % 2 == 0 { round } else { round % 20 } * 10 + u64::try_from(writer).unwrap();
-        std::fs::write(&local, content(file, round)).unwrap();
-        let arguments = ["put", &local.display().to_string(), &format!("/f{file}")];
-        succeed(cluster.run(&arguments), &arguments);
-        acknowledged.lock().unwrap().insert(file, round);
-    }
-}
-
-/// Every acknowledged file is there as it was last written.
-fn verify(cluster: &Apart, acknowledged: &BTreeMap<u64, u64>) {
-    let copy = cluster.path("copies");
-    std::fs::create_dir(&copy).unwrap();
-    cluster.sr(&["get", "-r", "/f*", &copy.display().to_string()]);
-    for (file, round) in acknowledged {
-        let bytes = std::fs::read(copy.join(format!("f{file}"))).unwrap();
-        assert!(bytes == content(*file, *round), "/f{file} is not as it was written in round {round}");
-    }
-    std::fs::remove_dir_all(&copy).unwrap();
-}
 
 #[test]
 fn killed_servers_come_back_while_files_are_written() {
@@ -51,8 +17,8 @@ fn killed_servers_come_back_while_files_are_written() {
         let mut away = std::mem::take(&mut cluster.storage);
         std::thread::scope(|scope| {
             for writer in 0..WRITERS {
-                let (cluster, stop, acknowledged) = (&cluster, &stop, &acknowledged);
-                scope.spawn(move || write(cluster, writer, stop, acknowledged));
+                let (home, stop, acknowledged) = (cluster.home.path(), &stop, &acknowledged);
+                scope.spawn(move || write(home, writer, stop, acknowledged));
             }
             let before = acknowledged.lock().unwrap().len();
             while acknowledged.lock().unwrap().len() < before + 10 {

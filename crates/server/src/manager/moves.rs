@@ -17,7 +17,7 @@ pub(super) const CARE: CareRecord =
     CareRecord { rebalance: Rebalance::Off, transfer_limit: 100_000_000, repair_after: 600 };
 
 /// Members that a target is filled for at once: each takes writes twice meanwhile.
-const FILLING_MAX: usize = 2;
+const FILLING_MAX: usize = 4;
 
 /// Members of a chain that are told to serve no more reads (CL-11).
 #[derive(Debug, PartialEq, Eq)]
@@ -291,7 +291,9 @@ impl State {
             let unwanted = chain.seats.iter().map(|seat| seat.target);
             let from: Vec<TargetId> = unwanted.filter(|target| !wish.members.contains(target)).collect();
             movement.stuck += u32::from(wish.missing > 0);
-            if new {
+            if wish.serving == 0 {
+                movement.down += 1;
+            } else if new {
                 movement.waiting += 1;
             } else if wish.missing == 0 {
                 let filled = |target: &TargetId| {

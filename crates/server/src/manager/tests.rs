@@ -15,7 +15,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// A store that can be told to fail: to refuse commits, or to apply them and not say so.
-struct Fragile {
+pub(super) struct Fragile {
     store: MemoryStore,
     /// 0: works; 1: refuses; 2: applies, and answers that it did not.
     mood: AtomicU32,
@@ -41,14 +41,14 @@ impl Store for Fragile {
 }
 
 /// A cluster of servers with one target each: server 3 has target 3.
-struct World {
+pub(super) struct World {
     store: Arc<Fragile>,
-    clock: Arc<ManualClock>,
+    pub(super) clock: Arc<ManualClock>,
     options: ManagerOptions,
-    manager: Arc<Manager<Fragile>>,
-    runs: BTreeMap<u32, u64>,
+    pub(super) manager: Arc<Manager<Fragile>>,
+    pub(super) runs: BTreeMap<u32, u64>,
     /// What every chain of a server's registration says.
-    position: (u64, u64),
+    pub(super) position: (u64, u64),
 }
 
 impl World {
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// A cluster whose chains are placed.
-    async fn ready(targets: u32, copies: u8) -> World {
+    pub(super) async fn ready(targets: u32, copies: u8) -> World {
         let mut world = World::new(targets, copies).await;
         for node in 1..=targets {
             world.start(node).await.unwrap();
@@ -76,12 +76,12 @@ impl World {
         world
     }
 
-    async fn restart_manager(&mut self) {
+    pub(super) async fn restart_manager(&mut self) {
         let opened = Manager::open(self.store.clone(), self.options.clone(), self.clock.clone()).await;
         self.manager = Arc::new(opened.unwrap());
     }
 
-    async fn tick(&self) {
+    pub(super) async fn tick(&self) {
         self.manager.tick().await.unwrap();
     }
 
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    fn registration(&self, node: u32) -> Registration {
+    pub(super) fn registration(&self, node: u32) -> Registration {
         Registration {
             node: NodeId(node),
             incarnation: Incarnation(self.runs.get(&node).copied().unwrap_or_default()),
@@ -111,21 +111,29 @@ impl World {
         }
     }
 
-    async fn send(&self, node: u32, request: ManagerRequest) -> Result<ManagerReply, ManagerError> {
+    pub(super) async fn send(
+        &self,
+        node: u32,
+        request: ManagerRequest,
+    ) -> Result<ManagerReply, ManagerError> {
         self.manager.handle(&Identity::Node(NodeId(node)), request).await
     }
 
     /// The server's process starts, again or for the first time.
-    async fn start(&mut self, node: u32) -> Result<(), ManagerError> {
+    pub(super) async fn start(&mut self, node: u32) -> Result<(), ManagerError> {
         *self.runs.entry(node).or_insert(u64::from(node) * 1000) += 1;
         self.register(node).await
     }
 
-    async fn register(&self, node: u32) -> Result<(), ManagerError> {
+    pub(super) async fn register(&self, node: u32) -> Result<(), ManagerError> {
         self.send(node, ManagerRequest::Register(self.registration(node))).await.map(|_| ())
     }
 
-    async fn beat_with(&self, node: u32, change: impl FnOnce(&mut Heartbeat)) -> Result<u32, ManagerError> {
+    pub(super) async fn beat_with(
+        &self,
+        node: u32,
+        change: impl FnOnce(&mut Heartbeat),
+    ) -> Result<u32, ManagerError> {
         let registration = self.registration(node);
         let mut heartbeat = Heartbeat {
             node: registration.node,
@@ -141,12 +149,12 @@ impl World {
     }
 
     /// Asks for a routing newer than the one it has.
-    async fn has_routing(&self, node: u32, known: u64) {
+    pub(super) async fn has_routing(&self, node: u32, known: u64) {
         self.send(node, ManagerRequest::Watch { known, wait_ms: 0 }).await.unwrap();
     }
 
     /// The length of the lease it gets, in milliseconds.
-    async fn beat(&self, node: u32) -> Result<u32, ManagerError> {
+    pub(super) async fn beat(&self, node: u32) -> Result<u32, ManagerError> {
         self.beat_with(node, |_| {}).await
     }
 
@@ -177,7 +185,7 @@ impl World {
         self.members(&[MemberState::Serving])
     }
 
-    fn chain(&self, slot: u16) -> ChainInfo {
+    pub(super) fn chain(&self, slot: u16) -> ChainInfo {
         self.manager.routing().chain(ChainId { table: TableId(1), slot: Slot(slot) }).unwrap().clone()
     }
 

@@ -68,7 +68,11 @@ fn nothing_is_used_twice_after_a_restore() {
                     assert_eq!((seat.state, seat.run), (MemberState::LastServing, Incarnation(0)));
                 }
             }
-            Record::Node(..) | Record::Target(..) | Record::Class(..) => panic!("there were none"),
+            Record::Node(..)
+            | Record::Target(..)
+            | Record::Class(..)
+            | Record::Drain(_)
+            | Record::Care(_) => panic!("there were none"),
         }
     }
 }
