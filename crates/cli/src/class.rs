@@ -1,5 +1,6 @@
 //! `class`.
 
+use crate::movement::{self, Patience};
 use crate::outcome::Stop;
 use crate::remote;
 use crate::session::Session;
@@ -8,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use client::{Error, ErrorKind};
 use serde::Serialize;
 use types::layout::{CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
+use types::movement::Direction;
 use types::{ClassId, FailureDomain, Shortfall, StorageClass, TableId};
 
 /// Storage classes: named policies of how data is kept.
@@ -33,9 +35,9 @@ enum ClassCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make a class (administrator only). A class never changes.
+    /// Make a class (administrator only).
     #[command(
-        after_help = "Examples:\n  sr class create archive --copies 3 --domain rack\n  sr class create scratch --copies 1 --chunk-size 4M\n\nIts chains are placed once, over the targets that are there: with too few it is refused."
+        after_help = "Examples:\n  sr class create archive --copies 3 --domain rack\n  sr class create scratch --copies 1 --chunk-size 4M\n\nWith too few targets for its copies it is refused."
     )]
     Create {
         name: String,
@@ -54,6 +56,33 @@ enum ClassCommand {
         /// Make it even if there are too few targets: some copies will be missing, or share what they should not.
         #[arg(long)]
         force: bool,
+    },
+    /// Change how a class keeps its data; all that is in it follows in the background (administrator only).
+    ///
+    /// Reads and writes go on. `sr repair status` shows how far it is. The chunk size stays.
+    #[command(
+        after_help = "Examples:\n  sr class change archive --copies 3 --wait\n  sr class change archive --site berlin --site paris --domain site\n  sr class change archive --any-site"
+    )]
+    Change {
+        name: String,
+        /// Copies of each chunk, 1 to 9.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
+        copies: Option<u8>,
+        /// What no two copies may share.
+        #[arg(long, value_enum)]
+        domain: Option<Domain>,
+        /// Only targets at this site (repeat for more).
+        #[arg(long = "site", conflicts_with = "any_site")]
+        sites: Vec<String>,
+        /// Targets at any site.
+        #[arg(long)]
+        any_site: bool,
+        /// Change it even if there are too few targets.
+        #[arg(long)]
+        force: bool,
+        /// Wait until all data has followed.
+        #[arg(long)]
+        wait: bool,
     },
     /// Set the class of new files below a directory.
     #[command(after_help = "Examples:\n  sr class set archive /iso\n  sr class set --inherit /iso")]
@@ -188,6 +217,25 @@ impl Class {
                 };
                 create(session, class, force).await
             }
+            ClassCommand::Change { name, copies, domain, sites, any_site, force, wait } => {
+                let classes = session.client.classes().await?;
+                let Some(old) = classes.iter().find(|class| class.name == name) else {
+                    return Err(no_class("change the class", &name, &classes));
+                };
+                let sites = match (any_site, sites.is_empty()) {
+                    (true, _) => Vec::new(),
+                    (false, true) => old.sites.clone(),
+                    (false, false) => sites,
+                };
+                let class = StorageClass {
+                    copies: copies.unwrap_or(old.copies),
+                    domain: domain.map_or(old.domain, FailureDomain::from),
+                    sites,
+                    ..old.clone()
+                };
+                change(session, class, force).await?;
+                movement::wait(session, Patience::from(wait), movement::left).await
+            }
             ClassCommand::Set { inherit, mut names } => {
                 let class = if inherit { None } else { Some(names.remove(0)) };
                 if names.is_empty() {
@@ -230,12 +278,32 @@ async fn create(session: &Session, class: StorageClass, force: bool) -> Result<(
     Ok(())
 }
 
+fn no_class(action: &str, name: &str, classes: &[StorageClass]) -> Stop {
+    let known: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
+    let error = Error::new(ErrorKind::NotFound, action, name, "there is no such class");
+    error.advise(format!("the classes are: {}", known.join(", "))).into()
+}
+
+/// Changes a class, as [`create`] makes one.
+async fn change(session: &Session, class: StorageClass, force: bool) -> Result<(), Stop> {
+    let shortfall = if force { Shortfall::Allowed } else { Shortfall::Refused };
+    let name = class.name.clone();
+    match session.client.direct("change the class", &name, Direction::ChangeClass { class, shortfall }).await
+    {
+        Err(error) if error.kind() == ErrorKind::TooFewTargets => {
+            let advice = "add targets, ask for fewer copies or a narrower --domain, or change it all the same with --force";
+            return Err(error.advise(advice).into());
+        }
+        changed => changed?,
+    }
+    session.report.done();
+    Ok(())
+}
+
 async fn show(session: &mut Session, name: &str, json: bool) -> Result<(), Stop> {
     let classes = session.client.classes().await?;
     let Some(class) = classes.iter().find(|class| class.name == name) else {
-        let known: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
-        let error = Error::new(ErrorKind::NotFound, "show the class", name, "there is no such class");
-        return Err(error.advise(format!("the classes are: {}", known.join(", "))).into());
+        return Err(no_class("show the class", name, &classes));
     };
     if json {
         return session.out.json(&ClassLine::from(class));

@@ -190,7 +190,7 @@ async fn limit(session: &mut Session, rate: u64) -> Result<(), Stop> {
 }
 
 /// Chains that are not yet where they should be.
-fn left(movement: &Movement) -> u64 {
+pub(crate) fn left(movement: &Movement) -> u64 {
     let lost = movement.missing.iter().map(|(_, chains, _)| u64::from(*chains)).max().unwrap_or(0);
     (movement.moves.len() as u64 + u64::from(movement.waiting + movement.stuck + movement.down))
         .max(u64::from(movement.rebalance == Rebalance::Running))

@@ -267,7 +267,8 @@ fn unmanaged(action: &str, refused: &ManagerError) -> Error {
         | ManagerError::Invalid
         | ManagerError::NotFound
         | ManagerError::InUse { .. }
-        | ManagerError::Present => "the manager refused the request",
+        | ManagerError::Present
+        | ManagerError::TooFewTargets { .. } => "the manager refused the request",
     };
     Error::new(ErrorKind::NotReachable, action, "", cause)
 }

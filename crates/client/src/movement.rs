@@ -37,6 +37,10 @@ fn refusal(action: &str, subject: &str, refused: &ManagerError) -> Error {
             .advise("drain it first, and wait: `sr target drain ID --wait`"),
         ManagerError::Present => error(ErrorKind::Busy, "it is still there, or has targets")
             .advise("take it out of its server's configuration, or stop the server, then do this again"),
+        ManagerError::TooFewTargets { targets, apart } => error(
+            ErrorKind::TooFewTargets,
+            &format!("of the {targets} targets it may use, {apart} share none of its domains"),
+        ),
         ManagerError::NotManager | ManagerError::Unavailable => {
             error(ErrorKind::NotReachable, "the manager is not there")
         }

@@ -15,5 +15,5 @@ pub mod transition;
 pub use chain::{Chain, Position, Seat};
 pub use lease::{Lease, Presence, Roll, Terms};
 pub use moves::{NEVER, leaving, reseat};
-pub use placement::{Candidate, Placed, Room, Rule, apart, complete, place, room};
+pub use placement::{Candidate, Placed, Room, Rule, apart, complete, keep, place, room};
 pub use transition::{Known, Patience, next};

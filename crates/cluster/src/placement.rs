@@ -32,6 +32,13 @@ pub struct Rule {
     pub sites: Vec<String>,
 }
 
+impl Rule {
+    /// Whether a target is at a site that may be used.
+    pub fn allows(&self, candidate: &Candidate) -> bool {
+        self.sites.is_empty() || self.sites.contains(&candidate.site)
+    }
+}
+
 /// A chain's members, and how well they keep the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
@@ -57,7 +64,7 @@ pub fn room(candidates: &[Candidate], rule: &Rule) -> Room {
     let mut targets: Vec<&Candidate> = Vec::new();
     let mut apart: Vec<&Candidate> = Vec::new();
     for candidate in candidates {
-        if !(rule.sites.is_empty() || rule.sites.contains(&candidate.site)) {
+        if !rule.allows(candidate) {
             continue;
         }
         if !targets.iter().any(|other| other.target == candidate.target) {
@@ -84,15 +91,15 @@ pub fn place(table: TableId, slot: Slot, candidates: &[Candidate], rule: &Rule) 
 pub fn complete(
     table: TableId,
     slot: Slot,
-    members: &[Candidate],
+    members: &[&Candidate],
     candidates: &[Candidate],
     rule: &Rule,
 ) -> Placed {
-    let mut chosen: Vec<&Candidate> = members.iter().take(usize::from(rule.copies)).collect();
+    let mut chosen: Vec<&Candidate> = members.iter().copied().take(usize::from(rule.copies)).collect();
     let mut left: BTreeMap<TargetId, &Candidate> = BTreeMap::new();
     for candidate in candidates {
         let seated = chosen.iter().any(|member| member.target == candidate.target);
-        if !seated && (rule.sites.is_empty() || rule.sites.contains(&candidate.site)) {
+        if !seated && rule.allows(candidate) {
             let kept = left.entry(candidate.target).or_insert(candidate);
             *kept = (*kept).min(candidate);
         }
@@ -113,6 +120,17 @@ pub fn complete(
         apart: apart(&chosen, rule.domain),
         missing,
     }
+}
+
+/// Of the members of a chain those that keep the rule: at its sites, and sharing its domain with none before them.
+pub fn keep<'a>(members: &'a [Candidate], rule: &Rule) -> Vec<&'a Candidate> {
+    let mut kept: Vec<&Candidate> = Vec::new();
+    for member in members.iter().filter(|member| rule.allows(member)) {
+        if !kept.iter().any(|other| shares(rule.domain, member, other)) {
+            kept.push(member);
+        }
+    }
+    kept
 }
 
 /// MurmurHash3's 64-bit finaliser, twice, over the three ids side by side. One to one: no two triples share a hash.

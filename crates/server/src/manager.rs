@@ -443,7 +443,8 @@ fn class_error(error: ManagerError) -> ClassError {
         | ManagerError::Invalid
         | ManagerError::NotFound
         | ManagerError::InUse { .. }
-        | ManagerError::Present => ClassError::Unavailable,
+        | ManagerError::Present
+        | ManagerError::TooFewTargets { .. } => ClassError::Unavailable,
     }
 }
 

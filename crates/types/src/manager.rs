@@ -97,4 +97,7 @@ pub enum ManagerError {
     InUse { chains: u32 },
     /// A live server has the target, or the server is there or has targets.
     Present,
+    /// A class asks for more copies than can be kept as it asks: it may use `targets`, and `apart` of them share none of
+    /// its domains.
+    TooFewTargets { targets: u32, apart: u32 },
 }

@@ -1,6 +1,6 @@
 //! Moving data between targets: what an administrator may say, and how it goes.
 
-use crate::{ChainId, NodeId, TargetId};
+use crate::{ChainId, NodeId, Shortfall, StorageClass, TargetId};
 use serde::{Deserialize, Serialize};
 
 /// Whether chains are moved to where placement would have them, now that there are other targets than when they were
@@ -32,6 +32,12 @@ pub enum Direction {
     TransferLimit(u64),
     /// A member that is gone is replaced after so many seconds.
     RepairAfter(u32),
+    /// The class of this name gets these copies, domain and sites; all that is in it follows. The other fields are not looked
+    /// at.
+    ChangeClass {
+        class: StorageClass,
+        shortfall: Shortfall,
+    },
 }
 
 /// A chain that gets other members.

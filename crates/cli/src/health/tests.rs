@@ -63,7 +63,7 @@ fn status(chains: &[&[MemberState]]) -> Status {
         targets: [(TargetId(1), target.clone()), (TargetId(2), target)].into(),
         classes: vec![class],
         tables: [(TableId(1), Table { chains: chains.iter().map(chain).collect() })].into(),
-        transfer_limit: 0,
+        ..Routing::default()
     };
     let own = |target| TargetStatus { target: TargetId(target), ..TargetStatus::default() };
     let word = StorageStatus { targets: vec![own(1), own(2)], ..StorageStatus::default() };

@@ -70,6 +70,13 @@ fn single_chains(cluster: &Apart) -> u64 {
     status["down"].as_u64().unwrap()
 }
 
+/// Copies of the first chunk of a file.
+fn copies(cluster: &Apart) -> usize {
+    let chunk: serde_json::Value =
+        serde_json::from_str(cluster.sr(&["locate", "--json", "/f10"]).lines().next().unwrap()).unwrap();
+    chunk["copies"].as_array().unwrap().len()
+}
+
 #[test]
 fn servers_are_added_and_drained_while_files_are_written() {
     let mut cluster = Apart::new(3, 2);
@@ -81,6 +88,11 @@ fn servers_are_added_and_drained_while_files_are_written() {
         cluster.sr(&["rebalance", "limit", "500M"]);
         cluster.sr(&["rebalance", "start", "--wait"]);
         assert!(target(cluster, 14).unwrap()["chains"].as_u64().unwrap() > 32);
+        // A class that changes takes its data along.
+        cluster.sr(&["class", "change", "default", "--copies", "3", "--wait"]);
+        assert_eq!(copies(cluster), 3);
+        cluster.sr(&["class", "change", "default", "--copies", "2", "--wait"]);
+        assert_eq!(copies(cluster), 2);
         // The manager dies in the midst of the next one.
         cluster.sr(&["node", "drain", "11"]);
         cluster.restart_meta();

@@ -1,4 +1,5 @@
 use super::*;
+use types::ChainInfo;
 use types::routing::{Member, MemberState, NodeInfo, TargetInfo};
 use types::{Epoch, NodeId};
 

@@ -220,3 +220,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn members_that_are_there_stay_and_others_are_chosen_beside_them() {
+    let all = seven();
+    let by_number = |numbers: &[u32]| -> Vec<&Candidate> {
+        let one = |number: &u32| all.iter().find(|candidate| candidate.target.0 == *number).unwrap();
+        numbers.iter().map(one).collect()
+    };
+    for slot in (0..50).map(Slot) {
+        for kept in [&[][..], &[4], &[2, 7], &[1, 5, 7]] {
+            let members = by_number(kept);
+            let placed = complete(TableId(3), slot, &members, &all, &rule(3, Host));
+            let targets: Vec<u32> = placed.members.iter().map(|target| target.0).collect();
+            assert!(targets.starts_with(kept) && targets.len() == 3);
+            assert_eq!((placed.apart, placed.missing), (Host, 0));
+        }
+        // Of more than there are copies, the first ones.
+        let placed = complete(TableId(3), slot, &by_number(&[7, 6, 5, 4]), &all, &rule(3, Host));
+        assert_eq!(placed.members, [TargetId(7), TargetId(6), TargetId(5)]);
+    }
+}
+
+#[test]
+fn members_that_break_the_rule_are_not_kept() {
+    let all = seven();
+    let kept = |rule: &Rule| keep(&all, rule).iter().map(|member| member.target.0).collect::<Vec<_>>();
+    assert_eq!(kept(&rule(2, Target)), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(kept(&rule(2, Host)), [1, 3, 4, 5, 6, 7]);
+    assert_eq!(kept(&rule(2, Rack)), [1, 4, 5, 7]);
+    assert_eq!(kept(&rule(2, Site)), [1, 5]);
+    assert_eq!(kept(&Rule { sites: vec!["b".into()], ..rule(2, Host) }), [5, 6, 7]);
+}

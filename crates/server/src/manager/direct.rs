@@ -1,16 +1,17 @@
 //! What administrators tell the manager.
 
 use super::moves::seated;
-use super::record::{self, CareRecord, Write};
+use super::record::{self, CareRecord, ClassRecord, Write};
 use super::state::State;
 use super::{Manager, ledger};
 use cluster::Presence;
 use kv::Store;
 use net::Identity;
 use std::sync::atomic::Ordering;
+use types::class::COPIES_MAX;
 use types::manager::ManagerError;
 use types::movement::Direction;
-use types::{NodeId, TargetId, Uid};
+use types::{NodeId, Shortfall, StorageClass, TargetId, Uid};
 
 impl<S: Store> Manager<S> {
     /// Does what an administrator says: kept when this answers, and under way.
@@ -67,6 +68,20 @@ impl State {
                 }
                 Ok(vec![record::no_node(*id)])
             }
+            Direction::ChangeClass { class, shortfall } => {
+                let changed = self.changed(class).ok_or(ManagerError::NotFound)?;
+                if !(1..=COPIES_MAX).contains(&class.copies) {
+                    return Err(ManagerError::Invalid);
+                }
+                let room = self.room(&changed.class);
+                let short = room.apart < usize::from(class.copies);
+                if short && *shortfall == Shortfall::Refused || room.targets == 0 {
+                    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+                    let (targets, apart) = (count(room.targets), count(room.apart));
+                    return Err(ManagerError::TooFewTargets { targets, apart });
+                }
+                Ok(vec![record::class(&changed)])
+            }
             Direction::Rebalance(rebalance) => {
                 care(CareRecord { rebalance: *rebalance, ..self.care.clone() })
             }
@@ -86,6 +101,9 @@ impl State {
                 self.drains.retain(|target| !targets.contains(target));
             }
             Direction::RemoveTarget(id) => self.forget_target(id),
+            Direction::ChangeClass { class, .. } => {
+                self.classes.extend(self.changed(&class).map(|record| (record.class.id, record)));
+            }
             Direction::RemoveNode(id) => {
                 self.nodes.remove(&id);
             }
@@ -93,6 +111,14 @@ impl State {
             Direction::TransferLimit(limit) => self.care.transfer_limit = limit,
             Direction::RepairAfter(after) => self.care.repair_after = after,
         }
+    }
+
+    /// The class of this name, with other copies, domain and sites.
+    fn changed(&self, wanted: &StorageClass) -> Option<ClassRecord> {
+        let record = self.classes.values().find(|record| record.class.name == wanted.name)?;
+        let StorageClass { copies, domain, .. } = *wanted;
+        let class = StorageClass { copies, domain, sites: wanted.sites.clone(), ..record.class.clone() };
+        Some(ClassRecord { class, placement: record.placement })
     }
 
     fn forget_target(&mut self, id: TargetId) {

@@ -146,23 +146,28 @@ impl State {
             Rebalance::Running => true,
             Rebalance::Paused => moving,
         };
-        let kept = chain.seats.len() == copies && chain.seats.iter().all(|seat| self.stays(seat.target));
-        if kept && !rebalance {
+        let rule = rule(class);
+        let mut seats: Vec<&Seat> = chain.seats.iter().filter(|seat| self.stays(seat.target)).collect();
+        // Those that have all of it, then those that have some.
+        seats.sort_by_key(|seat| match seat.state {
+            MemberState::Serving | MemberState::LastServing => 0,
+            MemberState::Syncing | MemberState::Waiting => 1,
+            MemberState::Offline => 2,
+        });
+        let seats: Vec<Candidate> =
+            seats.into_iter().filter_map(|seat| self.candidate(seat.target)).collect();
+        let sound = cluster::keep(&seats, &rule);
+        if !rebalance && chain.seats.len() == copies && sound.len() == copies {
             return None;
         }
-        let rule = rule(class);
         let ideal = rebalance.then(|| cluster::place(id.table, id.slot, staying, &rule));
         let placed = ideal.filter(|placed| placed.missing == 0).unwrap_or_else(|| {
-            let mut seats: Vec<&Seat> = chain.seats.iter().filter(|seat| self.stays(seat.target)).collect();
-            // Those that have all of it, then those that have some.
-            seats.sort_by_key(|seat| match seat.state {
-                MemberState::Serving | MemberState::LastServing => 0,
-                MemberState::Syncing | MemberState::Waiting => 1,
-                MemberState::Offline => 2,
-            });
-            let seats: Vec<Candidate> =
-                seats.into_iter().filter_map(|seat| self.candidate(seat.target)).collect();
-            cluster::complete(id.table, id.slot, &seats, able, &rule)
+            let allowed: Vec<&Candidate> = seats.iter().filter(|seat| rule.allows(seat)).collect();
+            let loose = cluster::complete(id.table, id.slot, &allowed, able, &rule);
+            let strict = cluster::complete(id.table, id.slot, &sound, able, &rule);
+            // Copies that share what they should not are moved apart where that can be.
+            let better = strict.missing == 0 && (loose.missing > 0 || strict.apart > loose.apart);
+            if better { strict } else { loose }
         });
         let same = placed.members.len() == chain.seats.len()
             && placed.members.iter().all(|target| seated(chain, *target));

@@ -49,16 +49,26 @@ pub(super) struct World {
     pub(super) runs: BTreeMap<u32, u64>,
     /// What every chain of a server's registration says.
     pub(super) position: (u64, u64),
+    /// Names of hosts that are not the server's own.
+    pub(super) hosts: BTreeMap<u32, String>,
 }
 
 impl World {
-    async fn new(targets: u32, copies: u8) -> World {
+    pub(super) async fn new(targets: u32, copies: u8) -> World {
         let options = ManagerOptions { copies, targets, slots: 16, ..ManagerOptions::default() };
         let store = Arc::new(Fragile { store: MemoryStore::new(), mood: AtomicU32::new(0) });
         let clock = Arc::new(ManualClock::default());
         clock.advance(ms(60_000));
         let manager = Arc::new(Manager::open(store.clone(), options.clone(), clock.clone()).await.unwrap());
-        World { store, clock, options, manager, runs: BTreeMap::new(), position: (0, 0) }
+        World {
+            store,
+            clock,
+            options,
+            manager,
+            runs: BTreeMap::new(),
+            position: (0, 0),
+            hosts: BTreeMap::new(),
+        }
     }
 
     /// Makes a class as well as can be.
@@ -106,7 +116,7 @@ impl World {
             address: format!("127.0.0.1:{}", 7000 + node),
             site: "site".into(),
             rack: "rack".into(),
-            host: format!("host{node}"),
+            host: self.hosts.get(&node).cloned().unwrap_or_else(|| format!("host{node}")),
             targets: vec![self.report(node)],
         }
     }

@@ -5,7 +5,9 @@ use cluster::Terms;
 use net::{Identity, User};
 use types::manager::{Heartbeat, ManagerError, ManagerReply, ManagerRequest, Registration, TargetReport};
 use types::movement::Direction;
-use types::{ChainInfo, ClassId, Epoch, FailureDomain, Incarnation, NodeId, TableId, Uid, Version};
+use types::{
+    ChainInfo, ClassId, Epoch, FailureDomain, Incarnation, NodeId, Shortfall, TableId, Uid, Version,
+};
 
 fn identity(uid: u32) -> Identity {
     Identity::User(User { uid: Uid(uid), groups: Vec::new(), name: format!("user{uid}") })
@@ -261,6 +263,64 @@ async fn a_full_target_gets_nothing_new() {
     }
     assert_eq!((world.users(4), world.users(2)), (0, 16), "and nobody is left to take its place");
     assert!(world.movement().await.stuck >= 16);
+}
+
+#[tokio::test]
+async fn a_class_that_is_changed_takes_its_data_along() {
+    let world = World::ready(5, 2).await;
+    let class = |copies| {
+        let class = world.manager.classes().iter().find(|class| class.name == "default").unwrap().clone();
+        Direction::ChangeClass { class: StorageClass { copies, ..class }, shortfall: Shortfall::Refused }
+    };
+    let before = world.members_of_default();
+    world.direct(class(4)).await.unwrap();
+    world.works(60, &[1, 2, 3, 4, 5], 2).await;
+    for (chain, before) in world.default_chains().iter().zip(&before) {
+        assert_eq!((chain.serving().count(), chain.members.len()), (4, 4));
+        assert!(before.iter().all(|target| chain.members.iter().any(|member| member.target.0 == *target)));
+    }
+    assert_eq!(world.direct(class(6)).await, Err(ManagerError::TooFewTargets { targets: 5, apart: 5 }));
+    assert_eq!(world.direct(class(0)).await, Err(ManagerError::Invalid));
+    world.direct(class(1)).await.unwrap();
+    world.works(60, &[1, 2, 3, 4, 5], 1).await;
+    assert!(world.default_chains().iter().all(|chain| chain.members.len() == 1));
+    assert!(world.manager.classes().iter().all(|class| class.copies == 1));
+    assert!(world.movement().await.moves.is_empty());
+}
+
+#[tokio::test]
+async fn copies_that_were_missing_are_made_when_there_are_more_targets() {
+    let mut world = World::ready(1, 2).await;
+    assert!(world.default_chains().iter().all(|chain| chain.members.len() == 1));
+    assert_eq!(world.manager.placement(ClassId(1)).unwrap().missing, 1);
+    world.start(2).await.unwrap();
+    world.works(60, &[1, 2], 1).await;
+    assert!(
+        world.default_chains().iter().all(|chain| chain.serving().count() == 2),
+        "copies that were missing"
+    );
+    assert_eq!(
+        world.manager.placement(ClassId(1)).unwrap(),
+        Placement { apart: FailureDomain::Host, missing: 0 }
+    );
+}
+
+#[tokio::test]
+async fn copies_that_share_a_host_move_apart_when_they_can() {
+    let mut world = World::new(2, 2).await;
+    world.hosts = [(1, "one".to_owned()), (2, "one".to_owned())].into();
+    world.start(1).await.unwrap();
+    world.start(2).await.unwrap();
+    world.works(10, &[1, 2], 2).await;
+    assert_eq!(world.manager.placement(ClassId(1)).unwrap().apart, FailureDomain::Target);
+    assert_eq!(world.movement().await.moved, 0);
+    world.start(3).await.unwrap();
+    world.works(60, &[1, 2, 3], 2).await;
+    for members in world.members_of_default() {
+        assert!(members.len() == 2 && members.contains(&3), "{members:?}");
+    }
+    assert_eq!(world.manager.placement(ClassId(1)).unwrap().apart, FailureDomain::Host);
+    assert_eq!(world.movement().await.moved, 16);
 }
 
 #[tokio::test]
