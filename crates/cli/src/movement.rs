@@ -106,7 +106,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const STUCK_LOOKS: u32 = 120;
 
 #[derive(Serialize)]
-struct Line {
+pub(crate) struct Line {
     rebalance: &'static str,
     limit: u64,
     repair_after_s: u32,
@@ -272,6 +272,30 @@ fn state_word(rebalance: Rebalance) -> &'static str {
     }
 }
 
+/// In one line, if there is anything to say.
+pub(crate) fn sentence(movement: &Movement) -> Option<String> {
+    let Movement { rebalance, draining, missing, moves, waiting, stuck, .. } = movement;
+    let mut parts = Vec::new();
+    if !moves.is_empty() || *waiting > 0 {
+        parts.push(format!("{} chains under way, {waiting} waiting", moves.len()));
+    }
+    if *stuck > 0 {
+        parts.push(format!("{stuck} with no place to go"));
+    }
+    let soonest =
+        missing.iter().filter(|(_, chains, left)| *chains > 0 && *left > 0).map(|(.., left)| left).min();
+    parts.extend(soonest.map(|left| format!("repair begins in {}", span::words(u64::from(*left)))));
+    let drained = draining.iter().filter(|(_, chains)| *chains > 0).count();
+    if drained > 0 {
+        parts.push(format!("{drained} targets being drained"));
+    }
+    if *rebalance != Rebalance::Off {
+        parts.push(format!("rebalance {}", state_word(*rebalance)));
+    }
+    let text = parts.join(", ");
+    (!text.is_empty()).then(|| format!("moves:  {text} (`sr repair status` has more)"))
+}
+
 /// What a person reads of it.
 fn words(movement: &Movement) -> Vec<String> {
     let limit = match movement.transfer_limit {
@@ -321,7 +345,7 @@ fn words(movement: &Movement) -> Vec<String> {
     lines
 }
 
-fn line(movement: &Movement) -> Line {
+pub(crate) fn line(movement: &Movement) -> Line {
     let numbers = |targets: &[TargetId]| targets.iter().map(|target| target.0).collect();
     let draining = movement.draining.iter();
     let missing = movement.missing.iter();

@@ -2,6 +2,7 @@
 
 use crate::health::{self, Health, Reason};
 use crate::locate::state_word;
+use crate::movement;
 use crate::outcome::Stop;
 use crate::session::Session;
 use crate::text::size;
@@ -35,6 +36,7 @@ const RATE_TIME: Duration = Duration::from_millis(500);
 #[serde(tag = "record", rename_all = "lowercase")]
 enum Record<'a> {
     Cluster(Cluster),
+    Movement(movement::Line),
     Server(Server<'a>),
     Target(Target<'a>),
     Damage(Damaged<'a>),
@@ -123,6 +125,7 @@ impl StatusCommand {
         session.report.done();
         if self.json {
             session.out.json(&Record::Cluster(cluster))?;
+            session.out.json(&Record::Movement(movement::line(&status.movement)))?;
         } else {
             overview(session, &status, &cluster)?;
         }
@@ -271,7 +274,8 @@ fn overview(session: &mut Session, status: &Status, cluster: &Cluster) -> Result
         "data:   {files} files of {} in {directories} directories, {garbage} removed and not yet cleared away",
         size::words(*bytes)
     ))?;
-    session.out.line(&format!("space:  {} used of {}", size::words(used), size::words(capacity)))
+    session.out.line(&format!("space:  {} used of {}", size::words(used), size::words(capacity)))?;
+    movement::sentence(&status.movement).map_or(Ok(()), |text| session.out.line(&text))
 }
 
 fn cluster(status: &Status) -> Cluster {

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use types::meta::{Follow, MetaReply, MetaRequest, Place, Totals};
+use types::movement::Movement;
 use types::routing::{MemberState, NodeInfo};
 use types::scrub::{ScrubOrder, ScrubStatus};
 use types::storage::{ChunkState, Damage, StorageError, StorageReply, StorageRequest, StorageStatus};
@@ -72,6 +73,8 @@ pub struct Status {
     pub routing: Arc<Routing>,
     pub totals: Totals,
     pub nodes: Vec<NodeStatus>,
+    /// How the moving of data goes.
+    pub movement: Movement,
 }
 
 /// A storage server and what it says of itself.
@@ -269,7 +272,8 @@ impl Client {
         });
         let nodes = nodes.collect();
         let totals = self.totals().await?;
-        Ok(Status { routing, totals, nodes })
+        let movement = self.movement().await?;
+        Ok(Status { routing, totals, nodes, movement })
     }
 
     /// What servers know to be bad. Servers that do not answer are left out. Paths are known only to the

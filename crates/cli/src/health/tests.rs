@@ -69,7 +69,12 @@ fn status(chains: &[&[MemberState]]) -> Status {
     let word = StorageStatus { targets: vec![own(1), own(2)], ..StorageStatus::default() };
     let scrubs = vec![scrub(1), scrub(2)];
     let node = NodeStatus { node: NodeId(1), info, status: Ok(word), scrub: Ok(scrubs) };
-    Status { routing: Arc::new(routing), totals: Totals::default(), nodes: vec![node] }
+    Status {
+        routing: Arc::new(routing),
+        totals: Totals::default(),
+        nodes: vec![node],
+        movement: types::movement::Movement::default(),
+    }
 }
 
 fn well() -> Status {

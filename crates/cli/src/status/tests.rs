@@ -32,7 +32,12 @@ fn status(chains: &[&[MemberState]]) -> Status {
         tables: [(TableId(1), Table { chains })].into(),
         ..Routing::default()
     };
-    Status { routing: Arc::new(routing), totals: Totals::default(), nodes: vec![] }
+    Status {
+        routing: Arc::new(routing),
+        totals: Totals::default(),
+        nodes: vec![],
+        movement: types::movement::Movement::default(),
+    }
 }
 
 #[test]
