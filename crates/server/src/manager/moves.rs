@@ -54,9 +54,7 @@ struct Wish {
 impl State {
     /// Whether members on this target stay where they are.
     fn stays(&self, id: TargetId) -> bool {
-        let Some(target) = self.targets.get(&id) else { return false };
-        let overdue = self.nodes.get(&target.record.node).is_none_or(|node| node.overdue);
-        !(overdue || target.failed || self.drains.contains(&id))
+        self.targets.get(&id).is_some_and(|target| !target.overdue) && !self.drains.contains(&id)
     }
 
     /// Adds the next steps of chains to a plan that has what follows from who is there.
@@ -318,14 +316,9 @@ impl State {
         };
         movement.draining = self.drains.iter().map(|target| (*target, uses(*target))).collect();
         for (id, target) in &self.targets {
-            let gone = self.nodes.get(&target.record.node).and_then(|node| node.gone);
-            let left = match (target.failed, gone) {
-                (true, _) => 0,
-                (false, None) => continue,
-                (false, Some(gone)) => {
-                    u64::from(self.care.repair_after).saturating_sub(now.saturating_sub(gone).as_secs())
-                }
-            };
+            let Some(since) = target.missing else { continue };
+            let gone = now.saturating_sub(since).as_secs();
+            let left = u64::from(self.care.repair_after).saturating_sub(gone);
             movement.missing.push((*id, uses(*id), u32::try_from(left).unwrap_or(u32::MAX)));
         }
         movement

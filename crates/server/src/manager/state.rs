@@ -38,9 +38,7 @@ pub(super) struct Node {
     /// As of the last plan.
     pub(super) presence: Presence,
     /// Since when it is gone.
-    pub(super) gone: Option<Duration>,
-    /// It is gone for so long that its members are replaced.
-    pub(super) overdue: bool,
+    gone: Option<Duration>,
 }
 
 /// A target.
@@ -51,6 +49,10 @@ pub(super) struct Target {
     pub(super) failed: bool,
     /// Its server reported it in its run.
     pub(super) heard: Option<Incarnation>,
+    /// Since when it is failed or its server is gone.
+    pub(super) missing: Option<Duration>,
+    /// For so long that its members are replaced.
+    pub(super) overdue: bool,
     /// What the routing says of `used`.
     shown: u64,
 }
@@ -401,10 +403,17 @@ impl State {
                 node.gone = (presence == Presence::Gone).then_some(now);
                 self.dirty = true;
             }
-            let after = Duration::from_secs(u64::from(self.care.repair_after));
-            let overdue = node.gone.is_some_and(|gone| now.saturating_sub(gone) >= after);
-            self.dirty |= overdue != node.overdue;
-            node.overdue = overdue;
+        }
+        let after = Duration::from_secs(u64::from(self.care.repair_after));
+        for target in self.targets.values_mut() {
+            let gone = self.nodes.get(&target.record.node).and_then(|node| node.gone);
+            target.missing = match (target.failed, gone) {
+                (false, gone) => gone,
+                (true, _) => target.missing.or(Some(now)),
+            };
+            let overdue = target.missing.is_some_and(|since| now.saturating_sub(since) >= after);
+            self.dirty |= overdue != target.overdue;
+            target.overdue = overdue;
         }
     }
 
@@ -644,13 +653,21 @@ impl Node {
             synced: BTreeMap::new(),
             presence: Presence::Silent,
             gone: None,
-            overdue: false,
         }
     }
 }
 
 impl Target {
     fn unheard(record: TargetRecord) -> Target {
-        Target { record, used: 0, full: false, failed: false, heard: None, shown: 0 }
+        Target {
+            record,
+            used: 0,
+            full: false,
+            failed: false,
+            heard: None,
+            missing: None,
+            overdue: false,
+            shown: 0,
+        }
     }
 }

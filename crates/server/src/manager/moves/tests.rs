@@ -103,6 +103,25 @@ async fn a_member_that_is_gone_for_long_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_target_that_failed_is_replaced_as_one_that_is_gone() {
+    let world = World::ready(4, 2).await;
+    world.direct(Direction::RepairAfter(30)).await.unwrap();
+    let used = world.users(4);
+    for second in 0..120 {
+        for _ in 0..2 {
+            world.clock.advance(Duration::from_millis(500));
+            for node in 1..=3 {
+                world.work(node).await;
+            }
+            world.beat_with(4, |heartbeat| heartbeat.targets[0].failed = true).await.unwrap();
+            world.tick().await;
+        }
+        assert!(second > 28 || world.users(4) == used, "after {second} s");
+    }
+    assert_eq!(world.users(4), 0);
+}
+
+#[tokio::test]
 async fn a_member_that_comes_back_in_time_stays() {
     let world = World::ready(4, 2).await;
     let before = world.members_of_default();
