@@ -1,7 +1,7 @@
 //! The cluster manager: hears the storage servers, decides with `cluster`, keeps what it decided in the metadata store,
 //! and tells everybody.
 //!
-//! Reading order: [`record`] (what is kept), [`ledger`] (how), [`state`] (what is known), [`moves`] (which members chains should
+//! Reading order: [`record`] (what is kept), [`ledger`] (how), [`state`] (what is known), [`placing`] and [`moves`] (which members chains should
 //! have), [`class`] and [`direct`] (what administrators ask for), and here the service. `docs/protocols/cluster.md` has the invariants. One rule above all: what is published was committed (CL-4),
 //! and what a server is answered was published (CL-8).
 
@@ -9,6 +9,7 @@ mod class;
 mod direct;
 mod ledger;
 mod moves;
+mod placing;
 pub mod raise;
 pub(crate) mod record;
 mod serve;

@@ -4,8 +4,9 @@
 //! Nothing of it is recorded but the chains themselves and what an administrator said: a manager that takes over sees what is
 //! under way and goes on.
 
+use super::placing::rule;
 use super::record::{self, CareRecord, Placement};
-use super::state::{Plan, State, rule};
+use super::state::{Plan, State};
 use cluster::{Candidate, Chain, NEVER, Patience, Position, Presence, Seat};
 use std::collections::{BTreeMap, BTreeSet};
 use types::movement::{Move, Movement, Rebalance};
