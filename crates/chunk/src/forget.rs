@@ -27,10 +27,13 @@ impl Store {
     /// of it. Its space comes back as that of removed chunks does. On the disk when it returns, which takes two
     /// seconds for 100,000 chunks; other chains go on meanwhile. Updates and pieces of this chain may not come meanwhile;
     /// those that come later begin with the first version.
-    pub fn forget(&self, id: ChainId) -> Result<(), StoreError> {
+    /// False: `go_on` said no in between; what is left waits to be forgotten again.
+    pub fn forget(&self, id: ChainId, go_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
         // Alone at first: what was submitted before is applied, and listed, when this is.
         self.wait_for(Body::ForgetChunks { chain: id, chunks: Vec::new() }, false)?;
-        self.forget_chunks(&self.shared.index.chain_or_new(id))?;
+        if !self.forget_chunks(&self.shared.index.chain_or_new(id), go_on)? {
+            return Ok(false);
+        }
         // What the table has of tombstones is looked up by what it has of chunks: those must be gone from it first.
         self.checkpoint()?;
         keeper::remove_tombstones(&self.shared, id)?;
@@ -38,14 +41,17 @@ impl Store {
         self.keep_bad()?;
         self.wait_for(Body::Forget { chain: id }, true)?;
         match self.whole_from(id) {
-            Version::ZERO => Ok(()),
+            Version::ZERO => Ok(true),
             _ => Err(StoreError(format!("chain {id}: chunks came while it was forgotten"))),
         }
     }
 
-    fn forget_chunks(&self, chain: &Arc<Chain>) -> Result<(), StoreError> {
+    fn forget_chunks(&self, chain: &Arc<Chain>, go_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
         let mut after: Option<ChunkId> = None;
         for portion in 1.. {
+            if !go_on() {
+                return Ok(false);
+            }
             let found = self.shared.index.list(chain, after, PORTION, |head| !head.is_nothing())?;
             let Some((last, _)) = found.last() else { break };
             after = Some(*last);
@@ -55,7 +61,7 @@ impl Store {
                 self.checkpoint()?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes a record and waits until it is applied, or on the disk.

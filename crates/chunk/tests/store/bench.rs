@@ -252,8 +252,11 @@ impl Bench {
 
     fn forget(&mut self, slot: usize) {
         let id = self.chains[slot].id;
-        match self.store().forget(id) {
-            Ok(()) => self.start_anew(slot),
+        match self.store().forget(id, &|| true) {
+            Ok(all) => {
+                assert!(all);
+                self.start_anew(slot);
+            }
             Err(error) => {
                 assert!(self.has_lost_power(), "{error}");
                 self.chains[slot].leaving = true;
@@ -280,7 +283,7 @@ impl Bench {
         {
             return assert!(epoch > Epoch(0) && version >= durable);
         }
-        self.store().forget(id).unwrap();
+        assert_eq!(self.store().forget(id, &|| true), Ok(true));
         assert_eq!(holds(id), None);
         self.start_anew(slot);
     }

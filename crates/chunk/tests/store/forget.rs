@@ -5,6 +5,7 @@ use crate::faults::{CHAIN, Fixture, find};
 use crate::map::{bytes, chunk};
 use chunk::{Install, Options, Update, Wait};
 use env::{Operation as DiskOperation, Table};
+use std::cell::Cell;
 use std::ops::Bound;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -71,7 +72,7 @@ fn nothing_is_left_of_a_chain_that_is_forgotten() {
     fixture.store().checkpoint().unwrap();
     assert!(keys_of(&fixture, CHAIN) > 1000);
 
-    fixture.store().forget(CHAIN).unwrap();
+    assert_eq!(fixture.store().forget(CHAIN, &|| true), Ok(true));
     let gone = |fixture: &Fixture| {
         let store = fixture.store();
         assert!(store.positions().iter().all(|(chain, _, _)| *chain == OTHER));
@@ -101,7 +102,7 @@ fn what_is_filled_again_starts_from_nothing() {
         fixture.submit(Operation::Remove { chunks: vec![chunk(1, 1)] }, Vec::new(), Durability::Memory);
         fixture.sync().unwrap();
         fixture.store().forget_removed(CHAIN, Version(100));
-        fixture.store().forget(CHAIN).unwrap();
+        assert_eq!(fixture.store().forget(CHAIN, &|| true), Ok(true));
         if checkpoint {
             fixture.store().checkpoint().unwrap();
         }
@@ -163,7 +164,7 @@ fn forget_and_cut(cut: Cut, changes: u64) -> (bool, bool) {
         Cut::Power => fixture.disk.lose_power_after(changes),
         Cut::Process => fixture.disk.fail(DiskOperation::Write, changes, 5),
     }
-    let done = fixture.store().forget(CHAIN);
+    let done = fixture.store().forget(CHAIN, &|| true);
     match cut {
         Cut::Power => fixture.crash(changes).unwrap(),
         Cut::Process if done.is_err() => fixture.open().unwrap(),
@@ -175,7 +176,7 @@ fn forget_and_cut(cut: Cut, changes: u64) -> (bool, bool) {
         [one] if *one == whole => assert!(done.is_err() && left == chunks as usize),
         other => assert!(done.is_err() && other == [(CHAIN, Epoch(0), Version::ZERO)], "{done:?}: {other:?}"),
     }
-    fixture.store().forget(CHAIN).unwrap();
+    assert_eq!(fixture.store().forget(CHAIN, &|| true), Ok(true));
     assert_eq!((fixture.store().holdings(), fixture.store().status().chunks), (Vec::new(), 0));
     (done.is_err(), (1..chunks as usize).contains(&left))
 }
@@ -188,4 +189,18 @@ fn a_chain_that_is_half_forgotten_holds_nothing_for_certain() {
         let halves = cuts.iter().filter(|(_, half)| *half).count();
         assert!(cuts.len() > 6 && (cut == Cut::Power || halves >= 4), "{cut:?}: {cuts:?}");
     }
+}
+
+#[test]
+fn who_is_told_to_stop_leaves_the_rest_for_the_next_time() {
+    let mut fixture = Fixture::new(small());
+    (0..600).for_each(|index| fixture.write(chunk(1, index), 0, &bytes(1, 100)));
+    fixture.sync().unwrap();
+    let asked = Cell::new(0);
+    let twice = || asked.replace(asked.get() + 1) < 2;
+    assert_eq!(fixture.store().forget(CHAIN, &twice), Ok(false));
+    assert_eq!(fixture.store().holdings(), [(CHAIN, Epoch(0), Version::ZERO)]);
+    assert_eq!(fixture.store().status().chunks, 88);
+    assert_eq!(fixture.store().forget(CHAIN, &|| true), Ok(true));
+    assert_eq!(fixture.store().holdings(), []);
 }
