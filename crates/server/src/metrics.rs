@@ -64,6 +64,7 @@ pub struct Metrics {
     pub scrub_passes: Family<TargetLabel, Gauge>,
     pub verified_since: Family<TargetLabel, Gauge>,
     pub scrub_overdue: Family<TargetLabel, Gauge>,
+    pub chains_forgotten: Family<TargetLabel, Gauge>,
     pub members: Family<StateLabel, Gauge>,
     pub files: Gauge,
     pub directories: Gauge,
@@ -119,6 +120,8 @@ impl Metrics {
             "Everything older was verified since this moment (seconds since 1970)",
         );
         let scrub_overdue = gauge("target_scrub_overdue", "1 when not all was verified within the period");
+        let chains_forgotten =
+            gauge("target_chains_forgotten", "Chains that left and were forgotten since the start");
         let members = Family::<StateLabel, Gauge>::default();
         registry.register("chain_members", "Members of chains, by state", members.clone());
         let mut total = |name: &str, help: &str| {
@@ -150,6 +153,7 @@ impl Metrics {
             scrub_passes,
             verified_since,
             scrub_overdue,
+            chains_forgotten,
             members,
             files,
             directories,

@@ -31,6 +31,8 @@ pub(super) struct CatchUp {
     pub(super) after: Version,
     pub(super) through: Version,
     pub(super) lanes: Vec<LaneState>,
+    /// The chain is not forgotten here as long as this is held.
+    pub(super) source: Arc<()>,
 }
 
 /// Why it was given up: the link is made anew.
@@ -39,20 +41,25 @@ struct Lost;
 /// Sends what the successor lacks, then tells the replica.
 pub(super) async fn run(target: Arc<Target>, view: Arc<View>, task: CatchUp) {
     let (chain, epoch, successor, session) = task.to;
-    let Ok(_turn) = target.links().catch_ups.acquire().await else { return };
-    if view.session() != session {
-        return; // It was greeted again while this waited for its turn.
-    }
-    tracing::info!(%chain, %epoch, target = %target.id, %successor,
-        after = %task.after, through = %task.through, "bringing a member up to date");
-    let event = match send_all(&target, &view, task).await {
-        Ok(through) => Event::CaughtUp { epoch, through },
-        Err(Lost) => Event::LinkLost { epoch },
+    let work = async {
+        let Ok(_turn) = target.links().catch_ups.acquire().await else { return };
+        tracing::info!(%chain, %epoch, target = %target.id, %successor,
+            after = %task.after, through = %task.through, "bringing a member up to date");
+        let event = match send_all(&target, &view, &task).await {
+            Ok(through) => Event::CaughtUp { epoch, through },
+            Err(Lost) => Event::LinkLost { epoch },
+        };
+        target.post_link(chain, session, event);
     };
-    target.post_link(chain, session, event);
+    tokio::select! {
+        biased;
+        () = view.is_over(session) => {} // Greeted again, or nobody's successor any more.
+        () = work => {}
+    }
+    drop(task.source);
 }
 
-async fn send_all(target: &Arc<Target>, view: &View, task: CatchUp) -> Result<Version, Lost> {
+async fn send_all(target: &Arc<Target>, view: &View, task: &CatchUp) -> Result<Version, Lost> {
     let (chain, _, _, session) = task.to;
     send(target, task.to, LinkBody::Rewind { through: task.after }, Bytes::new()).await?;
     applied(target, view, task.to, task.through).await?;
@@ -69,7 +76,8 @@ async fn send_all(target: &Arc<Target>, view: &View, task: CatchUp) -> Result<Ve
             continue;
         }
         // What comes later comes again, and a lane's last request before it must be known until then.
-        let mut lanes: Vec<LaneState> = task.lanes.into_iter().chain(target.store().lanes(chain)).collect();
+        let mut lanes: Vec<LaneState> =
+            task.lanes.iter().copied().chain(target.store().lanes(chain)).collect();
         lanes.retain(|lane| lane.version <= through);
         let epochs = target.store().epochs(chain);
         let done = LinkBody::InstallDone { through, written, whole_from, lanes, epochs };
