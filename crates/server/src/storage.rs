@@ -1,8 +1,8 @@
 //! The storage role: serves chunks of one or more targets on chains of replicas.
 //!
 //! Reading order: [`lease`] (when it must stop by itself), [`target`] (a store and its replicas: the driver of the chain
-//! machine), [`link`] (messages to a successor), [`catch_up`] (bringing a successor up to date),
-//! [`serve`] (requests), [`member`] (life in the cluster: register, heartbeat, routing),
+//! machine), [`link`] (messages to a successor), [`catch_up`] (bringing a successor up to date, in
+//! [`turns`] and at a [`pace`]), [`serve`] (requests), [`member`] (life in the cluster: register, heartbeat, routing),
 //! [`left`] (chains that are elsewhere now). For health: [`scrub`], [`heal`], [`compare`], and [`peers`] (questions to other
 //! members).
 
@@ -13,11 +13,13 @@ mod lease;
 mod left;
 mod link;
 mod member;
+mod pace;
 mod peers;
 mod scrub;
 mod serve;
 mod survey;
 mod target;
+mod turns;
 mod view;
 
 pub use self::scrub::ScrubOptions;
@@ -246,6 +248,7 @@ impl Storage {
                 set(&metrics.scrubbed, scrub.bytes_total);
                 set(&metrics.scrub_passes, scrub.passes);
                 set(&metrics.verified_since, u64::try_from(scrub.since.seconds()).unwrap_or(0));
+                set(&metrics.transferred, target.transferred.load(Ordering::Relaxed));
                 set(&metrics.chains_forgotten, target.chains_forgotten.load(Ordering::Relaxed));
                 set(&metrics.scrub_overdue, u64::from(scrub.overdue));
             }

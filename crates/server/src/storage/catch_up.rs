@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chain::{Event, History};
 use chunk::{Install, ReadError, Wait};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use types::storage::{LaneState, LinkBody, StorageError, StorageReply};
@@ -20,6 +21,10 @@ use types::{ChainId, ChunkId, Crc, Epoch, Version};
 
 /// Bytes of a chunk sent at a time.
 const PIECE: u32 = 1024 * 1024;
+/// With a limit, pieces of a twentieth of a second, so that it holds over each second; not smaller than this.
+const PIECE_MIN: u32 = 64 * 1024;
+/// What a message counts for beside its payload: about its length.
+const MESSAGE: u64 = 256;
 /// Changed chunks listed at a time.
 const PAGE: usize = 512;
 /// Chunks under way at a time: small ones are many, and of a large one a piece is in memory.
@@ -42,7 +47,8 @@ struct Lost;
 pub(super) async fn run(target: Arc<Target>, view: Arc<View>, task: CatchUp) {
     let (chain, epoch, successor, session) = task.to;
     let work = async {
-        let Ok(_turn) = target.links().catch_ups.acquire().await else { return };
+        // The fewer members serve a chain, the sooner it needs another.
+        let _turn = target.links().catch_ups.wait(target.links().serving(chain)).await;
         tracing::info!(%chain, %epoch, target = %target.id, %successor,
             after = %task.after, through = %task.through, "bringing a member up to date");
         let event = match send_all(&target, &view, &task).await {
@@ -176,8 +182,8 @@ async fn send_chunk(target: &Arc<Target>, to: To, chunk: ChunkId) -> Result<(), 
     loop {
         // Before the look: what says that there is no chunk is at least as new.
         let (_, now) = position(target, chain);
-        let read =
-            blocking(target, move |t| t.store().read(chain, chunk, offset, PIECE, Wait::Allowed)).await;
+        let most = piece(target.links().pace.limit());
+        let read = blocking(target, move |t| t.store().read(chain, chunk, offset, most, Wait::Allowed)).await;
         if view.session() != to.3 {
             return Err(Lost); // What was read may be from after this store went back.
         }
@@ -210,6 +216,15 @@ async fn send_chunk(target: &Arc<Target>, to: To, chunk: ChunkId) -> Result<(), 
     }
 }
 
+/// Bytes of a chunk sent at a time, when so many may be sent in a second (0: no limit).
+fn piece(limit: u64) -> u32 {
+    let share = u32::try_from(limit / 20).unwrap_or(u32::MAX);
+    match limit {
+        0 => PIECE,
+        _ => (share / PIECE_MIN * PIECE_MIN).clamp(PIECE_MIN, PIECE),
+    }
+}
+
 async fn send(target: &Arc<Target>, to: To, body: LinkBody, payload: Bytes) -> Result<(), Lost> {
     match call(target, to, body, payload).await {
         Ok(StorageReply::Done) => Ok(()),
@@ -224,6 +239,9 @@ async fn call(
     payload: Bytes,
 ) -> Result<StorageReply, StorageError> {
     let (chain, epoch, successor, session) = to;
+    let cost = payload.len() as u64 + MESSAGE;
+    target.links().pace.admit(cost).await;
+    target.transferred.fetch_add(cost, Ordering::Relaxed);
     let (sender, receiver) = oneshot::channel();
     let call = LinkCall { chain, epoch, target: successor, session, body, payload };
     // The receiver is there as long as this task; if not, nobody wants the answer.

@@ -200,6 +200,7 @@ async fn follow(
 /// Gives each replica of this server its part, and returns when each has it.
 pub(super) async fn apply(storage: &Arc<Storage>, routing: Arc<Routing>) {
     storage.set_routing(routing.clone());
+    storage.links.pace.set_limit(routing.transfer_limit);
     storage.note_left(&routing);
     let mut configured = Vec::new();
     for (chain, info) in routing.chains() {

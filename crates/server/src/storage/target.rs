@@ -91,6 +91,8 @@ pub(super) struct Target {
     complete: RwLock<BTreeMap<ChainId, bool>>,
     pub(super) bytes_read: AtomicU64,
     pub(super) bytes_written: AtomicU64,
+    /// Bytes sent to bring members up to date.
+    pub(super) transferred: AtomicU64,
     pub(super) chains_forgotten: AtomicU64,
     pub(super) left: Mutex<Left>,
     pub(super) care: Care,
@@ -157,6 +159,7 @@ impl Target {
             complete: RwLock::default(),
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
+            transferred: AtomicU64::new(0),
             chains_forgotten: AtomicU64::new(0),
             left: Mutex::default(),
             care: Care::default(),

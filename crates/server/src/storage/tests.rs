@@ -125,3 +125,36 @@ impl Fixture {
         tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
     }
 }
+
+/// The limit is the server's, holds for what is sent from the store, and takes effect when the routing says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_brought_up_to_date_as_fast_as_the_routing_allows() {
+    let fixture = Fixture::new().await;
+    fixture.apply(1, &[(1, SERVING)]).await;
+    fixture.write(1, 1, 1).await.unwrap().unwrap();
+    let syncing = [(1, SERVING), (2, MemberState::Syncing)];
+    // Some messages of 256 bytes; what may go at once are 100 bytes.
+    let limited = |epoch, limit| {
+        let routing = routing(epoch, &syncing);
+        Arc::new(Routing { transfer_limit: limit, version: epoch + limit, ..(*routing).clone() })
+    };
+    let begun = std::time::Instant::now();
+    member::apply(&fixture.storage, limited(2, 2000)).await;
+    fixture.reports((CHAIN, Epoch(2), TargetId(2))).await;
+    let sent = fixture.target(1).transferred.load(Ordering::Relaxed);
+    assert!(sent > 500, "{sent}");
+    let least = Duration::from_millis((sent - 100) * 1000 / 2000);
+    assert!(begun.elapsed() >= least, "{sent} bytes in {:?}", begun.elapsed());
+    let metrics = fixture.storage.options.metrics.text();
+    let shown = format!("steradian_target_transferred_bytes{{target=\"1\"}} {sent}");
+    assert!(metrics.contains(&shown), "{metrics}");
+
+    let syncing = [(1, SERVING), (3, MemberState::Syncing)];
+    let with = |limit| {
+        let routing = routing(3, &syncing);
+        Arc::new(Routing { transfer_limit: limit, version: 4 - limit, ..(*routing).clone() })
+    };
+    member::apply(&fixture.storage, with(1)).await;
+    member::apply(&fixture.storage, with(0)).await;
+    fixture.reports((CHAIN, Epoch(3), TargetId(3))).await;
+}
