@@ -15,7 +15,7 @@ use types::{ChainId, MemberState, Routing, TargetId};
 
 /// How long a chain must have left. Some leases and a change of managers: a routing that is taken back within seconds
 /// has cost nothing, and all requests that were under way are over.
-pub(super) const DELAY: Duration = Duration::from_secs(10);
+const DELAY: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -31,7 +31,7 @@ pub(super) struct Left {
 
 impl Left {
     /// Looks at which chains have left at `now`, in a stretch of the lease (`None`: there is no lease).
-    pub(super) fn look(&mut self, now: Duration, stretch: Option<u64>, left: BTreeSet<ChainId>) {
+    fn look(&mut self, now: Duration, stretch: Option<u64>, left: BTreeSet<ChainId>) {
         let left = if stretch.is_some() { left } else { BTreeSet::new() };
         let goes_on = stretch == self.stretch;
         self.stretch = stretch;
@@ -43,9 +43,12 @@ impl Left {
     }
 
     /// Those that have left for long enough.
-    pub(super) fn due(&self, now: Duration) -> Vec<ChainId> {
-        let long = |since: &Duration| now.saturating_sub(*since) >= DELAY;
-        self.since.iter().filter(|(_, since)| long(since)).map(|(chain, _)| *chain).collect()
+    fn due(&self, now: Duration) -> Vec<ChainId> {
+        self.since.keys().copied().filter(|chain| self.is_due(*chain, now)).collect()
+    }
+
+    fn is_due(&self, chain: ChainId, now: Duration) -> bool {
+        self.since.get(&chain).is_some_and(|since| now.saturating_sub(*since) >= DELAY)
     }
 
     /// Has a chain wait once more.
@@ -56,7 +59,7 @@ impl Left {
 
 /// Whether a routing says that a chain is well without a target. A chain that it does not know may be of a table that an
 /// old backup lacks.
-pub(super) fn has_left(routing: &Routing, chain: ChainId, target: TargetId) -> bool {
+fn has_left(routing: &Routing, chain: ChainId, target: TargetId) -> bool {
     routing.chain(chain).is_some_and(|info| {
         let other_and_serving =
             |member: &types::Member| member.target != target && member.state == MemberState::Serving;
@@ -93,7 +96,7 @@ pub(super) async fn run(storage: Arc<Storage>, target: Arc<Target>) {
 }
 
 /// Forgets what is due, one chain after the other.
-pub(super) async fn round(storage: &Arc<Storage>, target: &Arc<Target>) {
+async fn round(storage: &Arc<Storage>, target: &Arc<Target>) {
     storage.note_left(&storage.routing());
     let due = target.left.lock().unwrap_or_else(PoisonError::into_inner).due(storage.lease.now());
     for chain in due {
@@ -136,10 +139,13 @@ async fn is_held_elsewhere(storage: &Arc<Storage>, target: &Arc<Target>, chain: 
     true
 }
 
-/// Has the target forget the chain if it has left by the newest routing, and the server may act on that.
+/// Has the target forget the chain if it still has left by the newest routing, and did all the time.
 async fn forget(storage: &Arc<Storage>, target: &Arc<Target>, chain: ChainId) -> bool {
-    let (owner, id) = (storage.clone(), target.id);
-    let still = move || owner.lease.holds() && has_left(&owner.routing(), chain, id);
+    let (storage, owner) = (storage.clone(), target.clone());
+    let still = move || {
+        storage.note_left(&storage.routing());
+        owner.left.lock().unwrap_or_else(PoisonError::into_inner).is_due(chain, storage.lease.now())
+    };
     let forgotten = target.leave(chain, still).await;
     if forgotten {
         tracing::info!(%chain, target = %target.id, "no member of the chain any more: it is forgotten");

@@ -123,6 +123,12 @@ async fn a_chain_that_is_not_well_elsewhere_is_kept() {
     look_twice(&fixture, 3).await;
     assert!(fixture.holds(3), "a member does not say what it has");
     fixture.apply(8, &[(1, SERVING)]).await;
+    fixture.clock.advance(DELAY / 2);
+    fixture.apply(9, &[(1, SERVING), (3, MemberState::Offline)]).await;
+    fixture.apply(10, &[(1, SERVING)]).await;
+    fixture.clock.advance(DELAY / 2);
+    round(&fixture.storage, fixture.target(3)).await;
+    assert!(fixture.holds(3), "it was a member for a moment");
     fixture.storage.lease.end();
     look_twice(&fixture, 3).await;
     assert!(fixture.holds(3), "there is no lease");
