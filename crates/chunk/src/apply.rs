@@ -6,6 +6,7 @@ use crate::history::NEVER;
 use crate::index::{Change, Index, IndexError, Wants, wants_of};
 use crate::record::{Body, Install, Piece};
 use crate::segment::{Account, SegmentId};
+use std::sync::atomic::Ordering;
 use types::storage::{InodeRange, Operation};
 use types::{ChainId, ChunkId, Version};
 
@@ -82,6 +83,25 @@ pub(crate) fn apply(
             let chain = index.chain_or_new(chain);
             index.change(&chain, &wants_of([chunk]), |change| {
                 Step { change, account, version, chain: chain.id }.restore(chunk, length);
+            })
+        }
+        Body::ForgetChunks { chain, chunks } => {
+            let chain = index.chain_or_new(chain);
+            index.change(&chain, &wants_of(chunks.iter().copied()), |change| {
+                change.history().rewind(Version::ZERO);
+                let mut step = Step { change, account, version: Version::ZERO, chain: chain.id };
+                chunks.iter().for_each(|chunk| step.forget(*chunk));
+            })
+        }
+        Body::Forget { chain } => {
+            let chain = index.chain_or_new(chain);
+            index.change(&chain, &Wants::default(), |change| {
+                // With chunks left it would be taken for whole.
+                match change.state.count {
+                    0 => change.history().forget(),
+                    _ => change.history().rewind(Version::ZERO),
+                }
+                chain.forgotten.store(0, Ordering::Relaxed);
             })
         }
     }
@@ -170,7 +190,7 @@ impl Step<'_, '_> {
         });
     }
 
-    /// The chunk is no more, whatever was here: an installation says so.
+    /// The chunk is no more, whatever was here: an installation says so. At version zero, it never was.
     fn forget(&mut self, chunk: ChunkId) {
         let (version, account) = (self.version, &mut *self.account);
         self.change.edit(chunk, |entry| {
@@ -238,7 +258,8 @@ impl Step<'_, '_> {
 
     /// Makes a chunk that nothing is known of, without its bytes.
     fn restore(&mut self, chunk: ChunkId, length: u32) {
-        if self.change.get(chunk).is_none() && self.version <= self.change.state.history.version {
+        let known = self.change.get(chunk).is_some_and(|entry| !entry.head.is_nothing());
+        if !known && self.version <= self.change.state.history.version {
             let version = self.version;
             self.change.edit(chunk, |entry| {
                 revive(entry, version);

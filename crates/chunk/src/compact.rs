@@ -151,7 +151,9 @@ fn names(
             | Body::InstallDone { .. }
             | Body::Rewind { .. }
             | Body::InstallEnd { .. }
-            | Body::Restore { .. } => {}
+            | Body::Restore { .. }
+            | Body::ForgetChunks { .. }
+            | Body::Forget { .. } => {}
         }
     }
     let used = shared.segments.usage_of(segment).map_or(0, |usage| usage.used);

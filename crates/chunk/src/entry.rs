@@ -21,6 +21,13 @@ pub(crate) struct Head {
     pub(crate) removed: bool,
 }
 
+impl Head {
+    /// Whether it says as much as no entry: of a chunk that was forgotten, or made for a change that did nothing.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.removed && self.version == Version::ZERO
+    }
+}
+
 /// An entry that does not decode: the table is damaged.
 #[derive(Debug)]
 pub(crate) struct BadEntry;

@@ -47,6 +47,17 @@ impl History {
         }
     }
 
+    /// Forgets everything: a history of which nothing is known.
+    pub(crate) fn forget(&mut self) {
+        self.rewind(Version::ZERO);
+        self.whole_from = Version::ZERO;
+    }
+
+    /// Whether nothing was ever taken in, or all of it was forgotten.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.version == Version::ZERO && self.whole_from == Version::ZERO
+    }
+
     /// Everything through `version`, an update of `epoch`, is here, and chunks may hold later updates, up to `whole_from`;
     /// `lanes` and `epochs` are those of the whole history.
     pub(crate) fn install(

@@ -123,6 +123,15 @@ pub(crate) struct FrozenHistory {
     /// Those that changed.
     pub(crate) lanes: Vec<((ClientId, Lane), Option<LaneState>)>,
     pub(crate) count: u64,
+    /// The store knows of the chain as little as of one that it never heard of.
+    pub(crate) is_nothing: bool,
+}
+
+impl State {
+    /// Whether the store knows nothing of the chain, or forgot all of it.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.count == 0 && self.history.is_nothing()
+    }
 }
 
 impl Index {
@@ -321,6 +330,7 @@ impl Index {
                 whole_from: state.history.whole_from,
                 lanes: state.history.take_changed(),
                 count: state.count,
+                is_nothing: state.is_nothing(),
             });
             if !entries.is_empty() || history.is_some() {
                 all.push(Frozen { chain: chain.id, entries, history });

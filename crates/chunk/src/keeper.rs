@@ -303,7 +303,7 @@ fn checkpoint(shared: &Shared) -> Result<SegmentId, StoreError> {
     shared.index.table.apply(batch)?;
     shared.index.table.sync()?;
     shared.index.flushed(checkpoint.generation);
-    for (chain, chunk, version) in forgotten {
+    for (chain, chunk, version) in forgotten.into_iter().chain(nothing(shared, &checkpoint.frozen)) {
         shared.index.drop_tombstone(&chain, chunk, version, checkpoint.generation);
     }
     give_back(shared, checkpoint.closing)?;
@@ -322,11 +322,25 @@ fn wait_for_log(shared: &Shared) -> Result<(), StoreError> {
 
 type Forgotten = Vec<(Arc<Chain>, ChunkId, Version)>;
 
+/// Entries that the table has no more, because they say nothing.
+fn nothing(shared: &Shared, frozen: &[Frozen]) -> Forgotten {
+    let of = |frozen: &Frozen| {
+        let chain = shared.index.chain_or_new(frozen.chain);
+        let nothing = frozen.entries.iter().filter(|(_, entry)| entry.head.is_nothing());
+        nothing.map(|(chunk, _)| (chain.clone(), *chunk, Version::ZERO)).collect::<Vec<_>>()
+    };
+    frozen.iter().flat_map(of).collect()
+}
+
 /// Everything that changed, as one batch.
 fn batch(shared: &Shared, checkpoint: &Checkpoint) -> Result<(Batch, Forgotten), StoreError> {
     let mut batch = Batch::default();
     for frozen in &checkpoint.frozen {
         for (chunk, entry) in &frozen.entries {
+            if entry.head.is_nothing() {
+                batch.remove(CHUNKS, chunk_key(frozen.chain, *chunk));
+                continue;
+            }
             batch.put(CHUNKS, chunk_key(frozen.chain, *chunk), entry.encode());
             if entry.head.removed {
                 batch.put(REMOVED, removed_key(frozen.chain, entry.head.version, *chunk), [1]);
@@ -340,7 +354,10 @@ fn batch(shared: &Shared, checkpoint: &Checkpoint) -> Result<(Batch, Forgotten),
             count: history.count,
             whole_from: history.whole_from,
         };
-        batch.put(CHAINS, chain_key(frozen.chain), seal(types::wire::encode(&record)));
+        match history.is_nothing {
+            true => batch.remove(CHAINS, chain_key(frozen.chain)),
+            false => batch.put(CHAINS, chain_key(frozen.chain), seal(types::wire::encode(&record))),
+        }
         for (lane, state) in &history.lanes {
             let key = lane_key(frozen.chain, *lane);
             match state {
@@ -424,6 +441,23 @@ fn forget(shared: &Shared, checkpoint: &Checkpoint, batch: &mut Batch) -> Result
         }
     }
     Ok(forgotten)
+}
+
+/// Removes what is left of a chain's tombstones by version, in the table alone: no entry of a chunk may be there any more
+/// that one of them names.
+pub(crate) fn remove_tombstones(shared: &Shared, chain: ChainId) -> Result<(), StoreError> {
+    let from = chain_key(chain);
+    let to = [&from[..], &[u8::MAX; 20]].concat();
+    loop {
+        let (from, to) = (Bound::Included(&from[..]), Bound::Included(&to[..]));
+        let found = shared.index.table.scan(REMOVED, from, to, FORGET_MAX, false)?;
+        let mut batch = Batch::default();
+        found.iter().for_each(|(key, _)| batch.remove(REMOVED, key.clone()));
+        shared.index.table.apply(batch)?;
+        if found.len() < FORGET_MAX {
+            return Ok(());
+        }
+    }
 }
 
 fn removed_key(chain: ChainId, version: Version, chunk: ChunkId) -> Vec<u8> {

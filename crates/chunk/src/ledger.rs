@@ -135,6 +135,13 @@ impl Ledger {
         self.settle((chain, chunk), 0..u32::MAX, &[], Time(0));
     }
 
+    /// The chain is no more.
+    pub(crate) fn forget_chain(&mut self, chain: ChainId) {
+        let chunks: BTreeSet<ChunkId> =
+            self.bad.keys().filter(|(of, _, _)| *of == chain).map(|(_, chunk, _)| *chunk).collect();
+        chunks.into_iter().for_each(|chunk| self.forget(chain, chunk));
+    }
+
     /// Whether something of a chunk is known to be bad.
     pub(crate) fn knows(&self, chain: ChainId, chunk: ChunkId) -> bool {
         self.bad.range((chain, chunk, 0)..=(chain, chunk, u32::MAX)).next().is_some()

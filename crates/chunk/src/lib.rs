@@ -9,12 +9,13 @@
 //! Reading order: [`record`] (what the log is made of), `segment` (its files), `extent` and `entry` (which bytes of a
 //! chunk are where), `history` (what a chain remembers), `index`, `apply` (what records do), then the threads: `writer`,
 //! `syncer`, `keeper` with `compact`; `recovery` with `walk`; `read`; `verify`, `ledger`, `heal` and
-//! `survey`; `store`. `docs/formats/chunk-store.md` has the bytes.
+//! `survey`; `store`; `forget`. `docs/formats/chunk-store.md` has the bytes.
 
 mod apply;
 mod compact;
 mod entry;
 mod extent;
+mod forget;
 mod heal;
 mod history;
 mod index;

@@ -61,6 +61,10 @@ pub(crate) enum Body {
     /// A chunk that this store had and lost. All of it is unreadable until it is healed. Nothing if the store knows of
     /// the chunk, or of its removal.
     Restore { chain: ChainId, chunk: ChunkId, version: Version, length: u32 },
+    /// The chain goes back to before its first update, and these chunks go without a trace: a part of [`Body::Forget`].
+    ForgetChunks { chain: ChainId, chunks: Vec<ChunkId> },
+    /// The chain, of which no chunk is left, is as one that the store never heard of.
+    Forget { chain: ChainId },
 }
 
 /// A piece of a whole chunk, for a chain that is being brought up to date.
@@ -101,7 +105,9 @@ impl Body {
             | Body::InstallDone { .. }
             | Body::Rewind { .. }
             | Body::InstallEnd { .. }
-            | Body::Restore { .. } => &[],
+            | Body::Restore { .. }
+            | Body::ForgetChunks { .. }
+            | Body::Forget { .. } => &[],
         }
     }
 
@@ -129,7 +135,9 @@ impl Body {
                 | Body::InstallDone { .. }
                 | Body::Rewind { .. }
                 | Body::InstallEnd { .. }
-                | Body::Restore { .. } => true,
+                | Body::Restore { .. }
+                | Body::ForgetChunks { .. }
+                | Body::Forget { .. } => true,
             }
     }
 }

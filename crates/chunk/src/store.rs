@@ -209,9 +209,10 @@ impl Store {
     pub fn positions(&self) -> Vec<(ChainId, Epoch, Version)> {
         let position = |chain: Arc<crate::index::Chain>| {
             let state = shared_lock(&chain.state);
-            (chain.id, state.history.epoch, state.history.version)
+            let known = !state.is_nothing();
+            known.then_some((chain.id, state.history.epoch, state.history.version))
         };
-        self.shared.index.chains().into_iter().map(position).collect()
+        self.shared.index.chains().into_iter().filter_map(position).collect()
     }
 
     /// [`Store::positions`] as far as they can be counted on: a chain that is not whole holds nothing for certain.

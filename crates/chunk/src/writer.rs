@@ -173,6 +173,9 @@ impl Writer {
                 }
                 *next = through.next();
             }
+            Body::ForgetChunks { chain, .. } | Body::Forget { chain } => {
+                self.next.remove(chain);
+            }
             Body::Begin { .. }
             | Body::Install(_)
             | Body::InstallRemoved { .. }
@@ -240,6 +243,11 @@ impl Writer {
                 }
                 Body::Rewind { chain, .. } => {
                     *self.lines.entry(*chain).or_default() += 1;
+                    positions.remove(chain);
+                }
+                // Whoever comes to the chain next knows of no rewind.
+                Body::ForgetChunks { chain, .. } | Body::Forget { chain } => {
+                    self.lines.remove(chain);
                     positions.remove(chain);
                 }
                 Body::Begin { .. }

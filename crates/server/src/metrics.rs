@@ -64,6 +64,8 @@ pub struct Metrics {
     pub scrub_passes: Family<TargetLabel, Gauge>,
     pub verified_since: Family<TargetLabel, Gauge>,
     pub scrub_overdue: Family<TargetLabel, Gauge>,
+    pub transferred: Family<TargetLabel, Gauge>,
+    pub chains_forgotten: Family<TargetLabel, Gauge>,
     pub members: Family<StateLabel, Gauge>,
     pub files: Gauge,
     pub directories: Gauge,
@@ -119,6 +121,10 @@ impl Metrics {
             "Everything older was verified since this moment (seconds since 1970)",
         );
         let scrub_overdue = gauge("target_scrub_overdue", "1 when not all was verified within the period");
+        let transferred =
+            gauge("target_transferred_bytes", "Bytes sent to bring members up to date since the start");
+        let chains_forgotten =
+            gauge("target_chains_forgotten", "Chains that left and were forgotten since the start");
         let members = Family::<StateLabel, Gauge>::default();
         registry.register("chain_members", "Members of chains, by state", members.clone());
         let mut total = |name: &str, help: &str| {
@@ -150,6 +156,8 @@ impl Metrics {
             scrub_passes,
             verified_since,
             scrub_overdue,
+            transferred,
+            chains_forgotten,
             members,
             files,
             directories,

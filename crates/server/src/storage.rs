@@ -1,21 +1,25 @@
 //! The storage role: serves chunks of one or more targets on chains of replicas.
 //!
 //! Reading order: [`lease`] (when it must stop by itself), [`target`] (a store and its replicas: the driver of the chain
-//! machine), [`link`] (messages to a successor), [`catch_up`] (bringing a successor up to date), [`serve`] (requests),
-//! [`member`] (life in the cluster: register, heartbeat, routing). For health: [`scrub`], [`heal`], [`compare`], and
-//! [`peers`] (questions to other members).
+//! machine), [`link`] (messages to a successor), [`catch_up`] (bringing a successor up to date, in
+//! [`turns`] and at a [`pace`]), [`serve`] (requests), [`member`] (life in the cluster: register, heartbeat, routing),
+//! [`left`] (chains that are elsewhere now). For health: [`scrub`], [`heal`], [`compare`], and [`peers`] (questions to other
+//! members).
 
 mod catch_up;
 mod compare;
 mod heal;
 mod lease;
+mod left;
 mod link;
 mod member;
+mod pace;
 mod peers;
 mod scrub;
 mod serve;
 mod survey;
 mod target;
+mod turns;
 mod view;
 
 pub use self::scrub::ScrubOptions;
@@ -30,6 +34,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -145,6 +150,7 @@ impl Storage {
             tokio::spawn(scrub::run(storage.clone(), target.clone()));
             tokio::spawn(heal::run(storage.clone(), target.clone()));
             tokio::spawn(compare::run(storage.clone(), target.clone()));
+            tokio::spawn(left::run(storage.clone(), target.clone()));
         }
         Ok(storage)
     }
@@ -242,6 +248,8 @@ impl Storage {
                 set(&metrics.scrubbed, scrub.bytes_total);
                 set(&metrics.scrub_passes, scrub.passes);
                 set(&metrics.verified_since, u64::try_from(scrub.since.seconds()).unwrap_or(0));
+                set(&metrics.transferred, target.transferred.load(Ordering::Relaxed));
+                set(&metrics.chains_forgotten, target.chains_forgotten.load(Ordering::Relaxed));
                 set(&metrics.scrub_overdue, u64::from(scrub.overdue));
             }
         }));
@@ -263,3 +271,6 @@ fn sharers(targets: &[TargetOptions]) -> Vec<u64> {
     let same = |disk: &Option<u64>| disks.iter().filter(|other| *other == disk).count().max(1) as u64;
     disks.iter().map(same).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,8 @@ fn all() -> Vec<(Body, u32)> {
             0,
         ),
         (Body::Restore { chain: chain(), chunk: chunk(14, 2), version: Version(997), length: 50_000 }, 0),
+        (Body::ForgetChunks { chain: chain(), chunks: vec![chunk(9, 1), chunk(300, 0)] }, 0),
+        (Body::Forget { chain: chain() }, 0),
     ]
 }
 

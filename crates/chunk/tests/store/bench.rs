@@ -64,6 +64,13 @@ impl Ear {
         self.told.1.notify_all();
     }
 
+    /// The chain begins anew.
+    fn forget(&self, chain: ChainId) {
+        let mut told = self.told.0.lock().unwrap();
+        told.applied.remove(&chain);
+        told.synced.remove(&chain);
+    }
+
     /// Waits until a chain's updates came so far, or the store failed. False: it failed.
     fn wait(&self, chain: ChainId, version: Version, synced: bool) -> bool {
         let mut told = self.told.0.lock().unwrap();
@@ -90,6 +97,21 @@ struct Chain {
     /// The last whose durability was waited for.
     durable: Version,
     forgotten: Version,
+    /// The power failed while all of it was forgotten.
+    leaving: bool,
+}
+
+impl Chain {
+    fn new(id: ChainId) -> Chain {
+        Chain {
+            id,
+            states: vec![Map::default()],
+            epochs: vec![Epoch(0)],
+            durable: Version::ZERO,
+            forgotten: Version::ZERO,
+            leaving: false,
+        }
+    }
 }
 
 pub(crate) struct Bench {
@@ -113,13 +135,7 @@ fn index(version: Version) -> usize {
 
 impl Bench {
     pub(crate) fn new(options: Options) -> Bench {
-        let chain = |slot| Chain {
-            id: ChainId { table: TableId(1), slot: Slot(slot) },
-            states: vec![Map::default()],
-            epochs: vec![Epoch(0)],
-            durable: Version::ZERO,
-            forgotten: Version::ZERO,
-        };
+        let chain = |slot| Chain::new(ChainId { table: TableId(1), slot: Slot(slot) });
         let mut bench = Bench {
             disk: SimDisk::new(),
             table: SimTable::new(SPACES.len()),
@@ -175,6 +191,7 @@ impl Bench {
                 }
                 Action::Reopen => self.reopen(),
                 Action::ForgetRemoved => self.forget_removed(),
+                Action::Forget { chain } => self.forget(usize::from(*chain)),
                 Action::LosePowerAfter(changes) => {
                     self.disk.lose_power_after(*changes);
                     self.power_will_fail = true;
@@ -233,6 +250,44 @@ impl Bench {
         }
     }
 
+    fn forget(&mut self, slot: usize) {
+        let id = self.chains[slot].id;
+        match self.store().forget(id, &|| true) {
+            Ok(all) => {
+                assert!(all);
+                self.start_anew(slot);
+            }
+            Err(error) => {
+                assert!(self.has_lost_power(), "{error}");
+                self.chains[slot].leaving = true;
+            }
+        }
+    }
+
+    fn start_anew(&mut self, slot: usize) {
+        let id = self.chains[slot].id;
+        self.ear.forget(id);
+        self.chains[slot] = Chain::new(id);
+    }
+
+    /// A chain of which the power failed while it was forgotten is whole, or holds nothing and is forgotten again.
+    fn leave_again(&mut self, slot: usize) {
+        let chain = &mut self.chains[slot];
+        if !std::mem::take(&mut chain.leaving) {
+            return;
+        }
+        let (id, durable) = (chain.id, chain.durable);
+        let holds = |id| self.store().holdings().into_iter().find(|(chain, _, _)| *chain == id);
+        if let Some((_, epoch, version)) = holds(id)
+            && version > Version::ZERO
+        {
+            return assert!(epoch > Epoch(0) && version >= durable);
+        }
+        assert_eq!(self.store().forget(id, &|| true), Ok(true));
+        assert_eq!(holds(id), None);
+        self.start_anew(slot);
+    }
+
     fn reopen(&mut self) {
         let closed = self.store.take().unwrap().close();
         if self.has_lost_power() {
@@ -256,6 +311,7 @@ impl Bench {
         self.power_will_fail = false;
         self.open();
         for slot in 0..self.chains.len() {
+            self.leave_again(slot);
             let position = self.position(self.chains[slot].id);
             let chain = &mut self.chains[slot];
             assert!(position >= chain.durable, "at {position}, {} had been synced", chain.durable);
@@ -327,6 +383,11 @@ impl Bench {
             let must = state.removed.iter().filter(|(_, at)| **at > since.max(chain.forgotten));
             must.for_each(|(id, at)| assert_eq!(gone.get(id), Some(at)));
             gone.iter().for_each(|(id, at)| assert_eq!(state.removed.get(id), Some(at)));
+        }
+        if chain.states.len() == 1 {
+            assert!(store.positions().iter().all(|(id, _, _)| *id != chain.id));
+            assert_eq!(store.whole_from(chain.id), Version::ZERO);
+            assert!(store.lanes(chain.id).is_empty() && store.epochs(chain.id).is_empty());
         }
         if let Some(newest) = version(chain.states.len()).0.checked_sub(1).filter(|newest| *newest > 0) {
             let lanes = store.lanes(chain.id);

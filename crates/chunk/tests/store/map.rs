@@ -28,6 +28,10 @@ pub(crate) enum Action {
     Checkpoint,
     Reopen,
     ForgetRemoved,
+    /// The target is no member of the chain any more.
+    Forget {
+        chain: u16,
+    },
     LosePowerAfter(u64),
     /// Lose what was not synced (as the seed says), and open again.
     Crash(u64),
@@ -179,10 +183,34 @@ pub(crate) fn actions(most: usize, crashes: bool) -> impl Strategy<Value = Vec<A
         3 => Just(Action::Checkpoint),
         1 => Just(Action::Reopen),
         1 => Just(Action::ForgetRemoved),
+        2 => (0..2u16).prop_map(|chain| Action::Forget { chain }),
         faults => (0..20u64).prop_map(Action::LosePowerAfter),
         faults => any::<u64>().prop_map(Action::Crash),
     ];
     vec(one, 1..most)
+}
+
+/// A history that ends with the chain's end, and a new beginning.
+pub(crate) fn farewell() -> Vec<Action> {
+    let update = |chain, what, durable| Action::Update { chain, what, durable };
+    let (a, b, c) = (chunk(1, 0), chunk(1, 1), chunk(2, 0));
+    let write = |chunk, length, fill| What::Write { chunk, offset: 0, length, fill };
+    vec![
+        update(0, write(a, 150_000, 1), true),
+        update(1, write(a, 30_000, 2), true),
+        update(0, What::Clone { from: a, to: c, length: 120_000 }, true),
+        update(0, write(b, 5000, 3), true),
+        update(0, What::Remove { chunks: vec![b] }, true),
+        Action::Checkpoint,
+        update(0, write(b, 40_000, 4), true),
+        update(1, write(b, 20_000, 5), true),
+        Action::Forget { chain: 0 },
+        update(0, write(b, 30_000, 6), true),
+        Action::Check,
+        Action::Checkpoint,
+        update(1, write(a, 10_000, 7), true),
+        Action::Check,
+    ]
 }
 
 /// A history with something of everything.

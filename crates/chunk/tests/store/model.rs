@@ -3,7 +3,7 @@
 //! was submitted, and everything must be as the map was at that version.
 
 use crate::bench::{Bench, small};
-use crate::map::{Action, actions, script};
+use crate::map::{Action, actions, farewell, script};
 use proptest::prelude::*;
 
 proptest! {
@@ -23,7 +23,15 @@ proptest! {
 /// One history, with the power lost at each of its changes.
 #[test]
 fn a_crash_at_each_change_leaves_a_prefix() {
-    let script = script();
+    crash_at_each_change(&script());
+}
+
+#[test]
+fn a_crash_while_a_chain_is_forgotten_leaves_it_whole_or_holding_nothing() {
+    crash_at_each_change(&farewell());
+}
+
+fn crash_at_each_change(script: &[Action]) {
     let mut cut_short = true;
     let mut after = 0;
     while cut_short {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chain::{Event, History};
 use chunk::{Install, ReadError, Wait};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use types::storage::{LaneState, LinkBody, StorageError, StorageReply};
@@ -20,6 +21,10 @@ use types::{ChainId, ChunkId, Crc, Epoch, Version};
 
 /// Bytes of a chunk sent at a time.
 const PIECE: u32 = 1024 * 1024;
+/// With a limit, pieces of a twentieth of a second, so that it holds over each second; not smaller than this.
+const PIECE_MIN: u32 = 64 * 1024;
+/// What a message counts for beside its payload: about its length.
+const MESSAGE: u64 = 256;
 /// Changed chunks listed at a time.
 const PAGE: usize = 512;
 /// Chunks under way at a time: small ones are many, and of a large one a piece is in memory.
@@ -31,6 +36,8 @@ pub(super) struct CatchUp {
     pub(super) after: Version,
     pub(super) through: Version,
     pub(super) lanes: Vec<LaneState>,
+    /// The chain is not forgotten here as long as this is held.
+    pub(super) source: Arc<()>,
 }
 
 /// Why it was given up: the link is made anew.
@@ -39,20 +46,26 @@ struct Lost;
 /// Sends what the successor lacks, then tells the replica.
 pub(super) async fn run(target: Arc<Target>, view: Arc<View>, task: CatchUp) {
     let (chain, epoch, successor, session) = task.to;
-    let Ok(_turn) = target.links().catch_ups.acquire().await else { return };
-    if view.session() != session {
-        return; // It was greeted again while this waited for its turn.
-    }
-    tracing::info!(%chain, %epoch, target = %target.id, %successor,
-        after = %task.after, through = %task.through, "bringing a member up to date");
-    let event = match send_all(&target, &view, task).await {
-        Ok(through) => Event::CaughtUp { epoch, through },
-        Err(Lost) => Event::LinkLost { epoch },
+    let work = async {
+        // The fewer members serve a chain, the sooner it needs another.
+        let _turn = target.links().catch_ups.wait(target.links().serving(chain)).await;
+        tracing::info!(%chain, %epoch, target = %target.id, %successor,
+            after = %task.after, through = %task.through, "bringing a member up to date");
+        let event = match send_all(&target, &view, &task).await {
+            Ok(through) => Event::CaughtUp { epoch, through },
+            Err(Lost) => Event::LinkLost { epoch },
+        };
+        target.post_link(chain, session, event);
     };
-    target.post_link(chain, session, event);
+    tokio::select! {
+        biased;
+        () = view.is_over(session) => {} // Greeted again, or nobody's successor any more.
+        () = work => {}
+    }
+    drop(task.source);
 }
 
-async fn send_all(target: &Arc<Target>, view: &View, task: CatchUp) -> Result<Version, Lost> {
+async fn send_all(target: &Arc<Target>, view: &View, task: &CatchUp) -> Result<Version, Lost> {
     let (chain, _, _, session) = task.to;
     send(target, task.to, LinkBody::Rewind { through: task.after }, Bytes::new()).await?;
     applied(target, view, task.to, task.through).await?;
@@ -69,7 +82,8 @@ async fn send_all(target: &Arc<Target>, view: &View, task: CatchUp) -> Result<Ve
             continue;
         }
         // What comes later comes again, and a lane's last request before it must be known until then.
-        let mut lanes: Vec<LaneState> = task.lanes.into_iter().chain(target.store().lanes(chain)).collect();
+        let mut lanes: Vec<LaneState> =
+            task.lanes.iter().copied().chain(target.store().lanes(chain)).collect();
         lanes.retain(|lane| lane.version <= through);
         let epochs = target.store().epochs(chain);
         let done = LinkBody::InstallDone { through, written, whole_from, lanes, epochs };
@@ -168,8 +182,8 @@ async fn send_chunk(target: &Arc<Target>, to: To, chunk: ChunkId) -> Result<(), 
     loop {
         // Before the look: what says that there is no chunk is at least as new.
         let (_, now) = position(target, chain);
-        let read =
-            blocking(target, move |t| t.store().read(chain, chunk, offset, PIECE, Wait::Allowed)).await;
+        let most = piece(target.links().pace.limit());
+        let read = blocking(target, move |t| t.store().read(chain, chunk, offset, most, Wait::Allowed)).await;
         if view.session() != to.3 {
             return Err(Lost); // What was read may be from after this store went back.
         }
@@ -202,6 +216,15 @@ async fn send_chunk(target: &Arc<Target>, to: To, chunk: ChunkId) -> Result<(), 
     }
 }
 
+/// Bytes of a chunk sent at a time, when so many may be sent in a second (0: no limit).
+fn piece(limit: u64) -> u32 {
+    let share = u32::try_from(limit / 20).unwrap_or(u32::MAX);
+    match limit {
+        0 => PIECE,
+        _ => (share / PIECE_MIN * PIECE_MIN).clamp(PIECE_MIN, PIECE),
+    }
+}
+
 async fn send(target: &Arc<Target>, to: To, body: LinkBody, payload: Bytes) -> Result<(), Lost> {
     match call(target, to, body, payload).await {
         Ok(StorageReply::Done) => Ok(()),
@@ -216,6 +239,9 @@ async fn call(
     payload: Bytes,
 ) -> Result<StorageReply, StorageError> {
     let (chain, epoch, successor, session) = to;
+    let cost = payload.len() as u64 + MESSAGE;
+    target.links().pace.admit(cost).await;
+    target.transferred.fetch_add(cost, Ordering::Relaxed);
     let (sender, receiver) = oneshot::channel();
     let call = LinkCall { chain, epoch, target: successor, session, body, payload };
     // The receiver is there as long as this task; if not, nobody wants the answer.

@@ -67,7 +67,7 @@ impl Storage {
         let survey = blocking(target, move |target| target.store().survey(chain, &of)).await;
         let survey = survey.map_err(|_| StorageError::Disk)?;
         // What is not committed may never have been.
-        view.reached(survey.through).await;
+        view.reached(survey.through, epoch).await;
         self.still_serves(read, target, &view)?;
         Ok(survey)
     }

@@ -1,13 +1,14 @@
 //! Messages to a successor: within this process without a network, else over one connection per server.
 
+use super::pace::Pace;
 use super::target::Answerer;
+use super::turns::Turns;
 use super::{Storage, Target};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use types::storage::{LinkBody, LinkRequest, StorageError, StorageReply, StorageRequest};
 use types::wire::{Channel, decode, encode};
 use types::{ChainId, Epoch, NodeId, TargetId};
@@ -36,8 +37,9 @@ pub(super) struct Links {
     /// Messages are sent from any thread, a store's too.
     runtime: Handle,
     storage: OnceLock<Weak<Storage>>,
-    /// Chains of this server's that may bring a successor up to date at a time.
-    pub(super) catch_ups: Semaphore,
+    /// Chains of this server's that may bring a successor up to date at a time, and how fast.
+    pub(super) catch_ups: Arc<Turns>,
+    pub(super) pace: Pace,
     /// One connection per server and place in the chain, so that what is sent first arrives first. By place (the number of
     /// members behind the receiver), because a server that waits for those behind it stops reading: were all places on
     /// one connection, servers could wait for each other in a circle.
@@ -57,7 +59,8 @@ impl Links {
             security,
             runtime: Handle::current(),
             storage: OnceLock::new(),
-            catch_ups: Semaphore::new(CATCH_UPS_MAX),
+            catch_ups: Turns::new(CATCH_UPS_MAX),
+            pace: Pace::new(),
             connections: Mutex::default(),
         }
     }
@@ -76,6 +79,12 @@ impl Links {
         if let Some(storage) = self.storage() {
             storage.synced.lock().unwrap_or_else(PoisonError::into_inner).insert((chain, epoch, target));
         }
+    }
+
+    /// How many members serve a chain now.
+    pub(super) fn serving(&self, chain: ChainId) -> usize {
+        let routing = self.storage().map(|storage| storage.routing());
+        routing.and_then(|routing| Some(routing.chain(chain)?.serving().count())).unwrap_or(0)
     }
 
     /// Sends at once: messages of one caller to one target arrive in order. The answer comes later, from any thread.

@@ -198,8 +198,10 @@ async fn follow(
 }
 
 /// Gives each replica of this server its part, and returns when each has it.
-async fn apply(storage: &Arc<Storage>, routing: Arc<Routing>) {
+pub(super) async fn apply(storage: &Arc<Storage>, routing: Arc<Routing>) {
     storage.set_routing(routing.clone());
+    storage.links.pace.set_limit(routing.transfer_limit);
+    storage.note_left(&routing);
     let mut configured = Vec::new();
     for (chain, info) in routing.chains() {
         let complete = info.members.iter().all(|member| member.state == MemberState::Serving);
@@ -221,7 +223,7 @@ async fn apply(storage: &Arc<Storage>, routing: Arc<Routing>) {
         }
     }
     for (target, chain, epoch) in configured {
-        while target.view(chain).is_none_or(|view| view.epoch() < epoch) {
+        while !target.goes_by(chain, epoch) {
             // Whoever attends the target's queue is about to come to it.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

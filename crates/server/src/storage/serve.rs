@@ -346,9 +346,9 @@ impl Storage {
         target: Arc<Target>,
         view: Arc<View>,
     ) -> Result<(StorageReply, Bytes), StorageError> {
-        let Read { chain, chunk, offset, length, .. } = read;
+        let Read { chain, epoch, chunk, offset, length } = read;
         if let Some(version) = view.pending(chunk) {
-            view.reached(version).await;
+            view.reached(version, epoch).await;
         }
         let blocks = match target.store().read(chain, chunk, offset, length, Wait::Never) {
             Err(ReadError::WouldBlock) => {
@@ -367,13 +367,13 @@ impl Storage {
             Err(error) => {
                 if matches!(error, ReadError::NoChunk) {
                     // A removal that is not committed yet must not be told as done.
-                    view.reached(taken).await;
+                    view.reached(taken, epoch).await;
                     self.still_serves(read, &target, &view)?;
                 }
                 return Err(refusal(&target, &error));
             }
         };
-        view.reached(blocks.version).await;
+        view.reached(blocks.version, epoch).await;
         self.finish_read(read, &target, &view, blocks)
     }
 
@@ -402,7 +402,7 @@ impl Storage {
         tokio::spawn(async move {
             let work = async {
                 if let Some(version) = view.pending(read.chunk) {
-                    view.reached(version).await;
+                    view.reached(version, read.epoch).await;
                 }
                 let owner = target.clone();
                 let described =
@@ -411,7 +411,7 @@ impl Storage {
                     Ok(state) => state.map_err(|_| StorageError::Disk)?,
                     Err(panic) => std::panic::resume_unwind(panic.into_panic()),
                 };
-                view.reached(state.map_or(view.taken(), |state| state.version)).await;
+                view.reached(state.map_or(view.taken(), |state| state.version), read.epoch).await;
                 storage.still_serves(read, &target, &view)?;
                 Ok((StorageReply::Chunk { state }, Bytes::new()))
             };

@@ -4,6 +4,10 @@
 //! is one owner at a time and one order, without a task to wake per event. Effects are carried out by that owner in
 //! order; none of them blocks.
 
+mod leave;
+
+use self::leave::{Kept, Leave};
+use super::left::Left;
 use super::link::{self, LinkCall, Links};
 use super::scrub::Care;
 use super::view::View;
@@ -45,6 +49,10 @@ struct Member {
     incoming: Incoming,
     /// Failed attempts to reach the successor in this epoch.
     failures: u32,
+    /// What the store tells of an earlier era is of a replica that was here before this one.
+    era: u64,
+    /// Held by each task that sends from the store to a successor.
+    source: Arc<()>,
 }
 
 /// A chain, its epoch, its next member, and the greeting of that member that counts.
@@ -72,6 +80,10 @@ pub(super) struct Target {
     /// Owned by whoever set `Queue::attended`.
     members: Mutex<BTreeMap<ChainId, Member>>,
     views: RwLock<HashMap<ChainId, Arc<View>>>,
+    /// Chains that are being forgotten. As `members`.
+    forgetting: Mutex<BTreeMap<ChainId, Kept>>,
+    /// Rises with each chain that was forgotten.
+    era: AtomicU64,
     answerers: Mutex<HashMap<Token, Answerer>>,
     token: AtomicU64,
     failed: Mutex<Option<String>>,
@@ -79,6 +91,10 @@ pub(super) struct Target {
     complete: RwLock<BTreeMap<ChainId, bool>>,
     pub(super) bytes_read: AtomicU64,
     pub(super) bytes_written: AtomicU64,
+    /// Bytes sent to bring members up to date.
+    pub(super) transferred: AtomicU64,
+    pub(super) chains_forgotten: AtomicU64,
+    pub(super) left: Mutex<Left>,
     pub(super) care: Care,
     closed: AtomicBool,
 }
@@ -96,10 +112,19 @@ enum Matter {
         session: u64,
         event: Event<Payload>,
     },
+    /// How far the store is.
+    Stored {
+        era: u64,
+        event: Event<Payload>,
+    },
     /// A message of the predecessor.
     Message(LinkCall, Answerer),
     /// An installation came to nothing.
     NotInstalled,
+    /// The chain has left.
+    Leave(Leave),
+    /// What was here of it is gone.
+    Forgotten,
 }
 
 #[derive(Default)]
@@ -126,12 +151,17 @@ impl Target {
             queue: Mutex::default(),
             members: Mutex::default(),
             views: RwLock::default(),
+            forgetting: Mutex::default(),
+            era: AtomicU64::new(0),
             answerers: Mutex::default(),
             token: AtomicU64::new(0),
             failed: Mutex::default(),
             complete: RwLock::default(),
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
+            transferred: AtomicU64::new(0),
+            chains_forgotten: AtomicU64::new(0),
+            left: Mutex::default(),
             care: Care::default(),
             closed: AtomicBool::new(false),
         });
@@ -256,6 +286,7 @@ impl Target {
                 next
             };
             let Some(Post { chain, matter }) = next else { return };
+            let Some(matter) = self.pass_on(&mut members, chain, matter) else { continue };
             let member = members.entry(chain).or_insert_with(|| self.recover(chain));
             let Some(event) = self.admit(member, matter) else { continue };
             let installed = match &event {
@@ -300,7 +331,9 @@ impl Target {
         let view = Arc::new(View::new(newest));
         self.views.write().unwrap_or_else(PoisonError::into_inner).insert(chain, view.clone());
         let replica = Replica::new(newest, lanes, history, whole_from);
-        Member { replica, view, incoming: Incoming::default(), failures: 0 }
+        let era = self.era.load(Ordering::SeqCst);
+        let source = Arc::default();
+        Member { replica, view, incoming: Incoming::default(), failures: 0, era, source }
     }
 
     /// One effect, in order, without waiting.
@@ -334,7 +367,8 @@ impl Target {
                 let lanes = member.replica.lanes().iter();
                 let lanes = lanes.map(|(origin, version)| LaneState { origin, version }).collect();
                 let to = (chain, epoch, successor, member.view.session());
-                let task = catch_up::CatchUp { to, after, through, lanes };
+                let source = member.source.clone();
+                let task = catch_up::CatchUp { to, after, through, lanes, source };
                 self.runtime.spawn(catch_up::run(self.clone(), member.view.clone(), task));
             }
             Effect::Rewind { token, through } => {
@@ -439,9 +473,11 @@ impl Target {
             return;
         }
         let target = self.clone();
+        let era = self.era.load(Ordering::SeqCst);
         self.runtime.spawn(async move {
             for ((chain, line), (applied, synced)) in stored {
-                target.post(chain, Event::Stored { line, applied, synced });
+                let event = Event::Stored { line, applied, synced };
+                target.queue(Post { chain, matter: Matter::Stored { era, event } });
             }
         });
     }
@@ -459,11 +495,14 @@ impl Target {
         match matter {
             Matter::Event(event) => Some(event),
             Matter::Outcome { session, event } => (session == member.view.session()).then_some(event),
+            Matter::Stored { era, event } => (era >= member.era).then_some(event),
             Matter::Message(call, answerer) => self.receive(member, call, answerer),
             Matter::NotInstalled => {
                 member.incoming.installing = false;
                 None
             }
+            // Dealt with before.
+            Matter::Leave(_) | Matter::Forgotten => None,
         }
     }
 

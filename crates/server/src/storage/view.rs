@@ -18,7 +18,7 @@ pub(super) struct View {
     /// The newest that made one chunk from another.
     cloned: AtomicU64,
     /// The greeting of the successor that counts.
-    session: AtomicU64,
+    session: watch::Sender<u64>,
 }
 
 /// Updates taken in that are not committed yet. A member further down may have shown them to readers already, before
@@ -40,13 +40,16 @@ impl View {
             pending: Mutex::default(),
             taken: AtomicU64::new(newest.0),
             cloned: AtomicU64::new(0),
-            session: AtomicU64::new(0),
+            session: watch::channel(0).0,
         }
     }
 
     pub(super) fn configure(&self, epoch: Epoch, serving: bool) {
-        self.serving.store(serving, Ordering::SeqCst);
-        self.epoch.store(epoch.0, Ordering::SeqCst);
+        let served = self.serving.swap(serving, Ordering::SeqCst);
+        let before = self.epoch.swap(epoch.0, Ordering::SeqCst);
+        if (served, before) != (serving, epoch.0) {
+            self.committed.send_modify(|_| {}); // Who waits sees that it waits for nothing.
+        }
     }
 
     /// An update was taken in. Called before anybody can hear of it.
@@ -97,11 +100,22 @@ impl View {
 
     /// The greeting of the successor that counts: what belongs to an older one is over.
     pub(super) fn session(&self) -> u64 {
-        self.session.load(Ordering::SeqCst)
+        *self.session.borrow()
     }
 
     pub(super) fn next_session(&self) -> u64 {
-        self.session.fetch_add(1, Ordering::SeqCst) + 1
+        let mut next = 0;
+        self.session.send_modify(|session| {
+            *session += 1;
+            next = *session;
+        });
+        next
+    }
+
+    /// Waits until a greeting does not count any more.
+    pub(super) async fn is_over(&self, session: u64) {
+        // The sender lives in `self`, so that it cannot be gone while we wait.
+        let _ = self.session.subscribe().wait_for(|current| *current != session).await;
     }
 
     /// The update that a read of `chunk` must wait for, if any.
@@ -134,10 +148,12 @@ impl View {
         *self.committed.borrow()
     }
 
-    /// Waits until `version` is committed. Never ends if it never is: the caller has a deadline.
-    pub(super) async fn reached(&self, version: Version) {
+    /// Waits until `version` is committed, or this member does not serve in `epoch` any more. Never ends if neither comes:
+    /// the caller has a deadline.
+    pub(super) async fn reached(&self, version: Version, epoch: Epoch) {
         let mut committed = self.committed.subscribe();
+        let is_over = || self.epoch() != epoch || !self.serving();
         // The sender lives in `self`, so that it cannot be gone while we wait.
-        let _ = committed.wait_for(|committed| *committed >= version).await;
+        let _ = committed.wait_for(|committed| *committed >= version || is_over()).await;
     }
 }

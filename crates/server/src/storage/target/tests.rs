@@ -111,3 +111,72 @@ async fn nothing_of_an_older_greeting_enters_after_a_newer_one() {
         assert_eq!(state, Some(ChunkState { version: Version(newer), length: 1 }), "in round {round}");
     }
 }
+
+/// A target whose chain is being forgotten, as long as the test wants.
+fn forgetting() -> Arc<Target> {
+    let target = syncing();
+    target.members.lock().unwrap().remove(&CHAIN);
+    target.views.write().unwrap().remove(&CHAIN);
+    target.forgetting.lock().unwrap().insert(CHAIN, None);
+    target
+}
+
+#[tokio::test]
+async fn a_chain_that_is_being_forgotten_takes_nothing_and_is_configured_after_that() {
+    let target = forgetting();
+    let greeted = send(&target, 1, LinkBody::Hello, Bytes::new()).await.unwrap();
+    assert_eq!(greeted, Err(StorageError::NotServing));
+    let (sender, written) = oneshot::channel();
+    let payload = Payload { operation: Arc::new(Operation::Barrier), bytes: Bytes::new() };
+    let durability = types::storage::Durability::Disk;
+    let write = |token| Event::Write { token, epoch: EPOCH, origin: Origin::default(), durability, payload };
+    target.ask(CHAIN, Box::new(move |answer| drop(sender.send(answer))), write);
+    assert_eq!(written.await.unwrap(), Err(StorageError::NotServing));
+    // Who waits for a configuration does not wait for that.
+    let next = EPOCH.next();
+    let place = Place { role: Role::Syncing, head: false, successor: None };
+    target.configure(CHAIN, next, Some(place), false);
+    assert!(target.view(CHAIN).is_none() && target.goes_by(CHAIN, next));
+    assert!(!target.leave(CHAIN, || true).await);
+
+    target.queue(Post { chain: CHAIN, matter: Matter::Forgotten });
+    assert!(target.view(CHAIN).is_some_and(|view| view.epoch() == next));
+    assert!(!target.goes_by(CHAIN, next.next()));
+}
+
+#[tokio::test]
+async fn news_of_a_replica_that_is_no_more_are_no_news() {
+    let target = syncing();
+    let stored = |era| {
+        let event = Event::Stored { line: 0, applied: Version(9), synced: Version(9) };
+        Matter::Stored { era, event }
+    };
+    target.era.store(1, Ordering::SeqCst);
+    let mut member = target.recover(CHAIN);
+    assert!(target.admit(&mut member, stored(0)).is_none());
+    assert!(target.admit(&mut member, stored(1)).is_some());
+    // Nor do they make a replica.
+    target.members.lock().unwrap().clear();
+    target.queue(Post { chain: CHAIN, matter: stored(1) });
+    assert!(target.members.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_chain_is_not_forgotten_while_it_is_needed() {
+    let target = syncing();
+    let change = |change: fn(&mut Member)| {
+        let mut members = target.members.lock().unwrap();
+        change(members.get_mut(&CHAIN).unwrap());
+    };
+    assert!(!target.leave(CHAIN, || true).await, "it has a place");
+    target.configure(CHAIN, EPOCH.next(), None, false);
+    assert!(!target.leave(CHAIN, || false).await, "it is named again");
+    change(|member| member.incoming.installing = true);
+    assert!(!target.leave(CHAIN, || true).await, "something is being installed");
+    change(|member| member.incoming.installing = false);
+    let source = target.members.lock().unwrap()[&CHAIN].source.clone();
+    assert!(!target.leave(CHAIN, || true).await, "it is sent from");
+    drop(source);
+    assert!(target.leave(CHAIN, || true).await);
+    assert!(target.view(CHAIN).is_none() && target.members.lock().unwrap().is_empty());
+}

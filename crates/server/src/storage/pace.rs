@@ -1,0 +1,112 @@
+//! How fast this server brings members of chains up to date: no faster than the routing allows, all targets together.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// What may be sent at once after a pause. Short, so that any second holds the limit; long beside what a timer is late.
+const BURST: Duration = Duration::from_millis(50);
+const SECOND_NS: i128 = 1_000_000_000;
+
+/// A token bucket. Bytes are taken before they are sent, more than there are if need be: so a piece of any size goes, and
+/// goes when it is paid for.
+#[derive(Debug, Default)]
+pub(super) struct Bucket {
+    /// Bytes a second. 0: no limit.
+    rate: u64,
+    /// In billionths of a byte. Below zero: taken, and not there yet.
+    credit: i128,
+    at: Duration,
+}
+
+impl Bucket {
+    /// Another rate holds from `now` on, for what is owed too.
+    pub(super) fn set_rate(&mut self, now: Duration, rate: u64) {
+        self.fill(now);
+        self.rate = rate;
+    }
+
+    /// Takes bytes.
+    pub(super) fn take(&mut self, now: Duration, bytes: u64) {
+        self.fill(now);
+        self.credit -= i128::from(bytes) * SECOND_NS;
+    }
+
+    /// How long until what was taken is there.
+    pub(super) fn wait(&mut self, now: Duration) -> Duration {
+        self.fill(now);
+        if self.rate == 0 {
+            self.credit = 0;
+        }
+        let owed = u128::try_from(-self.credit).unwrap_or(0);
+        let wait = owed.div_ceil(u128::from(self.rate.max(1)));
+        Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
+    }
+
+    fn fill(&mut self, now: Duration) {
+        let of = |time: Duration| {
+            i128::try_from(time.as_nanos()).unwrap_or(i128::MAX).saturating_mul(i128::from(self.rate))
+        };
+        let passed = of(now.saturating_sub(self.at));
+        self.credit = self.credit.saturating_add(passed).min(of(BURST));
+        self.at = self.at.max(now);
+    }
+}
+
+/// A bucket that many wait for, one after the other.
+pub(super) struct Pace {
+    start: Instant,
+    bucket: Mutex<Bucket>,
+    rate: watch::Sender<u64>,
+    /// Who comes first goes first.
+    queue: tokio::sync::Mutex<()>,
+}
+
+impl Pace {
+    pub(super) fn new() -> Pace {
+        Pace {
+            start: Instant::now(),
+            bucket: Mutex::default(),
+            rate: watch::channel(0).0,
+            queue: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Sets the limit, in bytes a second; 0: none. Who waits goes by it at once.
+    pub(super) fn set_limit(&self, rate: u64) {
+        if self.limit() != rate {
+            self.bucket().set_rate(self.start.elapsed(), rate);
+            self.rate.send_replace(rate);
+        }
+    }
+
+    /// Bytes a second; 0: no limit.
+    pub(super) fn limit(&self) -> u64 {
+        *self.rate.borrow()
+    }
+
+    /// Waits until so many bytes may be sent.
+    pub(super) async fn admit(&self, bytes: u64) {
+        if self.limit() == 0 {
+            return;
+        }
+        let _turn = self.queue.lock().await;
+        let mut rate = self.rate.subscribe();
+        self.bucket().take(self.start.elapsed(), bytes);
+        loop {
+            let wait = self.bucket().wait(self.start.elapsed());
+            if wait.is_zero() {
+                return;
+            }
+            // Either is a reason to look again. The sender lives in `self`.
+            let _ = tokio::time::timeout(wait, rate.changed()).await;
+        }
+    }
+
+    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;
