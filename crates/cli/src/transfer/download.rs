@@ -91,9 +91,14 @@ async fn transfer(downloads: &Downloads, wanted: Wanted) -> Result<(), Failure> 
         downloads.progress.bytes(attributes.length);
         return Ok(());
     }
-    let file = match opened {
-        Some(file) => file,
-        None => downloads.client.open(remote.as_str(), Rights::Read).await?,
+    // Another file may have come to this name since it was looked at: what counts is what is open.
+    let (file, attributes) = match opened {
+        Some(file) => (file, attributes),
+        None => {
+            let file = downloads.client.open(remote.as_str(), Rights::Read).await?;
+            let attributes = file.attributes();
+            (file, attributes)
+        }
     };
     let is_device = there.is_some_and(|there| !there.is_file() && !there.is_dir());
     if attributes.length <= SMALL_MAX && !is_device {

@@ -284,6 +284,32 @@ fn of_two_uploads_at_once_one_wins_whole() {
 }
 
 #[test]
+fn a_file_that_is_replaced_comes_whole() {
+    let cloud = Cloud::new();
+    let contents = [noise(3_000, 1), noise(90_000, 2)];
+    cloud.write("first", &contents[0]);
+    cloud.write("second", &contents[1]);
+    cloud.sr(&["put", "first", "/same"]);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                cloud.sr(&["put", "second", "/same"]);
+                cloud.sr(&["put", "first", "/same"]);
+            }
+        });
+        for round in 0..60 {
+            let name = format!("got-{round}");
+            // It may be refused when the old bytes are gone already; what comes is one or the other.
+            if cloud.run(&["get", "/same", &name]).status.success() {
+                assert!(contents.contains(&fs::read(cloud.path(&name)).unwrap()), "round {round}");
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn others_may_not() {
     let cloud = Cloud::new();
     let directory = cloud.path("cloud").display().to_string();
