@@ -117,7 +117,7 @@ class Cluster:
             self.admin("ca", "node", self.authority, str(self.directory(number)), "--id", str(number),
                        *self.network.names(number))
         self.start_meta()
-        self.admin("ca", "user", self.authority, str(home / "admin"), "--name", "admin", "--uid", "0", "--gid", "0",
+        self.admin("ca", "user", self.authority, str(self.home / "admin"), "--name", "admin", "--uid", "0", "--gid", "0",
                    "--server", self.address)
         for number in self.servers:
             self.start_storage(number)
@@ -161,6 +161,11 @@ class Cluster:
 
     def client(self, *words, **more):
         return subprocess.run([*self.network.inside(None), self.sr, *words], env=self.env, capture_output=True, **more)
+
+    def order(self, *words):
+        """A command that must not fail; answers what it prints."""
+        return subprocess.run([*self.network.inside(None), self.sr, *words], env=self.env, check=True, stdout=subprocess.PIPE,
+                              text=True).stdout
 
     def look(self, *words):
         """The JSON lines of a command; `None` if it failed."""
