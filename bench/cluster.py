@@ -101,6 +101,7 @@ class Cluster:
 
     def __init__(self, sr, home, servers, copies=2, network=None, log=None):
         self.sr, self.home, self.servers, self.processes, self.address = sr, home, tuple(servers), {}, None
+        self.addresses = {}
         self.network, self.copies = network or Loopback(), copies
         self.env = {**os.environ, "HOME": str(home), "SR_CONTEXT": str(home / "admin" / "context.toml")}
         self.server_env = {**self.env, "SR_LOG": os.environ.get("SR_LOG", log)} if log else self.env
@@ -135,10 +136,10 @@ class Cluster:
 
     def start_meta(self):
         """Starts it where it was before."""
-        greeting = self.start(META, "meta", "--dir", str(self.directory(META)), "--listen",
+        self.start(META, "meta", "--dir", str(self.directory(META)), "--listen",
                               self.address or self.network.listen(META), "--copies", str(self.copies), "--targets",
                               str(len(self.servers)))
-        self.address = greeting[-1].split()[-1]
+        self.address = self.addresses[META]
 
     def start_storage(self, number):
         self.start(number, "storage", "--dir", str(self.directory(number)), "--id", str(number), "--listen",
@@ -152,7 +153,8 @@ class Cluster:
         greeting = []
         for line in process.stdout:
             if line.strip() == "ready":
-                return greeting
+                self.addresses[number] = greeting[-1].split()[-1]
+                return
             greeting.append(line.strip())
         raise SystemExit(f"sr {words[0]} ended: see {self.log(number)}")
 
@@ -175,11 +177,10 @@ class Cluster:
     def metrics(self, number):
         """The server's figures by name and labels; only on loopback."""
         admin = self.home / "admin"
-        greeting = self.look("node", "ls")
-        address = self.address if number == META else next(line["address"] for line in greeting if line["node"] == number)
         context = ssl.create_default_context(cafile=str(admin / "authority.pem"))
-        certificate, key = sorted(admin.glob("*.pem")), sorted(admin.glob("*.key"))
-        context.load_cert_chain(next(path for path in certificate if path.name != "authority.pem"), key[0])
+        context.load_cert_chain(str(admin / "admin.pem"), str(admin / "admin.key"))
+        context.set_alpn_protocols(["http/1.1"])
+        address = self.addresses[number]
         with urllib.request.urlopen(f"https://{address}/metrics", context=context, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] not in ("#", ""))}

@@ -55,6 +55,8 @@ SIZES = [(60, 0, 64 << 10), (30, 64 << 10, 1 << 20), (9, 1 << 20, 12 << 20), (1,
 """Weight, from, to: the last ones have two chunks."""
 GONE = ("no such file", "not found", "there is no")
 """What `sr` says of a path that is not there."""
+UNREACHED = "cannot connect"
+"""What it says when it gave up before it had asked for anything."""
 
 
 def content(seed, length):
@@ -107,11 +109,14 @@ class Paths:
                 states = self.states.setdefault(path, [frozenset({None})])
                 states.append(states[-1] | {new})
 
-    def end(self, changes, acknowledged):
+    def end(self, changes, fate):
+        """The changes are `done`, or surely `not begun`, or nobody knows."""
         with self.lock:
             for path, new in changes.items():
-                if acknowledged:
+                if fate == "done":
                     self.states[path].append(frozenset({new}))
+                elif fate == "not begun":
+                    self.states[path].append(self.states[path][-2])
                 else:
                     self.retired.add(path)
 
@@ -169,9 +174,10 @@ class Load:
             self.fail(f"client {client} is stuck: sr {' '.join(words)} did not end in {STUCK:.0f} s",
                       said=err.decode(errors="replace")[-400:])
         took, done = time.monotonic() - begin, process.returncode
-        if changes:
-            self.paths.end(changes, done == 0)
         said = err.decode(errors="replace").strip()[-400:]
+        if changes:
+            absent = done == 3 and UNREACHED in said
+            self.paths.end(changes, "done" if done == 0 else "not begun" if absent else "unknown")
         with self.lock:
             self.times.setdefault(kind, []).append(took)
             if took > self.longest.get(client, (0.0,))[0]:
@@ -345,19 +351,18 @@ class Faults:
                 line["alive"] for line in lines if line["record"] == "server")
         return not any("class default" in text for text in texts)
 
-    def next(self, kinds):
-        """Begins one event, as soon as one of those may be; `None`: not now."""
+    def begin(self, kind):
+        """Begins an event of this kind, if there may be one now; says whether."""
         with self.lock:
-            kind = self.draw.choices(list(kinds), list(kinds.values()))[0]
             server, other = META, None
             if kind.startswith("meta"):
                 if META in self.busy:
-                    return None
+                    return False
             else:
                 able = [number for number in SERVERS if number not in self.impaired and number not in self.busy]
                 running = len(SERVERS) - len(self.down)
                 if len(self.impaired) >= self.most or running <= self.cluster.copies + 1 or not able:
-                    return None
+                    return False
                 server = self.draw.choice(able)
                 now = time.monotonic()
                 self.impaired[server] = (float("inf"), now)
@@ -368,7 +373,7 @@ class Faults:
             self.threads.append(thread)
             self.counts[kind] = self.counts.get(kind, 0) + 1
         thread.start()
-        return kind
+        return True
 
     def times(self, kind):
         """How long it lasts."""
@@ -439,20 +444,29 @@ class Faults:
 
 
 def events(options, faults, partitions, until):
-    """Lets events happen until there were enough, or the time is over. Answers how many there were."""
-    kinds = {"kill": 30, "stop": 25, "meta kill": 15, "meta stop": 5}
+    """Lets events happen until there were enough, or the time is over; those of the metadata server in their own time, so that
+    they come beside the others. Answers how many there were."""
+    storage, meta = {"kill": 30, "stop": 25}, {"meta kill": 15, "meta stop": 4}
     if partitions:
-        kinds |= {"cut": 15, "part": 6, "deafen": 6, "meta cut": 3}
-    every = options.minutes * 60 / options.events
-    done, due = 0, time.monotonic() + 3.0
-    while done < options.events and time.monotonic() < until:
-        if time.monotonic() < due or faults.next(kinds) is None:
-            time.sleep(0.1)
-            continue
-        done += 1
-        due += every * faults.draw.uniform(0.5, 1.5)
-        if done % 10 == 0:
-            print(f"{done} events", file=sys.stderr, flush=True)
+        storage |= {"cut": 15, "part": 7, "deafen": 7}
+        meta |= {"meta cut": 4}
+    both, begin, done = sum(storage.values()) + sum(meta.values()), time.monotonic() + 3.0, 0
+    streams = []
+    for kinds in (storage, meta):
+        draw = random.Random(f"{options.seed} {min(kinds)}")
+        count = round(options.events * sum(kinds.values()) / both)
+        every = options.minutes * 60 / max(count, 1)
+        # What happens is drawn before it is known when it can, so that it depends on the seed alone.
+        drawn = iter([(number * every, draw.choices(list(kinds), list(kinds.values()))[0]) for number in range(count)])
+        streams.append([next(drawn, None), drawn])
+    while any(stream[0] for stream in streams) and time.monotonic() < until:
+        time.sleep(0.1)
+        for stream in streams:
+            if stream[0] and time.monotonic() > begin + stream[0][0] and faults.begin(stream[0][1]):
+                stream[0] = next(stream[1], None)
+                done += 1
+                if done % 10 == 0:
+                    print(f"{done} events", file=sys.stderr, flush=True)
     return done
 
 
@@ -518,7 +532,9 @@ def report(options, load, faults, summary, partitions):
     say("... median; longest", f"{statistics.median(times):.2f} s; {times[-1]:.2f} s", f"< {STUCK:.0f} s")
     for client, (took, words) in longest:
         say(f"... longest of client {client}", f"{took:.2f} s: {words.replace(str(load.cluster.home), '.')}", f"< {STUCK:.0f} s")
-    say("... failed and said so; reads done again", f"{len(load.refused)}; {load.again}", 0)
+    unreached = sum(UNREACHED in one["said"] for one in load.refused)
+    say("... found no metadata server in 5 s, and said so; reads done again", f"{unreached}; {load.again}")
+    say("... failed otherwise, and said so", len(load.refused) - unreached, 0)
     if faults.whole_times:
         say("from a fault to whole, waits of the script included: median; longest",
             f"{statistics.median(faults.whole_times):.1f} s; {max(faults.whole_times):.1f} s")
