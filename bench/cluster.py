@@ -137,8 +137,8 @@ class Cluster:
     def start_meta(self):
         """Starts it where it was before."""
         self.start(META, "meta", "--dir", str(self.directory(META)), "--listen",
-                              self.address or self.network.listen(META), "--copies", str(self.copies), "--targets",
-                              str(len(self.servers)))
+                   self.address or self.network.listen(META), "--copies", str(self.copies), "--targets",
+                   str(len(self.servers)))
         self.address = self.addresses[META]
 
     def start_storage(self, number):
@@ -178,12 +178,22 @@ class Cluster:
         """The server's figures by name and labels; only on loopback."""
         admin = self.home / "admin"
         context = ssl.create_default_context(cafile=str(admin / "authority.pem"))
-        context.load_cert_chain(str(admin / "admin.pem"), str(admin / "admin.key"))
+        context.load_cert_chain(str(admin / "user.pem"), str(admin / "user.key"))
         context.set_alpn_protocols(["http/1.1"])
         address = self.addresses[number]
         with urllib.request.urlopen(f"https://{address}/metrics", context=context, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] not in ("#", ""))}
+
+    def sent(self, number):
+        """Bytes that each open connection of the server has sent, as the kernel counts them; only on loopback."""
+        done = subprocess.run(["ss", "-tiHnpO"], capture_output=True, text=True)
+        counts = {}
+        for line in done.stdout.splitlines():
+            if f"pid={self.processes[number].pid}," in line:
+                words = line.split()
+                counts[words[3], words[4]] = sum(int(word[11:]) for word in words if word.startswith("bytes_sent:"))
+        return counts
 
     def signal(self, number, what):
         self.processes[number].send_signal(what)

@@ -12,7 +12,7 @@ measurement. Members that are gone are replaced after 5 s here (`sr repair after
                 moved (but chains whose only copy was lost, of a class with one); beside what the local disk writes and
                 syncs, measured just before in the same place with as many bytes. All servers share that one disk
     limit       the same with a limit for each server: what each one that is left sends per second, by its own metrics if
-                they say so, else by the bytes read from its target, else by what the new members got
+                they say so, else by what all its connections send, as `ss` says, else by what the new members got
     foreground  puts and reads of 16 MiB files alone (before the loss, and after the repair), and while a repair runs at
                 the default limit
 
@@ -43,6 +43,8 @@ PIECE = 16 << 20
 STEADY, WINDOW, PATIENCE = 2.0, 10.0, 900.0
 SENT = ("fill", "transfer", "sent", "resync", "catch_up")
 """A metric whose name has one of these and `bytes` says how much a server sent to fill members."""
+NOISE = 64 << 10
+"""Bytes sent between two looks that are heartbeats and the like."""
 
 
 @contextlib.contextmanager
@@ -159,49 +161,61 @@ def measure_speed(options, victim, figures):
         figures["whole again"].append(last - zero - AFTER)
 
 
-def sent(made, server):
-    """How much a server has sent so far to fill others, and by what we know it; `None`: it does not say."""
-    found = made.metrics(server)
-    for name in found:
-        family = name.split("{")[0]
-        if "bytes" in family and any(word in family for word in SENT):
-            return sum(value for one, value in found.items() if one.split("{")[0] == family), family
-    family = "steradian_target_read_bytes"
-    return sum(value for one, value in found.items() if one.split("{")[0] == family), family
+class Sent:
+    """How much servers have sent to fill others, over time, and by what we know it."""
+
+    def __init__(self, made, servers):
+        self.made, self.how = made, "all their connections"
+        self.samples, self.connections = {server: [] for server in servers}, {server: {} for server in servers}
+
+    def look(self):
+        for server, samples in self.samples.items():
+            at, found = time.monotonic(), self.made.metrics(server)
+            families = {name.split("{")[0] for name in found}
+            family = next((name for name in families if "bytes" in name and any(word in name for word in SENT)), None)
+            if family:
+                self.how = family
+                samples.append((at, sum(value for name, value in found.items() if name.split("{")[0] == family)))
+            else:
+                # Those that have ended count, too.
+                self.connections[server].update(self.made.sent(server))
+                samples.append((at, sum(self.connections[server].values())))
+
+    def total(self):
+        return sum(all[-1][1] - all[0][1] for all in self.samples.values())
+
+    def rates(self):
+        """Of each that sent, from the first look after it began to the last one before it ended."""
+        for all in self.samples.values():
+            moves = [after for before, after in zip(all, all[1:]) if after[1] > before[1] + NOISE]
+            if len(moves) > 1:
+                yield (moves[-1][1] - moves[0][1]) / (moves[-1][0] - moves[0][0])
 
 
 def measure_limit(options, victim, figures):
-    """The rate of each source, from the first moment in which it sends to the last."""
     with cluster(options, options.gib, options.limit) as made:
         left = [server for server in SERVERS if server != victim]
-        samples = {server: [] for server in left}
         limit = movement(made)["limit"]
         lost, before = held(made, victim), sum(held(made, server) for server in left)
-        made.metrics(left[0])
         made.kill(victim)
-        first = until(made, "filling", begun)
-        while True:
-            for server in left:
-                samples[server].append((time.monotonic(), sent(made, server)[0]))
+        sent, first, now = Sent(made, left), None, None
+        while not (now and done(now)):
+            sent.look()
             now = movement(made)
-            if now and done(now):
-                break
+            first = first or (time.monotonic() if now and begun(now) else None)
         last = time.monotonic()
-        how = sent(made, left[0])[1]
+        sent.look()
         grown = sum(held(made, server) for server in left) - before
-        rates = []
-        for all in samples.values():
-            moves = [after for before, after in zip(all, all[1:]) if after[1] > before[1]]
-            if len(moves) > 1:
-                rates.append((moves[-1][1] - moves[0][1]) / (moves[-1][0] - moves[0][0]))
-        counted = sum(all[-1][1] - all[0][1] for all in samples.values())
-        if counted < 0.5 * grown:
-            # The sources do not say what they send: what the new members got, by source on average.
+        rates, how = list(sent.rates()), sent.how
+        if sent.total() < 0.9 * grown:
+            # It is not known what each sends: what the new members got, by source on average.
             rates, how = [grown / (last - first) / len(left)], "growth of the new members"
         figures["rate of a source"] += [one / 1e6 for one in rates]
         figures["rate to limit"] += [one / limit for one in rates]
-        print(f"limit: {lost / 1e6:,.0f} MB lost, {grown / 1e6:,.0f} MB made again in {last - first:.1f} s; by {how}: " +
-              ", ".join(f"{one / 1e6:.1f} MB/s" for one in rates), file=sys.stderr, flush=True)
+        print(f"limit: {lost / 1e6:,.0f} MB lost, {grown / 1e6:,.0f} MB made again in {last - first:.1f} s; by {how} "
+              f"({sent.total() / 1e6:,.0f} MB): " + ", ".join(f"{one / 1e6:.1f} MB/s" for one in rates),
+              file=sys.stderr, flush=True)
+        whole(made)
 
 
 class Foreground:
