@@ -7,7 +7,8 @@ One `sr meta` and five `sr storage`, real processes, each in a network namespace
 they are on loopback, and no network is cut). Six clients, one `sr` process per operation, put new files, overwrite, read,
 move, remove and list. Meanwhile servers are killed with SIGKILL and started again, some of them only after their chains were
 repaired; stopped with SIGSTOP and woken; cut off from everybody; two storage servers cannot send to each other, or one
-cannot to the other; the metadata server is killed, stopped or cut off beside. At most copies - 1 storage servers are
+cannot to the other; the metadata server is killed, stopped or cut off beside, and chains are moved back to servers that they were
+repaired away from (`sr rebalance start`). At most copies - 1 storage servers are
 impaired at a time: a server is until it is well again *and* `sr status` says that every chain of the default class has all
 its copies (which may be elsewhere by then). If waiting for that leaves no time for all events, it says how many there were.
 
@@ -355,7 +356,9 @@ class Faults:
         """Begins an event of this kind, if there may be one now; says whether."""
         with self.lock:
             server, other = META, None
-            if kind.startswith("meta"):
+            if kind == "rebalance":
+                server = None
+            elif kind.startswith("meta"):
                 if META in self.busy:
                     return False
             else:
@@ -377,6 +380,8 @@ class Faults:
 
     def times(self, kind):
         """How long it lasts."""
+        if kind == "rebalance":
+            return 0.0
         if kind == "kill":
             return self.draw.uniform(25.0, 40.0) if self.draw.random() < 0.2 else self.draw.uniform(0.2, 8.0)
         return self.draw.uniform(0.2, 3.0) if kind.startswith("meta") else self.draw.uniform(1.0, 15.0)
@@ -397,6 +402,8 @@ class Faults:
                 cluster.signal(server, signal.SIGSTOP)
                 time.sleep(seconds)
                 cluster.signal(server, signal.SIGCONT)
+            elif kind == "rebalance":
+                cluster.client("rebalance", "start")  # There may be nobody to tell.
             elif kind in ("cut", "meta cut"):
                 network.cut(server)
                 time.sleep(seconds)
@@ -450,6 +457,7 @@ def events(options, faults, partitions, until):
     if partitions:
         storage |= {"cut": 15, "part": 7, "deafen": 7}
         meta |= {"meta cut": 4}
+    meta |= {"rebalance": 4}
     both, begin, done = sum(storage.values()) + sum(meta.values()), time.monotonic() + 3.0, 0
     streams = []
     for kinds in (storage, meta):
@@ -480,6 +488,7 @@ def check(cluster, load, faults, summary):
                       repair=cluster.client("repair", "status").stdout.decode(errors="replace"))
         return took
 
+    cluster.client("rebalance", "stop")
     summary["whole_s"] = whole("after the events")
     load.read_all("at the end")
     done = cluster.client("fsck", "--deep", "/", timeout=1200)
