@@ -19,7 +19,8 @@ whole: everything is read; everything is read with each storage server killed in
 byte of every copy is checked (`sr fsck --deep /`); all servers are killed and started; and everything is read and listed once
 more, so that what was removed stays removed.
 
-Exit code 1 if anything is lost, wrong or back again, if an operation takes more than two minutes, or if the cluster does not
+Exit code 1 if anything is lost, wrong or back again, if `sr status` says that something is damaged (two members that have different
+things, say), if an operation takes more than two minutes, or if the cluster does not
 get whole. The directory is kept then, and its name printed: logs of all servers (SR_LOG, default info), `events` and
 `operations`. --seed draws the same events and operations again, but not the same moments. A trial: --minutes 3 --events 30.
 """
@@ -30,6 +31,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -50,6 +52,7 @@ STUCK = 120.0
 """Seconds that no operation may take."""
 NOTICE = 4.0
 """Seconds after which a status knows of a server's death: lease, margin, and some more."""
+COMPARED = 30.0
 WHOLE = 300.0
 """Seconds that the cluster may take until it is whole, when all is started."""
 FILES = 60
@@ -493,7 +496,16 @@ def check(cluster, load, faults, summary):
         return took
 
     cluster.client("rebalance", "stop")
+    def well(when):
+        status = cluster.look("status")
+        health = status[0]["health"] if status else "no answer"
+        if health not in ("healthy", "degraded"):
+            load.fail(f"{when}: the cluster is {health}: {status and status[0]['reasons']}",
+                      damage=cluster.client("status", "--damage").stdout.decode(errors="replace")[-4000:])
+        return health
+
     summary["whole_s"] = whole("after the events")
+    well("after the events")
     load.read_all("at the end")
     done = cluster.client("fsck", "--deep", "/", timeout=1200)
     summary["fsck"] = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
@@ -513,11 +525,22 @@ def check(cluster, load, faults, summary):
         cluster.restart(number)
     summary["whole_after_restart_s"] = whole("after a restart of everything")
     load.read_all("after a restart of everything")
-    status = cluster.look("status")
-    summary["health"] = status[0]["health"] if status else "no answer"
-    if summary["health"] not in ("healthy", "degraded"):
-        load.fail(f"the cluster is {summary['health']}: {status and status[0]['reasons']}",
-                  damage=cluster.client("status", "--damage").stdout.decode(errors="replace")[-4000:])
+    # Members compare what they have 20 s after a start; before, nobody knows of a difference.
+    time.sleep(COMPARED)
+    summary["health"] = well("after a restart of everything")
+    summary["server_errors"] = server_errors(cluster)
+
+
+def server_errors(cluster):
+    """What the servers' logs have of errors: the first of each kind, and how many there are."""
+    kinds = {}
+    for number in (META, *SERVERS):
+        for line in cluster.log(number).read_text(errors="replace").splitlines():
+            if " ERROR " in line or "panicked" in line:
+                text = line.split(" ERROR ", 1)[-1]
+                first = kinds.setdefault(re.sub(r"[\w.]+=.*", "", text).strip(), [0, f"server {number}: {line[:400]}"])
+                first[0] += 1
+    return kinds
 
 
 def report(options, load, faults, summary, partitions):
@@ -555,7 +578,9 @@ def report(options, load, faults, summary, partitions):
         if key in summary:
             say(what, "never" if summary[key] is None else f"{summary[key]:.1f} s", f"< {WHOLE:.0f} s")
     say("files read at the end; paths that stayed removed", f"{summary['files']}; {summary['removed']}")
-    say("lost, wrong, back again, stuck or not whole", len(load.wrong), 0)
+    for kind, (count, first) in sorted(summary.get("server_errors", {}).items()):
+        say(f"errors in the servers' logs: {kind}", count, 0)
+    say("lost, wrong, back again, damaged, stuck or not whole", len(load.wrong), 0)
 
 
 def main():
