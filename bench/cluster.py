@@ -31,8 +31,8 @@ class Loopback:
 
 
 class Namespaces:
-    """A network namespace for each server, and one with the bridge between them, in which the clients are. Needs root. Nothing of
-    it is seen outside, and nothing outside is changed but the names of the namespaces, which are removed at the end."""
+    """A network namespace for each server, and one with the bridge between them, in which the clients are. Needs root.
+    Nothing outside is changed but that there are these namespaces, until the end."""
 
     def __init__(self, numbers):
         self.prefix, self.made = f"sr-{os.getpid()}", []
@@ -166,8 +166,8 @@ class Cluster:
 
     def order(self, *words):
         """A command that must not fail; answers what it prints."""
-        return subprocess.run([*self.network.inside(None), self.sr, *words], env=self.env, check=True, stdout=subprocess.PIPE,
-                              text=True).stdout
+        return subprocess.run([*self.network.inside(None), self.sr, *words], env=self.env, check=True,
+                              stdout=subprocess.PIPE, text=True).stdout
 
     def look(self, *words):
         """The JSON lines of a command; `None` if it failed."""

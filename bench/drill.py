@@ -1,28 +1,31 @@
 #!/usr/bin/env python3
 """Breaks a cluster for twenty minutes, under load, and checks that no acknowledged byte is lost, wrong or out of reach.
 
-    cargo build --release && python3 bench/drill.py [--sr PATH] [--seed N] [--events 200] [--minutes 20] [--copies 2] [--json FILE]
+    cargo build --release && python3 bench/drill.py [--sr PATH] [--seed N] [--events 200] [--minutes 20] [--copies 2]
+        [--json FILE]
 
 One `sr meta` and five `sr storage`, real processes, each in a network namespace of its own (that needs root; without it
-they are on loopback, and no network is cut). Six clients, one `sr` process per operation, put new files, overwrite, read,
-move, remove and list. Meanwhile servers are killed with SIGKILL and started again, some of them only after their chains were
-repaired; stopped with SIGSTOP and woken; cut off from everybody; two storage servers cannot send to each other, or one
-cannot to the other; the metadata server is killed, stopped or cut off beside, and chains are moved back to servers that they were
-repaired away from (`sr rebalance start`). At most copies - 1 storage servers are
-impaired at a time: a server is until it is well again *and* `sr status` says that every chain of the default class has all
-its copies (which may be elsewhere by then). If waiting for that leaves no time for all events, it says how many there were.
+they are on loopback, no network is cut, and the output says so). Six clients, one `sr` process per operation, put new
+files, overwrite, read, move, remove and list. Meanwhile storage servers are killed with SIGKILL and started again, some
+of them only after their chains were repaired (after 20 s here; the default is 10 minutes); stopped with SIGSTOP and
+woken; cut off from everybody; two of them cannot send to each other, or one cannot to the other. Beside that the
+metadata server is killed, stopped or cut off, and chains are moved back to servers that they were repaired away from
+(`sr rebalance start`). At most copies - 1 storage servers are impaired at a time: a server is, until `sr status` says
+that every chain of the default class has all its copies, wherever they are by then. If waiting for that leaves no time
+for all events, it says how many there were.
 
-Each client knows what was acknowledged: a path holds one content, or one of several while a change of it is under way, or
-for ever after a change failed, for which nothing more is done to it. A read must give what the path may have held at a moment of the read. Only a
-read of a file that was replaced, moved or removed while it was read is done again. At the end all is started, and when the cluster is
-whole: everything is read; everything is read with each storage server killed in turn, so that with two copies each is read; every
-byte of every copy is checked (`sr fsck --deep /`); all servers are killed and started; and everything is read and listed once
-more, so that what was removed stays removed.
+Each client knows what was acknowledged: a path holds one content, or one of several while a change of it is under way,
+or for ever after one failed; then nothing more is done to it. A read must give what the path may have held at a moment
+of the read. A read that fails is done again if the file was changed meanwhile, unless it says that there is no file
+where there always was one. At the end all is started, and when the cluster is whole: everything is read; every byte of
+every copy is checked (`sr fsck --deep /`); everything is read with each storage server killed in turn, so that with two
+copies each is read; all servers are killed and started; and everything is read and listed once more, so that what was
+removed stays removed, and the members have compared what they have.
 
-Exit code 1 if anything is lost, wrong or back again, if `sr status` says that something is damaged (two members that have different
-things, say), if an operation takes more than two minutes, or if the cluster does not
-get whole. The directory is kept then, and its name printed: logs of all servers (SR_LOG, default info), `events` and
-`operations`. --seed draws the same events and operations again, but not the same moments. A trial: --minutes 3 --events 30.
+Exit code 1 if anything is lost, wrong or back again, if `sr status` says that something is damaged (two members that
+have different things, say), if an operation takes more than two minutes, or if the cluster does not get whole. The
+directory is kept then, and its name printed: logs of all servers (SR_LOG, default info), `events` and `operations`.
+--seed draws the same events and operations again, but not the same moments. A trial: --minutes 3 --events 30.
 """
 
 import argparse
@@ -53,6 +56,7 @@ STUCK = 120.0
 NOTICE = 4.0
 """Seconds after which a status knows of a server's death: lease, margin, and some more."""
 COMPARED = 30.0
+"""Seconds after a start in which members have compared what they have."""
 WHOLE = 300.0
 """Seconds that the cluster may take until it is whole, when all is started."""
 FILES = 60
@@ -323,7 +327,8 @@ class Faults:
 
     def __init__(self, cluster, draw, journal):
         self.cluster, self.draw, self.journal, self.lock = cluster, draw, journal, threading.Lock()
-        self.impaired, self.down, self.busy = {}, set(), set()  # Server to when it was last disturbed; not running; in an event
+        # Server to when it was last disturbed and when first; those not running; those in an event.
+        self.impaired, self.down, self.busy = {}, set(), set()
         self.meta_since, self.over, self.counts, self.threads = time.monotonic(), False, {}, []
         self.whole_times, self.errors = [], []
         self.most = cluster.copies - 1
@@ -472,7 +477,8 @@ def events(options, faults, partitions, until):
         count = round(options.events * sum(kinds.values()) / both)
         every = options.minutes * 60 / max(count, 1)
         # What happens is drawn before it is known when it can, so that it depends on the seed alone.
-        drawn = iter([(number * every, draw.choices(list(kinds), list(kinds.values()))[0]) for number in range(count)])
+        drawn = draw.choices(list(kinds), list(kinds.values()), k=count)
+        drawn = iter([(number * every, kind) for number, kind in enumerate(drawn)])
         streams.append([next(drawn, None), drawn])
     while any(stream[0] for stream in streams) and time.monotonic() < until:
         time.sleep(0.1)
@@ -567,14 +573,16 @@ def report(options, load, faults, summary, partitions):
     say("... bytes read under load, all checked", f"{load.bytes / 1e6:,.0f} MB")
     say("... median; longest", f"{statistics.median(times):.2f} s; {times[-1]:.2f} s", f"< {STUCK:.0f} s")
     for client, (took, words) in longest:
-        say(f"... longest of client {client}", f"{took:.2f} s: {words.replace(str(load.cluster.home), '.')}", f"< {STUCK:.0f} s")
+        words = words.replace(str(load.cluster.home), ".")
+        say(f"... longest of client {client}", f"{took:.2f} s: {words}", f"< {STUCK:.0f} s")
     unreached = sum(UNREACHED in one["said"] for one in load.refused)
     say("... found no metadata server in 5 s, and said so; reads done again", f"{unreached}; {load.again}")
     say("... failed otherwise, and said so", len(load.refused) - unreached, 0)
     if faults.whole_times:
         say("from a fault to whole, waits of the script included: median; longest",
             f"{statistics.median(faults.whole_times):.1f} s; {max(faults.whole_times):.1f} s")
-    for what, key in [("from the end of all faults to whole", "whole_s"), ("after a restart of everything", "whole_after_restart_s")]:
+    for what, key in [("from the end of all faults to whole", "whole_s"),
+                      ("after a restart of everything", "whole_after_restart_s")]:
         if key in summary:
             say(what, "never" if summary[key] is None else f"{summary[key]:.1f} s", f"< {WHOLE:.0f} s")
     say("files read at the end; paths that stayed removed", f"{summary['files']}; {summary['removed']}")

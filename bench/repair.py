@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures repair: what is done about a storage server that is lost, how fast, and what the load beside notices of it.
 
-    cargo build --release && python3 bench/repair.py [--sr PATH] [--dir DIR] [--rounds 3] [--gib 4] [--limit 20M] [--json FILE]
+    cargo build --release && python3 bench/repair.py [--sr PATH] [--dir DIR] [--rounds 3] [--gib 4] [--limit 20M]
+        [--json FILE]
 
 Real processes on loopback: one `sr meta` and five `sr storage`, each its own host, two copies, a new cluster for each
 measurement. Members that are gone are replaced after 5 s here (`sr repair after`; the default is 10 minutes).
@@ -25,6 +26,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -128,12 +130,15 @@ def measure_pause(options, victim, figures):
     with cluster(options, 0.25, "0") as made:
         load = Load(made)
         load.start()
-        time.sleep(STEADY)
-        zero = time.monotonic()
-        made.kill(victim)
-        first = until(made, "filling", begun)
-        until(made, "repaired", done)
-        over = time.monotonic()
+        try:
+            time.sleep(STEADY)
+            zero = time.monotonic()
+            made.kill(victim)
+            first = until(made, "filling", begun)
+            until(made, "repaired", done)
+            over = time.monotonic()
+        finally:
+            load.over = True
         load.end()
         for kind, word in (("write", "writes"), ("read", "reads")):
             operations = [(begin - zero, end - zero) for begin, end in load.finished[kind] if end <= over]
@@ -231,7 +236,9 @@ class Foreground:
         count = 0
         while not self.over:
             count += 1
-            words = ["put", str(self.made.home / "source"), f"/load-{job}-{count % 4}"] if put else ["cat", f"/files/{job * 7 + count % 16}"]
+            words = ["cat", f"/files/{(job * 7 + count) % 16}"]
+            if put:
+                words = ["put", str(self.made.home / "source"), f"/load-{job}-{count % 4}"]
             begin = time.monotonic()
             # What is read goes nowhere.
             process = subprocess.run([self.made.sr, *words], env=self.made.env, stdout=subprocess.DEVNULL,
@@ -319,6 +326,7 @@ def main():
     parser.add_argument("--parts", default=",".join(PARTS), help="only these, with commas between")
     parser.add_argument("--json", help="write the figures here too")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parts = options.parts.split(",")
     figures = {name: [] for _, name, *_ in rows(options.limit)}
     for number in range(options.rounds):
