@@ -23,11 +23,12 @@ import random
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+
+from cluster import Cluster
 
 SERVERS = (11, 12, 13)
 WRITERS, READERS, FILES, LENGTH = 4, 4, 16, 64 << 10
@@ -40,53 +41,6 @@ def content(writer, file, version):
     """The bytes of one version of a file: they say what they are, and all depend on it."""
     head = f"{writer} {file} {version}\n".encode()
     return (head + hashlib.shake_128(head).digest(LENGTH))[:LENGTH]
-
-
-class Cluster:
-    """One metadata server and three storage servers in a directory."""
-
-    def __init__(self, sr, home):
-        self.sr, self.home, self.processes = sr, home, {}
-        self.env = {**os.environ, "HOME": str(home), "SR_CONTEXT": str(home / "admin" / "context.toml")}
-        authority = str(home / "authority")
-        self.admin("ca", "init", authority)
-        for name, number in [("meta", 1)] + [(f"storage-{number}", number) for number in SERVERS]:
-            self.admin("ca", "node", authority, str(home / name), "--id", str(number))
-        greeting = self.start(1, "meta", "--dir", str(home / "meta"), "--listen", "127.0.0.1:0", "--copies", "2",
-                              "--targets", str(len(SERVERS)))
-        address = greeting[-1].split()[-1]
-        self.admin("ca", "user", authority, str(home / "admin"), "--name", "admin", "--uid", "0", "--gid", "0",
-                   "--server", address)
-        for number in SERVERS:
-            self.start(number, "storage", "--dir", str(home / f"storage-{number}"), "--id", str(number),
-                       "--manager", address, "--host", f"host-{number}")
-        while self.client("touch", "/ready").returncode:
-            time.sleep(0.05)
-
-    def admin(self, *words):
-        subprocess.run([self.sr, *words], env=self.env, check=True, stdout=subprocess.DEVNULL)
-
-    def start(self, number, *words):
-        process = subprocess.Popen([self.sr, *words], env=self.env, stdout=subprocess.PIPE, text=True,
-                                   stderr=open(self.home / "log", "a"))
-        self.processes[number] = process
-        greeting = []
-        for line in process.stdout:
-            if line.strip() == "ready":
-                return greeting
-            greeting.append(line.strip())
-        sys.exit(f"sr {words[0]} ended: see {self.home / 'log'}")
-
-    def client(self, *words, **more):
-        return subprocess.run([self.sr, *words], env=self.env, capture_output=True, **more)
-
-    def signal(self, number, what):
-        self.processes[number].send_signal(what)
-
-    def stop(self):
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
 
 
 class Load:
@@ -166,7 +120,7 @@ class Load:
 def play(sr, victim, fault):
     """One round. Answers for each kind the times of its operations, with the fault at 0."""
     home = pathlib.Path(tempfile.mkdtemp(prefix="sr-failover-"))
-    cluster = Cluster(sr, home)
+    cluster = Cluster(sr, home, SERVERS)
     try:
         load = Load(cluster)
         load.start()
