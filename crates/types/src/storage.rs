@@ -144,6 +144,8 @@ pub enum LinkBody {
     /// message before this one was lost) refuses. Answered with [`StorageReply::Acked`] when all of it is on disk there
     /// and at all after it.
     InSync { through: Version },
+    /// Which chunks does the receiver have? Answered as [`LinkBody::Changed`] is.
+    Present { after: Option<ChunkId>, limit: u32 },
 }
 
 /// The last update of a client's lane: what makes retries recognisable.

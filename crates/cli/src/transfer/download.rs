@@ -7,13 +7,16 @@ use super::{LARGE_JOBS, SMALL_MAX};
 use crate::outcome::{Report, Stop};
 use crate::remote;
 use bytes::Bytes;
-use client::{Client, Error, File};
+use client::{Client, Error, ErrorKind, File};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use types::{Attributes, Rights};
+
+/// How often a file is begun that is replaced while it is read.
+const REOPENED_MAX: usize = 4;
 
 /// What all downloads of a command share.
 pub(crate) struct Downloads {
@@ -91,25 +94,43 @@ async fn transfer(downloads: &Downloads, wanted: Wanted) -> Result<(), Failure> 
         downloads.progress.bytes(attributes.length);
         return Ok(());
     }
-    // Another file may have come to this name since it was looked at: what counts is what is open.
-    let (file, attributes) = match opened {
-        Some(file) => (file, attributes),
-        None => {
-            let file = downloads.client.open(remote.as_str(), Rights::Read).await?;
-            let attributes = file.attributes();
-            (file, attributes)
-        }
-    };
     let is_device = there.is_some_and(|there| !there.is_file() && !there.is_dir());
+    let mut opened = opened.map(|file| (file, attributes));
+    for left in (0..REOPENED_MAX).rev() {
+        // Another file may have come to this name since it was looked at: what counts is what is open.
+        let (file, attributes) = match opened.take() {
+            Some(opened) => opened,
+            None => {
+                let file = downloads.client.open(remote.as_str(), Rights::Read).await?;
+                let attributes = file.attributes();
+                (file, attributes)
+            }
+        };
+        match bytes(downloads, &file, attributes, &to, is_device).await {
+            // It was replaced, and its bytes are gone already: what has its name now is wanted.
+            Err(Failure::There(error)) if error.kind() == ErrorKind::NotFound && left > 0 => {}
+            done => return done,
+        }
+    }
+    Ok(())
+}
+
+async fn bytes(
+    downloads: &Downloads,
+    file: &File,
+    attributes: Attributes,
+    to: &Path,
+    is_device: bool,
+) -> Result<(), Failure> {
     if attributes.length <= SMALL_MAX && !is_device {
-        return small(downloads, file, attributes, to).await;
+        return small(downloads, file, attributes, to.to_owned()).await;
     }
     // The semaphore is never closed.
     let _turn = downloads.large.acquire().await;
     if is_device {
-        into_device(downloads, &file, &attributes, &to).await
+        into_device(downloads, file, &attributes, to).await
     } else {
-        large(downloads, &file, attributes, to).await
+        large(downloads, file, attributes, to.to_owned()).await
     }
 }
 
@@ -123,7 +144,7 @@ fn is_same(there: &fs::Metadata, wanted: &Attributes) -> bool {
 /// A file that fits into memory.
 async fn small(
     downloads: &Downloads,
-    file: File,
+    file: &File,
     attributes: Attributes,
     to: PathBuf,
 ) -> Result<(), Failure> {

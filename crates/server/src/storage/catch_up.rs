@@ -69,6 +69,7 @@ async fn send_all(target: &Arc<Target>, view: &View, task: &CatchUp) -> Result<V
     let (chain, _, _, session) = task.to;
     send(target, task.to, LinkBody::Rewind { through: task.after }, Bytes::new()).await?;
     applied(target, view, task.to, task.through).await?;
+    sweep(target, view, task.to).await?;
     let mut after = task.after;
     loop {
         let (written, through) = position(target, chain);
@@ -113,7 +114,7 @@ async fn applied(target: &Target, view: &View, to: To, goal: Version) -> Result<
 async fn pass(target: &Arc<Target>, view: &View, to: To, after: Version) -> Result<(), Lost> {
     let mut cursor = None;
     loop {
-        let page = there(target, to, after, cursor).await?;
+        let page = there(target, to, Asked::Changed(after), cursor).await?;
         let Some(last) = page.last() else { break };
         cursor = Some(*last);
         send_page(target, view, to, page).await?;
@@ -133,15 +134,52 @@ async fn pass(target: &Arc<Target>, view: &View, to: To, after: Version) -> Resu
     }
 }
 
-/// Chunks of the successor that hold what came after `version` there.
+/// What the successor is asked for: chunks with updates after a version, or those that it has.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked {
+    Changed(Version),
+    Present,
+}
+
+/// Removes from the successor what is not here. Removals are remembered only until all members have them: a target that was no
+/// member for a while, and comes back with what it had, was not waited for.
+async fn sweep(target: &Arc<Target>, view: &View, to: To) -> Result<(), Lost> {
+    let mut cursor = None;
+    loop {
+        let page = there(target, to, Asked::Present, cursor).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        cursor = Some(*last);
+        let chain = to.0;
+        let lacking = blocking(target, move |target| {
+            let mut lacking = Vec::new();
+            for chunk in page {
+                if target.store().describe(chain, chunk)?.is_none() {
+                    lacking.push(chunk);
+                }
+            }
+            Ok::<_, chunk::StoreError>(lacking)
+        });
+        let lacking = lacking.await.map_err(|error| {
+            tracing::error!(%chain, target = %target.id, %error, "cannot look up chunks");
+            Lost
+        })?;
+        send_page(target, view, to, lacking).await?;
+    }
+}
+
+/// Chunks of the successor.
 async fn there(
     target: &Arc<Target>,
     to: To,
-    version: Version,
+    asked: Asked,
     after: Option<ChunkId>,
 ) -> Result<Vec<ChunkId>, Lost> {
     let limit = u32::try_from(PAGE).unwrap_or(u32::MAX);
-    match call(target, to, LinkBody::Changed { version, after, limit }, Bytes::new()).await {
+    let body = match asked {
+        Asked::Changed(version) => LinkBody::Changed { version, after, limit },
+        Asked::Present => LinkBody::Present { after, limit },
+    };
+    match call(target, to, body, Bytes::new()).await {
         Ok(StorageReply::Chunks { chunks }) if chunks.first() > after.as_ref() => Ok(chunks),
         Ok(StorageReply::Chunks { chunks }) if chunks.is_empty() => Ok(chunks),
         Ok(_) | Err(_) => Err(Lost),
@@ -264,15 +302,24 @@ async fn blocking<T: Send + 'static>(
 pub(super) fn list(
     target: &Arc<Target>,
     chain: ChainId,
-    (version, after, limit): (Version, Option<ChunkId>, u32),
+    asked: Asked,
+    after: Option<ChunkId>,
+    limit: u32,
     answerer: Answerer,
 ) {
     let owner = target.clone();
     let limit = usize::try_from(limit).unwrap_or(PAGE).min(PAGE);
     target.runtime().spawn_blocking(move || {
-        let found = owner.store().changed_since(chain, version, after, limit);
-        let chunks = found.map(|found| found.into_iter().map(|change| change.chunk).collect());
-        answerer(chunks.map(|chunks| StorageReply::Chunks { chunks }).map_err(|_| StorageError::Disk));
+        let store = owner.store();
+        let found: Result<Vec<ChunkId>, _> = match asked {
+            Asked::Changed(version) => store
+                .changed_since(chain, version, after, limit)
+                .map(|found| found.into_iter().map(|change| change.chunk).collect()),
+            Asked::Present => store
+                .chunks(chain, after, limit)
+                .map(|found| found.into_iter().map(|(chunk, _)| chunk).collect()),
+        };
+        answerer(found.map(|chunks| StorageReply::Chunks { chunks }).map_err(|_| StorageError::Disk));
     });
 }
 
@@ -324,7 +371,8 @@ pub(super) fn install(
         | LinkBody::Forward { .. }
         | LinkBody::InSync { .. }
         | LinkBody::Rewind { .. }
-        | LinkBody::Changed { .. } => {
+        | LinkBody::Changed { .. }
+        | LinkBody::Present { .. } => {
             answerer(Err(StorageError::Invalid));
         }
     }

@@ -168,6 +168,7 @@ impl Storage {
             | LinkBody::InSync { .. }
             | LinkBody::Rewind { .. }
             | LinkBody::Changed { .. }
+            | LinkBody::Present { .. }
             | LinkBody::InstallRemoved { .. }
             | LinkBody::InstallDone { .. } => (&[][..], call.payload.is_empty()),
         };

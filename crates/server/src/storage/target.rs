@@ -551,7 +551,11 @@ impl Target {
                 Some(Event::ToldRewind { token: self.token_for(answerer), epoch, through })
             }
             LinkBody::Changed { version, after, limit } => {
-                catch_up::list(self, chain, (version, after, limit), answerer);
+                catch_up::list(self, chain, catch_up::Asked::Changed(version), after, limit, answerer);
+                None
+            }
+            LinkBody::Present { after, limit } => {
+                catch_up::list(self, chain, catch_up::Asked::Present, after, limit, answerer);
                 None
             }
             LinkBody::Install { .. } | LinkBody::InstallRemoved { .. } | LinkBody::InstallDone { .. } => {

@@ -93,10 +93,21 @@ impl Fixture {
         epoch: u64,
         sequence: u64,
     ) -> oneshot::Receiver<Result<StorageReply, StorageError>> {
-        let (sender, receiver) = oneshot::channel();
         let bytes = Bytes::from_static(b"what is written");
         let checksums = Crc::of_blocks(&bytes);
-        let operation = Arc::new(Operation::Write { chunk: CHUNK, offset: 0, checksums });
+        self.update(head, epoch, sequence, Operation::Write { chunk: CHUNK, offset: 0, checksums }, bytes)
+    }
+
+    fn update(
+        &self,
+        head: u32,
+        epoch: u64,
+        sequence: u64,
+        operation: Operation,
+        bytes: Bytes,
+    ) -> oneshot::Receiver<Result<StorageReply, StorageError>> {
+        let (sender, receiver) = oneshot::channel();
+        let operation = Arc::new(operation);
         let origin = Origin { client: ClientId(1), lane: Lane(0), sequence: Sequence(sequence) };
         let write = |token| Event::Write {
             token,
@@ -124,6 +135,26 @@ impl Fixture {
         };
         tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
     }
+}
+
+/// Who fills it was filled itself, and remembers no removals from before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_removed_while_a_member_was_elsewhere_does_not_come_back_with_it() {
+    let fixture = Fixture::new().await;
+    let holds = |id: u32| fixture.target(id).store().describe(CHAIN, CHUNK).unwrap().is_some();
+    fixture.apply(1, &[(1, SERVING), (2, SERVING)]).await;
+    fixture.write(1, 1, 1).await.unwrap().unwrap();
+    assert!(holds(2));
+    fixture.apply(2, &[(1, SERVING)]).await;
+    let remove = Operation::Remove { chunks: vec![CHUNK] };
+    fixture.update(1, 2, 2, remove, Bytes::new()).await.unwrap().unwrap();
+    fixture.apply(3, &[(1, SERVING), (3, MemberState::Syncing)]).await;
+    fixture.reports((CHAIN, Epoch(3), TargetId(3))).await;
+    fixture.apply(4, &[(3, SERVING)]).await;
+    assert!(holds(2), "it has not forgotten the chain yet");
+    fixture.apply(5, &[(3, SERVING), (2, MemberState::Syncing)]).await;
+    fixture.reports((CHAIN, Epoch(5), TargetId(2))).await;
+    assert!(!holds(2) && !holds(3));
 }
 
 /// The limit is the server's, holds for what is sent from the store, and takes effect when the routing says so.
