@@ -171,12 +171,30 @@ fn a_segment_whose_content_is_gone_comes_back() {
         fs::OpenOptions::new().write(true).open(path).unwrap().set_len(0).unwrap();
     }
     is_whole(&cloud);
-    let scrub = cloud.sr(&["scrub", "start", "--wait", "--json"]);
-    assert_eq!(sum(&scrub, "bad"), 0, "{scrub}");
+    let scrub = scrubbed(&cloud);
     assert!(sum(&scrub, "healed") > 400, "{scrub}");
-    let status = cloud.sr(&["status"]);
-    assert_eq!(health(&status), "healthy", "{status}");
     is_whole(&cloud);
+}
+
+/// Has everything verified, and waits until it is healed: all but the record logs of chains with one copy, which were in these
+/// segments too, and of which nothing good is left.
+fn scrubbed(cloud: &Cloud) -> String {
+    cloud.sr(&["scrub", "start"]);
+    let start = Instant::now();
+    loop {
+        let scrub = cloud.sr(&["scrub", "status", "--json"]);
+        let damage = cloud.sr(&["status", "--damage", "--json"]);
+        let lines = damage.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let bad: Vec<_> =
+            lines.filter(|line| line["record"] == "damage" || line["record"] == "difference").collect();
+        let only_logs = bad.iter().all(|line| line["inode"].as_u64().unwrap() >= 0xffff_ffff_0000_0000);
+        if !scrub.contains("\"running\"") && only_logs {
+            return scrub;
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "{scrub} {damage}");
+        // Nothing tells an outsider when the last block is healed.
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]
@@ -206,9 +224,7 @@ fn a_kill_in_the_middle_of_healing_loses_nothing() {
         healed.push(sum(&cloud.sr(&["scrub", "status", "--json"]), "healed"));
         is_whole(&cloud);
     }
-    let scrub = cloud.sr(&["scrub", "start", "--wait", "--json"]);
-    assert_eq!(sum(&scrub, "bad"), 0, "{scrub}");
-    assert_eq!(health(&cloud.sr(&["status"])), "healthy");
+    scrubbed(&cloud);
     is_whole(&cloud);
 }
 
