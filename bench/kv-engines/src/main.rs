@@ -127,6 +127,7 @@ async fn memory(directory: &Path) {
             }
         }
         let busy = resident() >> 20;
+        // What an engine gives back at rest, it gives back by itself after some seconds.
         std::thread::sleep(Duration::from_secs(12));
         let idle = resident() >> 20;
         trim();
@@ -266,6 +267,7 @@ async fn kill_and_recover<S: Store + Clone>(engine: &str, directory: &Path, cut:
         let rows = BufReader::new(output).lines().map_while(Result::ok);
         rows.filter_map(|line| line.parse::<u64>().ok()).collect::<Vec<_>>()
     });
+    // It is killed in the midst of its writes, at no particular one.
     std::thread::sleep(Duration::from_secs(4));
     child.kill().unwrap();
     child.wait().unwrap();

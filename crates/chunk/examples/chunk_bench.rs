@@ -163,6 +163,7 @@ fn removes(bench: &mut Bench) {
     bench.wait(last);
     println!("100000 chunks removed: {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
     while free(bench) < before + 300 * MIB as u64 && start.elapsed() < Duration::from_secs(10) {
+        // The store tells nobody when space is back: the file system is asked.
         std::thread::sleep(Duration::from_millis(20));
     }
     let gained = free(bench).saturating_sub(before) / MIB as u64;

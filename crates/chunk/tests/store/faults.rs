@@ -110,6 +110,7 @@ impl Fixture {
         let start = Instant::now();
         while !done(self) {
             assert!(start.elapsed() < Duration::from_secs(20), "{what}: {} bytes used", self.disk.used());
+            // The keeper works in its own time; the disk is asked until it has.
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -337,6 +338,7 @@ fn clones_keep_what_their_origin_loses() {
     fixture.sync().unwrap();
     for seed in 0..3 {
         fixture.store().checkpoint().unwrap();
+        // Time for the keeper to compact what removed chunks shared; nothing here depends on how far it gets.
         std::thread::sleep(Duration::from_millis(30));
         for round in 0..10u8 {
             assert_eq!(fixture.read(chunk(2, u32::from(round))).unwrap(), bytes(round, 190_000));

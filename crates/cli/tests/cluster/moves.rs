@@ -48,7 +48,7 @@ fn a_server_that_is_lost_for_good_is_repaired_from_the_others() {
         }
         // Chains with one copy on it cannot be repaired; all others can.
         while target(cluster, 14).unwrap()["chains"].as_u64().unwrap() > single_chains(cluster) {
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::thread::sleep(std::time::Duration::from_millis(200)); // Nothing tells an outsider.
         }
     });
     let acknowledged = acknowledged.into_inner().unwrap();
@@ -105,7 +105,7 @@ fn servers_are_added_and_drained_while_files_are_written() {
     verify(&cluster, &acknowledged);
     let gone = || cluster.sr(&["node", "ls"]).lines().any(|line| line.contains("11  gone"));
     while !gone() {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(std::time::Duration::from_millis(100)); // Given up when its lease is over.
     }
     cluster.sr(&["node", "remove", "11"]);
     assert!(target(&cluster, 11).is_none());
