@@ -39,7 +39,7 @@ pub struct StorageClass {
 /// What is done with a class that asks for more copies than there are targets to keep them as it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Shortfall {
-    /// It is refused: a class's chains are placed once, and would lack copies or share domains for ever.
+    /// It is refused: its chains would lack copies or share domains until there are other targets.
     Refused,
     /// It is made, as well as can be.
     Allowed,
