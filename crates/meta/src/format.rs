@@ -1,9 +1,9 @@
 //! The first transaction: an empty tree, or the proof that this build can read the one that is there.
 
 use crate::keys;
-use crate::records::{Body, FORMAT, Inode, Share, decode, encode};
+use crate::records::{FORMAT, Inode, Share, decode, encode};
 use kv::{Commit, KvError, Outcome, Snapshot, Store};
-use types::{Gid, InodeId, Mode, Time, Uid};
+use types::{InodeId, Mode, Time};
 
 /// Makes an empty tree, if there is none. Several servers may try at once. The root directory belongs to the
 /// administrator; everybody may look into it. Fails with [`KvError::Corrupt`] when a newer build made the tree.
@@ -19,21 +19,7 @@ pub async fn format<S: Store>(store: &S, now: Time) -> Result<(), KvError> {
                 "the metadata has format {found}, and this build reads format {FORMAT}"
             )));
         }
-        let root = Inode {
-            mode: Mode(0o755),
-            uid: Uid::ROOT,
-            gid: Gid(0),
-            links: 2,
-            length: 0,
-            accessed: now,
-            modified: now,
-            changed: now,
-            born: now,
-            xattrs: 0,
-            parent: InodeId::ROOT,
-            name: String::new(),
-            body: Body::Directory { class: None },
-        };
+        let root = Inode::new_directory(InodeId::ROOT, "", Mode(0o755), now);
         let share = Share { directories: 1, ..Share::default() };
         let commit = Commit {
             snapshot: snapshot.revision(),

@@ -10,7 +10,7 @@ use crate::records::{Body, Entry, FORMAT, Inode, Share, encode};
 use crate::{keys, ops};
 use kv::{Key, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use types::{ChainId, FileKind, Gid, InodeId, Mode, Time, Uid};
+use types::{ChainId, FileKind, InodeId, Mode, Time};
 
 /// The newest records of each inode and chain.
 #[derive(Debug, Default)]
@@ -321,21 +321,7 @@ fn names_of(record: &InodeRecord) -> Vec<(InodeId, String)> {
 
 /// An empty directory of the administrator's.
 fn directory(id: InodeId, (parent, name): (InodeId, &str), mode: u16, now: Time) -> InodeRecord {
-    let inode = Inode {
-        mode: Mode(mode),
-        uid: Uid::ROOT,
-        gid: Gid(0),
-        links: 2,
-        length: 0,
-        accessed: now,
-        modified: now,
-        changed: now,
-        born: now,
-        xattrs: 0,
-        parent,
-        name: name.to_owned(),
-        body: Body::Directory { class: None },
-    };
+    let inode = Inode::new_directory(parent, name, Mode(mode), now);
     InodeRecord { id, inode, names: Vec::new(), xattrs: Vec::new() }
 }
 

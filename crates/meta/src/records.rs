@@ -78,6 +78,25 @@ pub enum Body {
 }
 
 impl Inode {
+    /// An empty directory of the administrator's, made at `now`.
+    pub(crate) fn new_directory(parent: InodeId, name: &str, mode: Mode, now: Time) -> Inode {
+        Inode {
+            mode,
+            uid: Uid::ROOT,
+            gid: Gid(0),
+            links: 2,
+            length: 0,
+            accessed: now,
+            modified: now,
+            changed: now,
+            born: now,
+            xattrs: 0,
+            parent,
+            name: name.to_owned(),
+            body: Body::Directory { class: None },
+        }
+    }
+
     /// What kind of thing it is.
     pub fn kind(&self) -> FileKind {
         match &self.body {
