@@ -29,6 +29,22 @@ pub(super) fn routing(epoch: u64, members: &[(u32, MemberState)]) -> Arc<Routing
     Arc::new(Routing { version: epoch, tables, ..Routing::default() })
 }
 
+/// A target with an empty disk of its own.
+pub(super) fn target_options(id: u32) -> TargetOptions {
+    TargetOptions {
+        target: TargetId(id),
+        directory: Path::new("/target").to_owned(),
+        disk: Arc::new(SimDisk::new()),
+        table: Arc::new(SimTable::new(chunk::SPACES.len())),
+        store: chunk::Options {
+            free_bytes_min: 0,
+            free_bytes_max: 0,
+            reserve_bytes: 0,
+            ..Default::default()
+        },
+    }
+}
+
 /// A server with the targets 1, 2 and 3, and no manager but the test.
 pub(super) struct Fixture {
     pub(super) storage: Arc<Storage>,
@@ -52,19 +68,7 @@ impl Fixture {
             missing: Vec::new(),
             scrub: ScrubOptions::default(),
         };
-        let target = |id: u32| TargetOptions {
-            target: TargetId(id),
-            directory: Path::new("/target").to_owned(),
-            disk: Arc::new(SimDisk::new()),
-            table: Arc::new(SimTable::new(chunk::SPACES.len())),
-            store: chunk::Options {
-                free_bytes_min: 0,
-                free_bytes_max: 0,
-                reserve_bytes: 0,
-                ..Default::default()
-            },
-        };
-        let storage = Storage::start(options, vec![target(1), target(2), target(3)]).await.unwrap();
+        let storage = Storage::start(options, (1..=3).map(target_options).collect()).await.unwrap();
         let fixture = Fixture { storage, clock };
         fixture.lease(3600);
         fixture

@@ -261,25 +261,21 @@ async fn a_full_target_gets_nothing_new() {
     world.start(4).await.unwrap();
     let full = |heartbeat: &mut Heartbeat| heartbeat.targets[0].full = true;
     world.beat_with(4, full).await.unwrap();
-    world.direct(Direction::Drain { targets: vec![TargetId(1)], drain: true }).await.unwrap();
-    for _ in 0..60 {
-        world.clock.advance(Duration::from_millis(500));
-        for node in 1..=3 {
-            world.work(node).await;
+    let half_a_minute = async || {
+        for _ in 0..60 {
+            world.clock.advance(Duration::from_millis(500));
+            for node in 1..=3 {
+                world.work(node).await;
+            }
+            world.beat_with(4, full).await.unwrap();
+            world.tick().await;
         }
-        world.beat_with(4, full).await.unwrap();
-        world.tick().await;
-    }
+    };
+    world.direct(Direction::Drain { targets: vec![TargetId(1)], drain: true }).await.unwrap();
+    half_a_minute().await;
     assert_eq!((world.users(4), world.users(1)), (0, 0), "2 and 3 are enough");
     world.direct(Direction::Drain { targets: vec![TargetId(2)], drain: true }).await.unwrap();
-    for _ in 0..60 {
-        world.clock.advance(Duration::from_millis(500));
-        for node in 1..=3 {
-            world.work(node).await;
-        }
-        world.beat_with(4, full).await.unwrap();
-        world.tick().await;
-    }
+    half_a_minute().await;
     assert_eq!((world.users(4), world.users(2)), (0, 16), "and nobody is left to take its place");
     assert!(world.movement().await.stuck >= 16);
 }

@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error it did not ask for is over")]
 
 use super::*;
+use crate::storage::tests::target_options;
 use chain::Role;
-use env::{SimDisk, SimTable};
 use net::{Identity, Security};
-use std::path::Path;
 use tokio::sync::oneshot;
 use types::storage::ChunkState;
 use types::{ChunkId, ChunkIndex, Crc, InodeId, NodeId, Slot, TableId};
@@ -17,20 +16,8 @@ const EPOCH: Epoch = Epoch(1);
 
 /// A target that is being brought up to date in [`EPOCH`].
 fn syncing() -> Arc<Target> {
-    let options = TargetOptions {
-        target: TargetId(1),
-        directory: Path::new("/target").to_owned(),
-        disk: Arc::new(SimDisk::new()),
-        table: Arc::new(SimTable::new(chunk::SPACES.len())),
-        store: chunk::Options {
-            free_bytes_min: 0,
-            free_bytes_max: 0,
-            reserve_bytes: 0,
-            ..Default::default()
-        },
-    };
     let links = Arc::new(Links::new(Arc::new(Security::Plain(Identity::Node(NodeId(1))))));
-    let target = Target::open(options, 1, links, Handle::current()).unwrap();
+    let target = Target::open(target_options(1), 1, links, Handle::current()).unwrap();
     target.configure(CHAIN, EPOCH, Some(Place { role: Role::Syncing, head: false, successor: None }), false);
     target
 }
