@@ -8,7 +8,7 @@
 use crate::entry::{chain_of, chunk_of};
 use crate::extent::{BLOCK, Extent};
 use crate::keeper::shares;
-use crate::queue::{Append, Job, WhenDone};
+use crate::queue::{Append, Job, Waiter, WhenDone};
 use crate::record::{Body, Piece};
 use crate::segment::{SegmentId, Usage};
 use crate::shared::{Shared, StoreError};
@@ -18,7 +18,6 @@ use env::File;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 use types::checksum::first_mismatch;
 use types::storage::Operation;
@@ -257,13 +256,10 @@ impl Copy<'_> {
             pieces: std::mem::take(&mut self.pieces),
             checksums: Crc::of_blocks(&payload),
         };
-        let (sender, receiver) = channel();
-        let done = WhenDone::Applied(Box::new(move |result| {
-            // The receiver waits below.
-            let _ = sender.send(result);
-        }));
+        let (waiter, verdict) = Waiter::here();
+        let done = WhenDone::Applied(waiter);
         self.shared.queue.push(Job::Append(Append { body, payload, durable: false, done }));
-        receiver.recv().unwrap_or_else(|_| Err(StoreError("closed".to_owned())))?;
+        verdict.wait()?;
         if !self.short {
             self.shared.keeper.pause(rest);
         }

@@ -8,13 +8,12 @@
 use crate::index::Chain;
 use crate::keeper;
 use crate::locks::lock;
-use crate::queue::WhenDone;
+use crate::queue::{Waiter, WhenDone};
 use crate::record::Body;
-use crate::shared::{Done, StoreError};
+use crate::shared::StoreError;
 use crate::store::Store;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use types::{ChainId, ChunkId, Version};
 
 /// Chunks of one record: the writer does nothing else for about a millisecond.
@@ -66,13 +65,9 @@ impl Store {
 
     /// Writes a record and waits until it is applied, or on the disk.
     fn wait_for(&self, body: Body, durable: bool) -> Result<(), StoreError> {
-        let (sender, receiver) = channel();
-        let done: Done = Box::new(move |result| {
-            // The receiver waits below.
-            let _ = sender.send(result);
-        });
-        let done = if durable { WhenDone::Synced(done) } else { WhenDone::Applied(done) };
+        let (waiter, verdict) = Waiter::here();
+        let done = if durable { WhenDone::Synced(waiter) } else { WhenDone::Applied(waiter) };
         self.append(body, Bytes::new(), durable, done);
-        receiver.recv().unwrap_or_else(|_| Err(StoreError("closed".to_owned())))
+        verdict.wait()
     }
 }

@@ -47,14 +47,14 @@ impl Store {
         let Heal { chain, chunk, version, offset, checksums } = heal;
         self.shared.counters.healed.fetch_add(payload.len() as u64, Ordering::Relaxed);
         let body = Body::Heal { chain, chunk, version, offset, checksums };
-        self.append(body, payload, true, WhenDone::Synced(done));
+        self.append(body, payload, true, WhenDone::Synced(done.into()));
     }
 
     /// Makes a chunk again that this store lost, without its bytes: reads of it fail until it is healed. Nothing happens
     /// if the store knows of the chunk, or remembers its removal, or is not yet at `version`.
     pub fn restore(&self, chain: ChainId, chunk: ChunkId, version: Version, length: u32, done: Done) {
         let body = Body::Restore { chain, chunk, version, length };
-        self.append(body, Bytes::new(), true, WhenDone::Synced(done));
+        self.append(body, Bytes::new(), true, WhenDone::Synced(done.into()));
     }
 
     /// All that is known to be bad, in order.

@@ -8,7 +8,7 @@ use crate::compact;
 use crate::entry::{chain_key, chunk_bytes, chunk_key, chunk_of, seal};
 use crate::index::{CHAINS, CHUNKS, Chain, Frozen, IndexError, LANES, LOG, REMOVED, SEGMENTS, SHARES};
 use crate::locks::lock;
-use crate::queue::Job;
+use crate::queue::{Job, Waiter};
 use crate::record::PAGE;
 use crate::segment::{Closing, SegmentId, Segments};
 use crate::shared::{Shared, StoreError};
@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use types::storage::LaneState;
@@ -312,12 +312,9 @@ fn checkpoint(shared: &Shared) -> Result<SegmentId, StoreError> {
 
 /// Nothing may be in the table that the log could lose.
 fn wait_for_log(shared: &Shared) -> Result<(), StoreError> {
-    let (sender, receiver): (_, Receiver<Result<(), StoreError>>) = channel();
-    shared.syncs.flush(Box::new(move |result| {
-        // The receiver waits below.
-        let _ = sender.send(result);
-    }));
-    receiver.recv().unwrap_or_else(|_| Err(StoreError("closed".to_owned())))
+    let (waiter, verdict) = Waiter::here();
+    shared.syncs.flush(waiter);
+    verdict.wait()
 }
 
 type Forgotten = Vec<(Arc<Chain>, ChunkId, Version)>;

@@ -6,7 +6,7 @@ use crate::record::Body;
 use crate::shared::{Done, StoreError};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex};
 
 /// A job for the writer.
@@ -17,7 +17,7 @@ pub(crate) enum Job {
     /// Go on in a new segment.
     Rotate,
     /// Call when everything before is on the disk.
-    Flush(Done),
+    Flush(Waiter),
 }
 
 /// A record to be written.
@@ -32,15 +32,59 @@ pub(crate) struct Append {
 /// Who is told of one record, beside the chain's progress.
 pub(crate) enum WhenDone {
     Nobody,
-    Applied(Done),
-    Synced(Done),
+    Applied(Waiter),
+    Synced(Waiter),
+}
+
+/// What a [`Waiter`] will be told.
+pub(crate) struct Verdict(Receiver<Result<(), StoreError>>);
+
+impl Verdict {
+    pub(crate) fn wait(self) -> Result<(), StoreError> {
+        self.0.recv().unwrap_or_else(|_| Err(StoreError("closed".to_owned())))
+    }
+}
+
+/// Somebody who waits: told once, whatever becomes of what is waited for.
+pub(crate) struct Waiter(Option<Done>);
+
+impl Waiter {
+    /// One for the caller's thread, and where that thread waits.
+    pub(crate) fn here() -> (Waiter, Verdict) {
+        let (sender, receiver) = channel();
+        let done: Done = Box::new(move |result| {
+            // Whoever waits has the other end.
+            let _ = sender.send(result);
+        });
+        (done.into(), Verdict(receiver))
+    }
+
+    pub(crate) fn tell(mut self, result: Result<(), StoreError>) {
+        if let Some(done) = self.0.take() {
+            done(result);
+        }
+    }
+}
+
+impl From<Done> for Waiter {
+    fn from(done: Done) -> Waiter {
+        Waiter(Some(done))
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(StoreError("the store failed".to_owned())));
+        }
+    }
 }
 
 impl WhenDone {
     pub(crate) fn fail(self, error: &StoreError) {
         match self {
             WhenDone::Nobody => {}
-            WhenDone::Applied(done) | WhenDone::Synced(done) => done(Err(error.clone())),
+            WhenDone::Applied(waiter) | WhenDone::Synced(waiter) => waiter.tell(Err(error.clone())),
         }
     }
 }
@@ -49,7 +93,7 @@ impl Job {
     pub(crate) fn fail(self, error: &StoreError) {
         match self {
             Job::Append(append) => append.done.fail(error),
-            Job::Flush(done) => done(Err(error.clone())),
+            Job::Flush(waiter) => waiter.tell(Err(error.clone())),
             // The keeper sees its channel close.
             Job::Freeze(_) | Job::Rotate => {}
         }

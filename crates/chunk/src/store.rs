@@ -3,7 +3,7 @@
 use crate::keeper;
 use crate::ledger::Bad;
 use crate::locks::{lock, read as shared_lock};
-use crate::queue::{Append, Job, WhenDone};
+use crate::queue::{Append, Job, Waiter, WhenDone};
 use crate::read::{self, ReadBlocks, ReadError, Wait};
 use crate::record::{Body, Install, PAYLOAD_MAX};
 use crate::recovery::{OpenError, recover};
@@ -17,7 +17,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -137,20 +136,20 @@ impl Store {
     /// Takes a piece of a whole chunk, while the chain is brought up to date. Done when reads would see it. The chain's
     /// position stays until [`Store::install_done`].
     pub fn install(&self, install: Install, payload: Bytes, done: Done) {
-        self.append(Body::Install(install), payload, false, WhenDone::Applied(done));
+        self.append(Body::Install(install), payload, false, WhenDone::Applied(done.into()));
     }
 
     /// Notes that a chunk is no more, while the chain is brought up to date.
     pub fn install_removed(&self, chain: ChainId, chunk: ChunkId, written: Version, done: Done) {
         let body = Body::InstallRemoved { chain, chunk, written };
-        self.append(body, Bytes::new(), false, WhenDone::Applied(done));
+        self.append(body, Bytes::new(), false, WhenDone::Applied(done.into()));
     }
 
     /// Takes the chain back to `through`, an update that it has or had: what is newer is forgotten, though chunks hold it
     /// until they are installed anew ([`Store::changed_since`] names them). Done when it is on the disk. The chain is not
     /// whole from then on, until [`Store::install_done`].
     pub fn rewind(&self, chain: ChainId, through: Version, done: Done) {
-        self.append(Body::Rewind { chain, through }, Bytes::new(), true, WhenDone::Synced(done));
+        self.append(Body::Rewind { chain, through }, Bytes::new(), true, WhenDone::Synced(done.into()));
     }
 
     /// Everything of the chain through `through`, an update of epoch `epoch`, was installed; `lanes` and `epochs` replace
@@ -168,12 +167,12 @@ impl Store {
         done: Done,
     ) {
         let body = Body::InstallEnd { chain, epoch, through, whole_from, lanes, epochs };
-        self.append(body, Bytes::new(), true, WhenDone::Synced(done));
+        self.append(body, Bytes::new(), true, WhenDone::Synced(done.into()));
     }
 
     /// Calls `done` when everything submitted before is on the disk.
     pub fn flush(&self, done: Done) {
-        self.shared.queue.push(Job::Flush(done));
+        self.shared.queue.push(Job::Flush(done.into()));
     }
 
     pub(crate) fn append(&self, body: Body, payload: Bytes, durable: bool, done: WhenDone) {
@@ -333,12 +332,9 @@ impl Store {
 
     /// Makes everything durable, makes a checkpoint, and ends the threads.
     pub fn close(self) -> Result<(), StoreError> {
-        let (sender, receiver) = channel();
-        self.flush(Box::new(move |result| {
-            // The receiver waits below.
-            let _ = sender.send(result);
-        }));
-        receiver.recv().unwrap_or_else(|_| Err(StoreError("closed".to_owned())))?;
+        let (waiter, verdict) = Waiter::here();
+        self.shared.queue.push(Job::Flush(waiter));
+        verdict.wait()?;
         self.checkpoint()
     }
 

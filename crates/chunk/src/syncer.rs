@@ -2,7 +2,8 @@
 //! sync then serves all that was written meanwhile.
 
 use crate::locks::lock;
-use crate::shared::{Done, Progress, Shared, StoreError};
+use crate::queue::Waiter;
+use crate::shared::{Progress, Shared, StoreError};
 use env::File;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +27,7 @@ struct State {
     /// Segments written to since they were last synced.
     files: Vec<Arc<dyn File>>,
     positions: Positions,
-    done: Vec<Done>,
+    waiters: Vec<Waiter>,
     /// Somebody waits.
     wanted: bool,
     /// When the first record was written that is not durable yet.
@@ -40,7 +41,7 @@ pub(crate) struct Written<'a> {
     pub(crate) sequence: u64,
     pub(crate) file: &'a Arc<dyn File>,
     pub(crate) positions: &'a Positions,
-    pub(crate) done: Vec<Done>,
+    pub(crate) waiters: Vec<Waiter>,
     pub(crate) wanted: bool,
 }
 
@@ -60,7 +61,7 @@ impl Syncs {
         let mut state = lock(&self.state);
         if let Some(error) = state.failed.clone() {
             drop(state);
-            written.done.into_iter().for_each(|done| done(Err(error.clone())));
+            written.waiters.into_iter().for_each(|waiter| waiter.tell(Err(error.clone())));
             return;
         }
         state.written = written.sequence;
@@ -68,48 +69,48 @@ impl Syncs {
             state.files.push(written.file.clone());
         }
         state.positions.extend(written.positions);
-        let news = written.wanted || !written.done.is_empty() || state.since.is_none();
-        state.wanted |= written.wanted || !written.done.is_empty();
-        state.done.extend(written.done);
+        let news = written.wanted || !written.waiters.is_empty() || state.since.is_none();
+        state.wanted |= written.wanted || !written.waiters.is_empty();
+        state.waiters.extend(written.waiters);
         state.since.get_or_insert_with(Instant::now);
         if news {
             self.changed.notify_all();
         }
     }
 
-    /// Calls `done` when everything written so far is on the disk.
-    pub(crate) fn flush(&self, done: Done) {
+    /// Tells `waiter` when everything written so far is on the disk.
+    pub(crate) fn flush(&self, waiter: Waiter) {
         let mut state = lock(&self.state);
         if let Some(error) = state.failed.clone() {
             drop(state);
-            done(Err(error));
+            waiter.tell(Err(error));
             return;
         }
-        state.done.push(done);
+        state.waiters.push(waiter);
         state.wanted = true;
         self.changed.notify_all();
     }
 
     /// Stops the thread. What is not durable stays so.
     pub(crate) fn stop(&self) {
-        let done = {
+        let waiters = {
             let mut state = lock(&self.state);
             state.stop = true;
             state.failed.get_or_insert_with(|| StoreError("closed".to_owned()));
-            std::mem::take(&mut state.done)
+            std::mem::take(&mut state.waiters)
         };
         self.changed.notify_all();
-        done.into_iter().for_each(|done| done(Err(StoreError("closed".to_owned()))));
+        waiters.into_iter().for_each(|waiter| waiter.tell(Err(StoreError("closed".to_owned()))));
     }
 
     pub(crate) fn fail(&self, error: &StoreError) {
-        let done = {
+        let waiters = {
             let mut state = lock(&self.state);
             state.failed = Some(error.clone());
-            std::mem::take(&mut state.done)
+            std::mem::take(&mut state.waiters)
         };
         self.changed.notify_all();
-        done.into_iter().for_each(|done| done(Err(error.clone())));
+        waiters.into_iter().for_each(|waiter| waiter.tell(Err(error.clone())));
     }
 
     /// Waits until there is something to sync now.
@@ -140,14 +141,14 @@ pub(crate) fn run(shared: &Shared) {
         let written = state.written;
         let files = std::mem::take(&mut state.files);
         let positions = std::mem::take(&mut state.positions);
-        let done = std::mem::take(&mut state.done);
+        let waiters = std::mem::take(&mut state.waiters);
         state.wanted = false;
         state.since = None;
         drop(state);
         if let Err(error) = files.iter().try_for_each(|file| file.sync()) {
             shared.fail(&format!("sync: {error}"));
             let error = StoreError(format!("sync: {error}"));
-            done.into_iter().for_each(|done| done(Err(error.clone())));
+            waiters.into_iter().for_each(|waiter| waiter.tell(Err(error.clone())));
             return;
         }
         shared.syncs.synced.store(written, Ordering::Release);
@@ -157,6 +158,6 @@ pub(crate) fn run(shared: &Shared) {
             .collect();
         shared.report(&news);
         let answer = shared.failure().map_or(Ok(()), Err);
-        done.into_iter().for_each(|done| done(answer.clone()));
+        waiters.into_iter().for_each(|waiter| waiter.tell(answer.clone()));
     }
 }

@@ -3,10 +3,10 @@
 use crate::apply::{Payload, apply};
 use crate::keeper::Checkpoint;
 use crate::locks::read;
-use crate::queue::{Append, Job, WhenDone};
+use crate::queue::{Append, Job, Waiter, WhenDone};
 use crate::record::{self, Body, RECORD_ALIGN, Seat};
 use crate::segment::{Account, FIRST_RECORD, SegmentId};
-use crate::shared::{Done, Progress, Shared, StoreError};
+use crate::shared::{Progress, Shared, StoreError};
 use crate::syncer::{Positions, Written};
 use bytes::Bytes;
 use env::File;
@@ -123,9 +123,9 @@ impl Writer {
                 self.write_group()?;
                 self.rotate()
             }
-            Job::Flush(done) => {
+            Job::Flush(waiter) => {
                 self.write_group()?;
-                self.shared.syncs.flush(done);
+                self.shared.syncs.flush(waiter);
                 Ok(())
             }
         }
@@ -231,7 +231,7 @@ impl Writer {
         self.end.position = self.group_end();
         let mut account = Account::default();
         let mut positions = Positions::new();
-        let (mut applied, mut synced): (Vec<Done>, Vec<Done>) = Default::default();
+        let (mut applied, mut synced): (Vec<Waiter>, Vec<Waiter>) = Default::default();
         let mut wanted = false;
         let records = std::mem::take(&mut self.group.records);
         self.records_since_checkpoint += records.len() as u64;
@@ -267,8 +267,8 @@ impl Writer {
             wanted |= record.durable;
             match record.done {
                 WhenDone::Nobody => {}
-                WhenDone::Applied(done) => applied.push(done),
-                WhenDone::Synced(done) => synced.push(done),
+                WhenDone::Applied(waiter) => applied.push(waiter),
+                WhenDone::Synced(waiter) => synced.push(waiter),
             }
             apply(&shared.index, &mut account, record.body, payload)?;
         }
@@ -285,12 +285,12 @@ impl Writer {
             })
             .collect();
         shared.report(&news);
-        applied.into_iter().for_each(|done| done(Ok(())));
+        applied.into_iter().for_each(|waiter| waiter.tell(Ok(())));
         shared.syncs.wrote(Written {
             sequence: self.end.sequence,
             file: &self.file,
             positions: &positions,
-            done: synced,
+            waiters: synced,
             wanted,
         });
         shared.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);

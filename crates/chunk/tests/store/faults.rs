@@ -225,6 +225,41 @@ fn after_an_error_of_the_disk_nothing_is_acknowledged_and_reads_go_on() {
     }
 }
 
+/// Two records do not share a segment, so that each waits for the one before to be written and for the next segment.
+#[test]
+fn whoever_waits_is_told_wherever_the_disk_fails() {
+    const WAITING: u32 = 20;
+    for after in 0..40 {
+        let fixture = Fixture::new(small());
+        let (sender, told) = channel();
+        fixture.disk.lose_power_after(after);
+        for index in 0..WAITING {
+            let content = bytes(1, 250_000);
+            let installed = sender.clone();
+            let done = Box::new(move |result| installed.send(result).unwrap());
+            let install = Install {
+                chain: CHAIN,
+                chunk: chunk(1, index),
+                written: Version(1),
+                length: 250_000,
+                first: true,
+                offset: 0,
+                checksums: Crc::of_blocks(&content),
+            };
+            fixture.store().install(install, content.into(), done);
+            let flushed = sender.clone();
+            fixture.store().flush(Box::new(move |result| flushed.send(result).unwrap()));
+        }
+        let Fixture { store, .. } = fixture;
+        drop(store);
+        assert_eq!(
+            told.try_iter().count() as u64,
+            2 * u64::from(WAITING),
+            "the power was lost after {after} changes"
+        );
+    }
+}
+
 /// `EIO` of Linux.
 fn libc_eio() -> i32 {
     5
