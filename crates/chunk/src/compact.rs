@@ -235,8 +235,9 @@ impl Copy<'_> {
             let _ = sender.send(result);
         }));
         self.shared.queue.push(Job::Append(Append { body, payload, durable: false, done }));
-        receiver.recv().unwrap_or_else(|_| Err(StoreError("closed".to_owned())))?;
-        if !self.short {
+        let applied = self.shared.wait_for(&receiver);
+        applied.unwrap_or_else(|_| Err(StoreError("closed".to_owned())))?;
+        if !self.short && self.shared.stepped_by().is_none() {
             self.shared.keeper.pause(rest);
         }
         Ok(())

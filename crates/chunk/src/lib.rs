@@ -8,7 +8,7 @@
 //!
 //! Reading order: [`record`] (what the log is made of), `segment` (its files), `extent` and `entry` (which bytes of a
 //! chunk are where), `history` (what a chain remembers), `index`, `apply` (what records do), then the threads: `writer`,
-//! `syncer`, `keeper` with `compact`; `recovery` with `walk`; `read`; `store`. `docs/formats/chunk-store.md` has the bytes.
+//! `syncer`, `keeper` with `compact`; `recovery` with `walk`; `read`; `store`; `stepper`. `docs/formats/chunk-store.md` has the bytes.
 
 mod apply;
 mod compact;
@@ -26,6 +26,7 @@ mod recovery;
 mod reserve;
 mod segment;
 mod shared;
+mod stepper;
 mod store;
 mod syncer;
 mod walk;
@@ -37,4 +38,5 @@ pub use record::Install;
 pub use recovery::OpenError;
 pub use segment::SegmentId;
 pub use shared::{Done, Listener, Options, Progress, StoreError};
+pub use stepper::{Step, Stepper, Work};
 pub use store::{Changed, Space, Store, Update};

@@ -83,6 +83,11 @@ impl Queue {
         }
     }
 
+    /// Everything that waits now.
+    pub(crate) fn take_now(&self) -> VecDeque<Job> {
+        std::mem::take(&mut lock(&self.state).jobs)
+    }
+
     /// Everything that waits; waits for something. `None` when the queue is closed and empty.
     pub(crate) fn take(&self) -> Option<VecDeque<Job>> {
         let mut state = lock(&self.state);

@@ -16,7 +16,6 @@ pub use self::ledger::LedgerError;
 pub use self::record::Placement;
 
 use self::state::{Plan, State};
-use aws_lc_rs::rand;
 use cluster::{Presence, Terms};
 use env::Clock;
 use kv::{KvError, Store};
@@ -430,8 +429,9 @@ fn milliseconds(time: Duration) -> u32 {
 
 fn new_key() -> Result<CapabilityKey, LedgerError> {
     let mut key = [0; 32];
-    rand::fill(&mut key)
-        .map_err(|_| LedgerError::Unavailable(KvError::Unavailable("no random numbers".to_owned())))?;
+    if !env::random::fill(&mut key) {
+        return Err(LedgerError::Unavailable(KvError::Unavailable("no random numbers".to_owned())));
+    }
     Ok(CapabilityKey(key))
 }
 

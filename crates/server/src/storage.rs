@@ -12,6 +12,7 @@ mod serve;
 mod target;
 mod view;
 
+use crate::blocking;
 use crate::metrics::{Metrics, TargetLabel};
 use crate::storage::lease::Lease;
 use crate::storage::link::Links;
@@ -86,7 +87,7 @@ impl Storage {
             .zip(sharers)
             .map(|(target, sharers)| {
                 let (links, runtime) = (links.clone(), tokio::runtime::Handle::current());
-                tokio::task::spawn_blocking(move || Target::open(target, sharers, links, runtime))
+                tokio::spawn(blocking::run(move || Target::open(target, sharers, links, runtime)))
             })
             .collect();
         let mut open = BTreeMap::new();
@@ -124,8 +125,7 @@ impl Storage {
         self.lease.end();
         for target in self.targets.values() {
             let target = target.clone();
-            // A panic in there has been reported by its own thread.
-            let _ = tokio::task::spawn_blocking(move || target.close()).await;
+            blocking::run(move || target.close()).await;
         }
     }
 

@@ -12,6 +12,7 @@ const HELP: &str = "\
 cargo xtask check     format, lints, tidy and unit tests: what you run before each commit
 cargo xtask test      everything, system packages installed first: what CI runs
 cargo xtask tidy      the rules that no compiler checks: floors, file lengths, stray paths
+cargo xtask sim       whole clusters under a seed: --seed N, --scenario S, --runs N (see --help)
 cargo xtask bench     the figures of docs/performance.md (python3 bench/core.py; see its --help)
 ";
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Some("check") => steps::check(),
         Some("test") => steps::test(),
         Some("tidy") => tidy::run(),
+        Some("sim") => steps::sim(&arguments[1..]),
         Some("bench") => steps::bench(&arguments[1..]),
         Some("help" | "--help" | "-h") | None => {
             print!("{HELP}");

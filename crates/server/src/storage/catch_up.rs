@@ -6,6 +6,7 @@ use super::view::View;
 use bytes::Bytes;
 use chain::{Event, History};
 use chunk::{Changed, Install, ReadError, Wait};
+use env::simulation::{self, Mistake};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -95,12 +96,15 @@ async fn pass(target: &Arc<Target>, view: &View, task: &CatchUp) -> Result<Versi
         let (chain, after, from) = (to.0, task.after, cursor);
         let page =
             blocking(target, move |target| target.store().changed_since(chain, after, from, PAGE)).await;
-        let page = page.map_err(|error| {
+        let mut page = page.map_err(|error| {
             tracing::error!(%chain, target = %target.id, %error, "cannot list what changed");
             Lost
         })?;
         let Some(last) = page.last() else { return Ok(newest) };
         cursor = Some(last.chunk);
+        if simulation::has(Mistake::SkippedChunk) && from.is_none() {
+            page.remove(0);
+        }
         let mut under_way = tokio::task::JoinSet::new();
         for change in page {
             newest = newest.max(change.version);
@@ -180,10 +184,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Target) -> T + Send + 'static,
 ) -> T {
     let target = target.clone();
-    match tokio::task::spawn_blocking(move || work(&target)).await {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
+    crate::blocking::run(move || work(&target)).await
 }
 
 /// Takes in what a predecessor sends while this member is brought up to date.
