@@ -8,6 +8,7 @@ pub mod disk;
 pub mod random;
 pub mod simulation;
 pub mod table;
+pub mod watch;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, File, Operation, RealDisk, SimDisk};

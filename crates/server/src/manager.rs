@@ -17,14 +17,13 @@ pub use self::record::Placement;
 
 use self::state::{Plan, State};
 use cluster::{Presence, Terms};
-use env::Clock;
+use env::{Clock, watch};
 use kv::{KvError, Store};
 use net::Identity;
 use std::collections::BTreeMap;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::watch;
 use types::manager::{Heartbeat, ManagerError, ManagerReply, ManagerRequest, Registration};
 use types::{CapabilityKey, ClassId, Duration, FailureDomain, MemberState, NodeId, Routing, StorageClass};
 

@@ -3,10 +3,10 @@
 use crate::metadata::{Chunks, RemoveError};
 use bytes::Bytes;
 use net::{Pool, PoolOptions, Security};
+use env::watch;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 use types::storage::{Durability, InodeRange, Operation, StorageError, StorageReply, StorageRequest};
 use types::wire::{Channel, decode, encode};
 use types::{ChainId, ChunkId, ClientId, Lane, Origin, Routing, Sequence};

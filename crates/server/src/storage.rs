@@ -17,7 +17,7 @@ use crate::metrics::{Metrics, TargetLabel};
 use crate::storage::lease::Lease;
 use crate::storage::link::Links;
 use crate::storage::target::Target;
-use env::Clock;
+use env::{Clock, watch};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::watch;
 use types::storage::{Damage, StorageStatus};
 use types::{CapabilityKey, ChainId, Epoch, Incarnation, NodeId, Routing, TargetId};
 

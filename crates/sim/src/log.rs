@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Lines kept for a failure.
-const LINES_MAX: usize = 4000;
+const LINES_MAX: usize = 20_000;
 
 /// The log of a run. Clones are the same one.
 #[derive(Clone)]

@@ -115,7 +115,9 @@ fn play(options: &Options) -> Result<bool, String> {
                     match run() {
                         Ok(again) if again == report => println!("  the same again"),
                         again => {
-                            println!("  NOT the same again: {again:?}");
+                            println!("  NOT the same again");
+                            let log = again.map_or_else(|failure| failure.log, |report| report.log);
+                            show_difference(&report.log, &log);
                             failed += 1;
                         }
                     }
@@ -131,6 +133,16 @@ fn play(options: &Options) -> Result<bool, String> {
     let took = start.elapsed();
     println!("{} runs, {failed} failed, in {:.1} s", options.runs, took.as_secs_f64());
     Ok(failed == 0)
+}
+
+/// The first event in which two logs differ, and those around it.
+fn show_difference(one: &[String], other: &[String]) {
+    let at = one.iter().zip(other).position(|(a, b)| a != b).unwrap_or(one.len().min(other.len()));
+    let near = at.saturating_sub(8)..at;
+    one[near].iter().for_each(|line| println!("    {line}"));
+    for (sign, log) in [("-", one), ("+", other)] {
+        log.iter().skip(at).take(5).for_each(|line| println!("  {sign} {line}"));
+    }
 }
 
 fn runs(options: &Options) -> usize {

@@ -4,7 +4,7 @@ use crate::machine::Parts;
 use crate::network::{HostId, address_of};
 use crate::scenario::Cluster;
 use chunk::Step;
-use env::Random;
+use env::{Random, watch};
 use net::{Identity, Security, Server, ServerOptions};
 use server::dispatch::Dispatch;
 use server::manager::{Manager, ManagerOptions};
@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 use types::{ClientId, FailureDomain, Incarnation, NodeId, Routing, TargetId};
 
 /// The metadata server's host.

@@ -23,7 +23,7 @@ const START_MAX: u64 = 120_000;
 const REST_TURN: u64 = 20;
 
 /// How a run ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Of everything that happened, in order: the same seed gives the same.
     pub hash: u64,
@@ -37,6 +37,8 @@ pub struct Report {
     pub out: usize,
     /// The world's time at the end, in milliseconds.
     pub milliseconds: u64,
+    /// The last events.
+    pub log: Vec<String>,
 }
 
 /// How a run failed.
@@ -180,6 +182,7 @@ impl World {
             faults: count,
             out,
             milliseconds: self.now,
+            log: self.log.lines(),
         })
     }
 

@@ -2,9 +2,9 @@
 
 use super::Storage;
 use chain::{Place, Role};
+use env::watch;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 use types::manager::{Heartbeat, ManagerError, ManagerReply, ManagerRequest, Registration, TargetReport};
 use types::wire::{Channel, decode, encode};
 use types::{ChainInfo, MemberState, Routing, TargetId};
