@@ -124,7 +124,8 @@ impl Storage {
         self.lease.end();
         for target in self.targets.values() {
             let target = target.clone();
-            blocking::run(move || target.close()).await;
+            // A panic in there has been reported where it was.
+            let _ = tokio::spawn(blocking::run(move || target.close())).await;
         }
     }
 

@@ -38,28 +38,28 @@ pub struct Pace {
     look: AtomicU64,
     /// A sync that is wanted takes so many looks on average.
     sync: AtomicU64,
-    /// Between two checkpoints, in looks.
+    /// Between two checkpoints, or syncs that nobody waits for, in looks.
     keep: AtomicU64,
 }
 
 impl Pace {
     pub fn new() -> Arc<Pace> {
-        Arc::new(Pace { look: AtomicU64::new(1), sync: AtomicU64::new(3), keep: AtomicU64::new(1500) })
+        Arc::new(Pace { look: AtomicU64::new(1), sync: AtomicU64::new(3), keep: AtomicU64::new(800) })
     }
 
     /// A quick disk.
     pub fn usual(&self) {
-        self.set(1, 3, 1500);
+        self.set(1, 3, 800);
     }
 
     /// A disk that takes `milliseconds` for a sync.
     pub fn slow(&self, milliseconds: u64) {
-        self.set(1, milliseconds.max(1), 1500);
+        self.set(1, milliseconds.max(1), 800);
     }
 
     /// A cluster at rest, of which nothing is wanted soon.
     pub fn rest(&self) {
-        self.set(20, 1, 100);
+        self.set(100, 1, 20);
     }
 
     fn set(&self, look: u64, sync: u64, keep: u64) {
@@ -276,11 +276,8 @@ async fn keep_chunks(mut stepper: chunk::Stepper, pace: Arc<Pace>, mut random: R
         if pace.syncs(&mut random) {
             stepper.step(Step::Sync);
         }
-        if random.one_in(500) {
-            stepper.step(Step::SyncAll);
-        }
         if pace.keeps(&mut random) {
-            stepper.step(Step::Keep);
+            stepper.step(if random.one_in(2) { Step::SyncAll } else { Step::Keep });
         }
     }
 }

@@ -74,11 +74,20 @@ impl Stage {
     }
 }
 
+/// What a client knows of the others and of the run.
+#[derive(Clone, Copy, Debug)]
+pub struct Team {
+    pub clients: usize,
+    /// No disk fails or is full: then no error may say that bytes are damaged.
+    pub disks_are_well: bool,
+}
+
 /// One task's view.
 #[derive(Clone)]
 struct Worker {
     id: u8,
     client: Client,
+    team: Team,
     work: Work,
     history: History,
     stage: Stage,
@@ -86,7 +95,7 @@ struct Worker {
 }
 
 /// A client's process.
-pub async fn run(mut parts: Parts, clients: usize, work: Work, history: History, stage: Stage) {
+pub async fn run(mut parts: Parts, team: Team, work: Work, history: History, stage: Stage) {
     let id = parts.host - CLIENT;
     let user = User { name: format!("client-{id}"), uid: Uid(0), groups: vec![Gid(0)] };
     let options = Options {
@@ -104,7 +113,7 @@ pub async fn run(mut parts: Parts, clients: usize, work: Work, history: History,
         }
     };
     let random = Random::new(parts.random.number());
-    let mut worker = Worker { id, client: connected, work, history, stage, random };
+    let mut worker = Worker { id, client: connected, team, work, history, stage, random };
     let files = worker.prepare().await;
     let mut tasks = JoinSet::new();
     let counts = [work.registers, work.names, work.orphans];
@@ -127,7 +136,7 @@ pub async fn run(mut parts: Parts, clients: usize, work: Work, history: History,
         drop(ended);
     }
     worker.stage.inner.idle.fetch_add(1, Ordering::SeqCst);
-    while worker.stage.inner.idle.load(Ordering::SeqCst) < clients {
+    while worker.stage.inner.idle.load(Ordering::SeqCst) < team.clients {
         worker.sleep(20).await;
     }
     worker.finish(&files).await;
@@ -246,7 +255,7 @@ impl Worker {
 
     /// No copy is ever damaged here, and no byte lost: an error that says so is wrong.
     fn check_damage(&self, error: &Error) {
-        if error.kind() == ErrorKind::Damaged {
+        if self.team.disks_are_well && error.kind() == ErrorKind::Damaged {
             self.history.wrong(format!("client {}: {error}", self.id));
         }
     }

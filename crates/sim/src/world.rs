@@ -10,7 +10,7 @@ use crate::network::{Fabric, Gone, HostId};
 use crate::panics;
 use crate::roles::{self, CLIENT, META, Pace, STORAGE, Window};
 use crate::scenario::Scenario;
-use crate::workload::{self, Stage};
+use crate::workload::{self, Stage, Team};
 use env::Random;
 use env::simulation::Mistake;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ use types::MemberState;
 /// How long the cluster may take to begin, in milliseconds.
 const START_MAX: u64 = 120_000;
 /// Turns are this long while the cluster rests.
-const REST_TURN: u64 = 20;
+const REST_TURN: u64 = 100;
 
 /// How a run ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,10 +239,14 @@ impl World {
                 machine.start(&self.fabric, self.now, |parts| roles::storage(parts, pace, window));
             }
             _ => {
-                let (work, clients) = (self.scenario.work, usize::from(cluster.clients));
+                let (work, faults) = (self.scenario.work, self.scenario.faults);
+                let team = Team {
+                    clients: usize::from(cluster.clients),
+                    disks_are_well: faults.disk_error == 0 && faults.full_disk == 0,
+                };
                 let (history, stage) = (self.history.clone(), self.stage.clone());
                 machine.start(&self.fabric, self.now, |parts| {
-                    workload::run(parts, clients, work, history, stage)
+                    workload::run(parts, team, work, history, stage)
                 });
             }
         }
