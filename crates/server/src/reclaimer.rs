@@ -2,8 +2,8 @@
 
 use crate::metadata::{Chunks, RemoveError};
 use bytes::Bytes;
-use net::{Pool, PoolOptions, Security};
 use env::watch;
+use net::{Pool, PoolOptions, Security};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

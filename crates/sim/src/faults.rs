@@ -34,7 +34,8 @@ pub enum Fault {
 
 /// All faults of a run in order, each with its time after the start.
 pub fn draw(scenario: &Scenario, random: &mut Random) -> Vec<(u64, Fault)> {
-    let mut plan = Plan { cluster: scenario.cluster, random, end: scenario.work.seconds * 1000, drawn: Vec::new() };
+    let mut plan =
+        Plan { cluster: scenario.cluster, random, end: scenario.work.seconds * 1000, drawn: Vec::new() };
     plan.processes(&scenario.faults);
     plan.paths(&scenario.faults);
     plan.disks(&scenario.faults);
@@ -89,9 +90,7 @@ impl Plan<'_> {
     fn machine(&mut self) -> HostId {
         let clients = u64::from(self.cluster.clients);
         match self.random.below(u64::from(self.cluster.storage) + 1 + clients) {
-            drawn if drawn < clients => {
-                crate::roles::CLIENT + HostId::try_from(drawn).unwrap_or(0)
-            }
+            drawn if drawn < clients => crate::roles::CLIENT + HostId::try_from(drawn).unwrap_or(0),
             _ => self.server(),
         }
     }
@@ -150,16 +149,31 @@ impl Plan<'_> {
             Fault::Shut { paths: vec![path], lasts: plan.span() }
         });
         self.add(faults.isolate, |plan| {
-            let lonely = plan.server();
+            let lonely = plan.storage();
             let servers = (STORAGE..STORAGE + plan.cluster.storage).chain([META]);
             let clients = crate::roles::CLIENT..crate::roles::CLIENT + plan.cluster.clients;
-            // Sometimes clients still reach it: then they must not be misled.
-            let all: Vec<HostId> =
-                if plan.random.one_in(2) { servers.collect() } else { servers.chain(clients).collect() };
+            // Mostly clients still reach it: then they must not be misled.
+            let all: Vec<HostId> = match plan.random.below(4) {
+                0 => servers.chain(clients).collect(),
+                1 => servers.collect(),
+                _ => vec![META],
+            };
             let others = all.into_iter().filter(|other| *other != lonely);
             let paths = others.flat_map(|other| [(lonely, other), (other, lonely)]).collect();
-            Fault::Shut { paths, lasts: plan.span() }
+            // Long enough for its place to be given away, mostly.
+            Fault::Shut { paths, lasts: 1000 + plan.random.below(7000) }
         });
+        for _ in 0..self.random.below(faults.mislead + 1) {
+            let at = self.random.below(self.end.max(1));
+            let (server, lasts) = (self.storage(), 3000 + self.random.below(4000));
+            let cut =
+                |host: HostId, lasts: u64| Fault::Shut { paths: vec![(host, META), (META, host)], lasts };
+            let later = self.random.below(4000);
+            self.drawn.push((at, cut(server, lasts)));
+            for number in 1..self.cluster.clients {
+                self.drawn.push((at, cut(crate::roles::CLIENT + number, lasts + later)));
+            }
+        }
         self.add(faults.slow_path, |plan| {
             let (from, to) = (plan.machine(), plan.server());
             Fault::SlowPath { from, to, by: 5 + plan.random.below(400), lasts: plan.span() }

@@ -7,14 +7,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     /// Writes a value to a register: a piece of a file.
-    Write { register: usize, value: u64 },
-    Read { register: usize },
+    Write {
+        register: usize,
+        value: u64,
+    },
+    Read {
+        register: usize,
+    },
     /// Makes a file at once, over whatever has the name. The tag is its modification time and its content.
-    Put { name: usize, tag: u64 },
-    Unlink { name: usize },
-    Rename { from: usize, to: usize },
+    Put {
+        name: usize,
+        tag: u64,
+    },
+    Unlink {
+        name: usize,
+    },
+    Rename {
+        from: usize,
+        to: usize,
+    },
     /// Asks which file has the name.
-    Look { name: usize },
+    Look {
+        name: usize,
+    },
 }
 
 /// What was answered.

@@ -94,7 +94,13 @@ pub struct Parts {
 
 impl Machine {
     /// A machine that is off. `tables` are the names of its tables, and how many spaces each has.
-    pub fn new(host: HostId, name: String, rate: Rate, seed: u64, tables: &[(&'static str, usize)]) -> Machine {
+    pub fn new(
+        host: HostId,
+        name: String,
+        rate: Rate,
+        seed: u64,
+        tables: &[(&'static str, usize)],
+    ) -> Machine {
         let mut random = Random::new(seed);
         let offset = i64::try_from(random.below(4_000_000_000)).unwrap_or(0) - 2_000_000_000;
         let tables = tables.iter().map(|(name, spaces)| (*name, SimTable::new(*spaces))).collect();
@@ -157,8 +163,11 @@ impl Machine {
         let start = runtime.block_on(async { Instant::now() });
         *self.clock.base.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((start, self.local * 1_000_000));
-        let tables: BTreeMap<&'static str, Arc<MortalTable>> =
-            self.tables.iter().map(|(name, table)| (*name, Arc::new(MortalTable::new(table.clone())))).collect();
+        let tables: BTreeMap<&'static str, Arc<MortalTable>> = self
+            .tables
+            .iter()
+            .map(|(name, table)| (*name, Arc::new(MortalTable::new(table.clone()))))
+            .collect();
         let mortals = tables.values().cloned().collect();
         let parts = Parts {
             host: self.host,

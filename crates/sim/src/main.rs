@@ -87,7 +87,11 @@ fn play(options: &Options) -> Result<bool, String> {
     if options.log {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env()
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("debug"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_timer(Place).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_timer(Place)
+            .with_writer(std::io::stderr)
+            .init();
     }
     let names = match &options.scenario {
         Some(name) => vec![name.clone()],

@@ -137,8 +137,11 @@ impl Fabric {
         known.boot += 1;
         state.end_connections(host, how);
         // Streams that nobody took are dropped when the lock is free.
-        let ports: Vec<Port> =
-            state.ports.extract_if(.., |address, _| host_of(*address) == host).map(|(_, port)| port).collect();
+        let ports: Vec<Port> = state
+            .ports
+            .extract_if(.., |address, _| host_of(*address) == host)
+            .map(|(_, port)| port)
+            .collect();
         let attempts: Vec<Attempt> = state
             .attempts
             .extract_if(.., |_, attempt| attempt.from == host)

@@ -71,8 +71,11 @@ pub struct Faults {
     pub partition: u64,
     /// In one direction.
     pub one_way: u64,
-    /// One machine hears nobody, and nobody hears it.
+    /// A storage server is cut off from the manager, from all servers, or from everybody.
     pub isolate: u64,
+    /// A storage server is cut off from the manager, and for longer all clients but one: they do not learn that its place
+    /// was given away.
+    pub mislead: u64,
     /// A connection breaks.
     pub reset: u64,
     /// A process stands still and wakes again.

@@ -22,7 +22,11 @@ impl MortalTable {
     }
 
     fn check(&self) -> Result<(), TableError> {
-        if self.dead.load(Ordering::SeqCst) { Err(TableError("its process is gone".to_owned())) } else { Ok(()) }
+        if self.dead.load(Ordering::SeqCst) {
+            Err(TableError("its process is gone".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -240,7 +240,7 @@ impl Worker {
     async fn work_on_registers(&mut self, files: &[File]) {
         while !self.stage.is_mended() {
             let (number, place) = (self.below(FILES), self.below(OFFSETS.len()));
-            let done = if self.random.one_in(2) {
+            let done = if self.random.one_in(self.reads_per_write()) {
                 self.write(files, number, place).await
             } else {
                 self.read(files, number, place).await
@@ -250,6 +250,16 @@ impl Worker {
                 self.check_damage(&error);
             }
             self.sleep(self.work.pause_ms).await;
+        }
+    }
+
+    /// One client writes as often as it reads; the second hardly ever writes, so that nothing but its reads tells it that
+    /// the servers have changed.
+    fn reads_per_write(&self) -> u64 {
+        match self.id {
+            0 => 2,
+            1 => 60,
+            _ => 4,
         }
     }
 

@@ -227,7 +227,9 @@ impl World {
     }
 
     fn start(&mut self, host: HostId) {
-        let (Some(machine), Some(pace)) = (self.machines.get_mut(&host), self.paces.get(&host)) else { return };
+        let (Some(machine), Some(pace)) = (self.machines.get_mut(&host), self.paces.get(&host)) else {
+            return;
+        };
         if machine.is_up() {
             return;
         }
@@ -245,9 +247,8 @@ impl World {
                     disks_are_well: faults.disk_error == 0 && faults.full_disk == 0,
                 };
                 let (history, stage) = (self.history.clone(), self.stage.clone());
-                machine.start(&self.fabric, self.now, |parts| {
-                    workload::run(parts, team, work, history, stage)
-                });
+                machine
+                    .start(&self.fabric, self.now, |parts| workload::run(parts, team, work, history, stage));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The simulator finds what it is for: each planted mistake, within a thousand seeds.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
 use env::simulation::Mistake;
 use sim::Scenario;
 

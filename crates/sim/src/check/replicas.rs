@@ -76,7 +76,9 @@ impl Stores {
     }
 
     fn store(&self, target: TargetId) -> Result<&Store, String> {
-        self.stores.get(&target).ok_or_else(|| format!("target {target} of host {} is unknown", host_of(target)))
+        self.stores
+            .get(&target)
+            .ok_or_else(|| format!("target {target} of host {} is unknown", host_of(target)))
     }
 
     fn position(&self, target: TargetId, chain: ChainId) -> (Epoch, Version) {
@@ -86,7 +88,8 @@ impl Stores {
     }
 
     fn listed(&self, target: TargetId, chain: ChainId) -> Result<Vec<ChunkId>, String> {
-        let listed = self.store(target)?.chunks(chain, None, usize::MAX).map_err(|error| error.to_string())?;
+        let listed =
+            self.store(target)?.chunks(chain, None, usize::MAX).map_err(|error| error.to_string())?;
         Ok(listed.into_iter().map(|(chunk, _)| chunk).collect())
     }
 

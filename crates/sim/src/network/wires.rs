@@ -124,7 +124,8 @@ impl State {
             for direction in [0, 1] {
                 while self.deliver_next(id, direction, &mut wakers) {}
             }
-            let idle = |connection: &Connection| connection.pipes.iter().all(|pipe| pipe.under_way.is_empty());
+            let idle =
+                |connection: &Connection| connection.pipes.iter().all(|pipe| pipe.under_way.is_empty());
             if self.connections.get(&id).is_none_or(idle) {
                 self.busy.remove(&id);
             }
@@ -201,8 +202,12 @@ impl State {
     /// A process is gone: its ends are nobody's.
     pub(super) fn end_connections(&mut self, host: HostId, how: Gone) {
         let touches = |connection: &Connection| connection.pipes.iter().any(|pipe| pipe.from.host == host);
-        let touched: Vec<u64> =
-            self.connections.iter().filter(|(_, connection)| touches(connection)).map(|(id, _)| *id).collect();
+        let touched: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| touches(connection))
+            .map(|(id, _)| *id)
+            .collect();
         for id in touched {
             let mut last_words = None;
             let Some(connection) = self.connections.get_mut(&id) else { continue };
