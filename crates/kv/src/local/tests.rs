@@ -14,6 +14,7 @@ fn small() -> Options {
         zeros_ahead: 0,
         recent_bytes_max: 1 << 20,
         reserve_bytes: 0,
+        work: Work::Threads,
     }
 }
 

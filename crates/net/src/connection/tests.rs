@@ -1,3 +1,4 @@
+use std::time::Instant;
 use super::*;
 use crate::frame::Hello;
 use crate::testing::*;
