@@ -7,7 +7,7 @@ use crate::history::{Call, Operation, Reply};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Steps of the search after which a history counts as undecided.
-const STEPS_MAX: usize = 2_000_000;
+const STEPS_MAX: usize = 200_000;
 
 /// Names and the tags of their files.
 type State = BTreeMap<usize, u64>;
@@ -61,7 +61,15 @@ impl Search<'_> {
             if left().all(|at| self.operations[at].end.is_none()) {
                 return Some(true);
             }
-            let soonest = left().filter_map(|at| self.operations[at].end.map(|(end, _, _)| end)).min();
+            // They are in the order of their starts: what starts after the soonest end so far cannot end sooner.
+            let mut soonest: Option<u64> = None;
+            for operation in left().map(|at| self.operations[at]) {
+                if soonest.is_some_and(|soonest| operation.start > soonest) {
+                    break;
+                }
+                let end = operation.end.map(|(end, _, _)| end);
+                soonest = soonest.into_iter().chain(end).min();
+            }
             let next = left()
                 .take_while(|at| soonest.is_none_or(|soonest| self.operations[*at].start < soonest))
                 .filter_map(|at| Some((at, after(&place.state, self.operations[at])?)))
