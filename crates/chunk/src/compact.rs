@@ -259,8 +259,8 @@ impl Copy<'_> {
         let (waiter, verdict) = Waiter::here();
         let done = WhenDone::Applied(waiter);
         self.shared.queue.push(Job::Append(Append { body, payload, durable: false, done }));
-        verdict.wait()?;
-        if !self.short {
+        verdict.wait(self.shared)?;
+        if !self.short && self.shared.stepped_by().is_none() {
             self.shared.keeper.pause(rest);
         }
         Ok(())

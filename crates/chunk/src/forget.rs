@@ -68,6 +68,6 @@ impl Store {
         let (waiter, verdict) = Waiter::here();
         let done = if durable { WhenDone::Synced(waiter) } else { WhenDone::Applied(waiter) };
         self.append(body, Bytes::new(), durable, done);
-        verdict.wait()
+        verdict.wait(&self.shared)
     }
 }

@@ -226,6 +226,18 @@ impl Keeper {
         }
     }
 
+    /// What is to be done now, due or not.
+    fn take_now(&self) -> Option<Call> {
+        let mut state = lock(&self.state);
+        let checkpoint = state.due.is_some() || !state.waiting.is_empty();
+        if state.stop || state.failed.is_some() || !(checkpoint || state.chores) {
+            return None;
+        }
+        state.chores = false;
+        state.due = None;
+        Some(Call { checkpoint, waiting: std::mem::take(&mut state.waiting) })
+    }
+
     /// Whether the thread shall end.
     pub(crate) fn is_stopped(&self) -> bool {
         let state = lock(&self.state);
@@ -247,17 +259,27 @@ pub(crate) fn run(shared: &Shared) {
     let mut compactor = compact::Compactor::default();
     chores(shared);
     while let Some(call) = shared.keeper.wait() {
-        let result = if call.checkpoint { round(shared, &mut compactor) } else { Ok(()) };
-        chores(shared);
-        if let Err(error) = &result
-            && !shared.keeper.is_stopped()
-        {
-            shared.fail(&error.0);
-        }
-        for waiting in call.waiting {
-            // Whoever asked may have gone.
-            let _ = waiting.send(result.clone());
-        }
+        answer(shared, &mut compactor, call);
+    }
+}
+
+/// What the thread does between two waits. `false` when there is nothing to do.
+pub(crate) fn step(shared: &Shared, compactor: &mut compact::Compactor) -> bool {
+    let call = shared.keeper.take_now();
+    call.map(|call| answer(shared, compactor, call)).is_some()
+}
+
+fn answer(shared: &Shared, compactor: &mut compact::Compactor, call: Call) {
+    let result = if call.checkpoint { round(shared, compactor) } else { Ok(()) };
+    chores(shared);
+    if let Err(error) = &result
+        && !shared.keeper.is_stopped()
+    {
+        shared.fail(&error.0);
+    }
+    for waiting in call.waiting {
+        // Whoever asked may have gone.
+        let _ = waiting.send(result.clone());
     }
 }
 
@@ -288,11 +310,11 @@ fn chores(shared: &Shared) {
 }
 
 /// Makes a checkpoint and gives space back. Returns the segment that was active then.
-fn checkpoint(shared: &Shared) -> Result<SegmentId, StoreError> {
+pub(crate) fn checkpoint(shared: &Shared) -> Result<SegmentId, StoreError> {
     let closed = || shared.failure().unwrap_or_else(|| StoreError("closed".to_owned()));
     let (sender, receiver) = channel();
     shared.queue.push(Job::Freeze(sender));
-    let checkpoint: Checkpoint = receiver.recv().map_err(|_| closed())?;
+    let checkpoint: Checkpoint = shared.wait_for(&receiver).map_err(|_| closed())?;
     wait_for_log(shared)?;
     let (_, free) = shared.disk_space()?;
     if free < shared.options.reserve_bytes / 4 {
@@ -314,7 +336,7 @@ fn checkpoint(shared: &Shared) -> Result<SegmentId, StoreError> {
 fn wait_for_log(shared: &Shared) -> Result<(), StoreError> {
     let (waiter, verdict) = Waiter::here();
     shared.syncs.flush(waiter);
-    verdict.wait()
+    verdict.wait(shared)
 }
 
 type Forgotten = Vec<(Arc<Chain>, ChunkId, Version)>;

@@ -9,7 +9,7 @@
 //! Reading order: [`record`] (what the log is made of), `segment` (its files), `extent` and `entry` (which bytes of a
 //! chunk are where), `history` (what a chain remembers), `index`, `apply` (what records do), then the threads: `writer`,
 //! `syncer`, `keeper` with `compact`; `recovery` with `walk`; `read`; `verify`, `ledger`, `heal` and
-//! `survey`; `store`; `forget`. `docs/formats/chunk-store.md` has the bytes.
+//! `survey`; `store`; `forget`; `stepper`. `docs/formats/chunk-store.md` has the bytes.
 
 mod apply;
 mod compact;
@@ -30,6 +30,7 @@ mod recovery;
 mod reserve;
 mod segment;
 mod shared;
+mod stepper;
 mod store;
 mod survey;
 mod syncer;
@@ -45,5 +46,6 @@ pub use record::Install;
 pub use recovery::OpenError;
 pub use segment::SegmentId;
 pub use shared::{Done, Listener, Options, Progress, StoreError};
+pub use stepper::{Step, Stepper, Work};
 pub use store::{Changed, Space, Store, Update};
 pub use verify::{BadBlock, Verified};

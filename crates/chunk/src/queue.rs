@@ -3,7 +3,7 @@
 use crate::keeper::Checkpoint;
 use crate::locks::lock;
 use crate::record::Body;
-use crate::shared::{Done, StoreError};
+use crate::shared::{Done, Shared, StoreError};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -40,8 +40,8 @@ pub(crate) enum WhenDone {
 pub(crate) struct Verdict(Receiver<Result<(), StoreError>>);
 
 impl Verdict {
-    pub(crate) fn wait(self) -> Result<(), StoreError> {
-        self.0.recv().unwrap_or_else(|_| Err(StoreError("closed".to_owned())))
+    pub(crate) fn wait(self, shared: &Shared) -> Result<(), StoreError> {
+        shared.wait_for(&self.0).unwrap_or_else(|_| Err(StoreError("closed".to_owned())))
     }
 }
 
@@ -125,6 +125,11 @@ impl Queue {
         if state.waiting {
             self.filled.notify_one();
         }
+    }
+
+    /// Everything that waits now.
+    pub(crate) fn take_now(&self) -> VecDeque<Job> {
+        std::mem::take(&mut lock(&self.state).jobs)
     }
 
     /// Everything that waits; waits for something. `None` when the queue is closed and empty.

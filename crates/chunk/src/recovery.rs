@@ -19,7 +19,6 @@ use crate::writer::LogEnd;
 use env::{Disk, Table, TableError};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
@@ -165,8 +164,7 @@ fn first_store(disk: &dyn Disk, directory: &Path, found: &mut Vec<SegmentId>) ->
         }
     }
     *found = kept;
-    // A new number from the hasher's random keys: it need only differ from other stores'.
-    Ok(store.unwrap_or_else(|| std::hash::RandomState::new().build_hasher().finish()))
+    Ok(store.unwrap_or_else(env::random::number))
 }
 
 /// Reads the log from the checkpoint on.

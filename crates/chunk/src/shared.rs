@@ -8,13 +8,15 @@ use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::reserve::Reserve;
 use crate::segment::Segments;
+use crate::stepper::Work;
 use crate::syncer::Syncs;
+use crate::writer::Writer;
 use env::{Clock, Disk};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use types::{ChainId, ChunkId, Duration, TargetId, Time, Version};
 
 /// How a store behaves.
@@ -49,6 +51,8 @@ pub struct Options {
     pub compact_rate: u64,
     /// The clock of the reports of damage.
     pub clock: Arc<dyn Clock>,
+    /// Who does the work.
+    pub work: Work,
 }
 
 impl Default for Options {
@@ -69,6 +73,7 @@ impl Default for Options {
             compact_percent: 50,
             compact_rate: 128 << 20,
             clock: Arc::new(env::SystemClock::new()),
+            work: Work::Threads,
         }
     }
 }
@@ -137,6 +142,8 @@ pub(crate) struct Shared {
     pub(crate) ledger: Mutex<Ledger>,
     failed: AtomicBool,
     why: Mutex<Option<String>>,
+    /// The writer, where the work is done in steps.
+    steps: OnceLock<Weak<Mutex<Writer>>>,
 }
 
 /// Totals since the store was opened.
@@ -179,7 +186,18 @@ impl Shared {
             ledger: Mutex::new(parts.ledger),
             failed: AtomicBool::new(false),
             why: Mutex::default(),
+            steps: OnceLock::new(),
         }
+    }
+
+    /// From now on the work is done in steps.
+    pub(crate) fn stepped(&self, writer: Weak<Mutex<Writer>>) {
+        assert!(self.steps.set(writer).is_ok(), "a store has one stepper");
+    }
+
+    /// The writer, where the work is done in steps.
+    pub(crate) fn stepped_by(&self) -> Option<&Weak<Mutex<Writer>>> {
+        self.steps.get()
     }
 
     /// Why the store failed, if it did.

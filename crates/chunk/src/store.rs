@@ -9,6 +9,7 @@ use crate::record::{Body, Install, PAYLOAD_MAX};
 use crate::recovery::{OpenError, recover};
 use crate::reserve::Reserve;
 use crate::shared::{Done, Listener, Options, Parts, Shared, StoreError};
+use crate::stepper::{Stepper, Work};
 use crate::syncer;
 use crate::writer::Writer;
 use bytes::Bytes;
@@ -119,6 +120,10 @@ impl Store {
             keeper: Mutex::default(),
             _lock: lock_file,
         };
+        if let Work::Steps(take) = &shared.options.work {
+            take(Stepper::new(shared.clone(), writer));
+            return Ok(store);
+        }
         *lock(&store.writer) = Some(spawn("chunk-writer", &shared, move |_| writer.run())?);
         *lock(&store.syncer) = Some(spawn("chunk-syncer", &shared, syncer::run)?);
         *lock(&store.keeper) = Some(spawn("chunk-keeper", &shared, keeper::run)?);
@@ -327,14 +332,22 @@ impl Store {
 
     /// Makes a checkpoint now: recovery after it is short, and what died before it gives its space back.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        self.shared.keeper.checkpoint()
+        match self.shared.stepped_by() {
+            None => self.shared.keeper.checkpoint(),
+            Some(_) => keeper::checkpoint(&self.shared).map(drop),
+        }
     }
 
     /// Makes everything durable, makes a checkpoint, and ends the threads.
     pub fn close(self) -> Result<(), StoreError> {
+        self.settle()
+    }
+
+    /// Makes everything durable, and makes a checkpoint. Blocks for as long as that takes.
+    pub fn settle(&self) -> Result<(), StoreError> {
         let (waiter, verdict) = Waiter::here();
         self.shared.queue.push(Job::Flush(waiter));
-        verdict.wait()?;
+        verdict.wait(&self.shared)?;
         self.checkpoint()
     }
 

@@ -137,27 +137,51 @@ impl Syncs {
 
 /// The thread's work.
 pub(crate) fn run(shared: &Shared) {
-    while let Some(mut state) = shared.syncs.wait(shared.options.sync_interval) {
-        let written = state.written;
-        let files = std::mem::take(&mut state.files);
-        let positions = std::mem::take(&mut state.positions);
-        let waiters = std::mem::take(&mut state.waiters);
-        state.wanted = false;
-        state.since = None;
-        drop(state);
-        if let Err(error) = files.iter().try_for_each(|file| file.sync()) {
-            shared.fail(&format!("sync: {error}"));
-            let error = StoreError(format!("sync: {error}"));
-            waiters.into_iter().for_each(|waiter| waiter.tell(Err(error.clone())));
+    while let Some(state) = shared.syncs.wait(shared.options.sync_interval) {
+        if sync(shared, state).is_err() {
             return;
         }
-        shared.syncs.synced.store(written, Ordering::Release);
-        let news: Vec<Progress> = positions
-            .into_iter()
-            .map(|(chain, (line, through))| Progress::Synced { chain, line, through })
-            .collect();
-        shared.report(&news);
-        let answer = shared.failure().map_or(Ok(()), Err);
-        waiters.into_iter().for_each(|waiter| waiter.tell(answer.clone()));
     }
+}
+
+/// When a step syncs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// If somebody waits for it.
+    Wanted,
+    /// If anything was written.
+    Now,
+}
+
+/// What the thread does between two waits. `false` when there is nothing to do.
+pub(crate) fn step(shared: &Shared, when: When) -> bool {
+    let state = lock(&shared.syncs.state);
+    let due = state.wanted || (when == When::Now && state.since.is_some());
+    due && !state.stop && state.failed.is_none() && sync(shared, state).is_ok()
+}
+
+/// Makes everything written so far durable, and tells. A failure has failed the store.
+fn sync(shared: &Shared, mut state: MutexGuard<'_, State>) -> Result<(), StoreError> {
+    let written = state.written;
+    let files = std::mem::take(&mut state.files);
+    let positions = std::mem::take(&mut state.positions);
+    let waiters = std::mem::take(&mut state.waiters);
+    state.wanted = false;
+    state.since = None;
+    drop(state);
+    if let Err(error) = files.iter().try_for_each(|file| file.sync()) {
+        shared.fail(&format!("sync: {error}"));
+        let error = StoreError(format!("sync: {error}"));
+        waiters.into_iter().for_each(|waiter| waiter.tell(Err(error.clone())));
+        return Err(error);
+    }
+    shared.syncs.synced.store(written, Ordering::Release);
+    let news: Vec<Progress> = positions
+        .into_iter()
+        .map(|(chain, (line, through))| Progress::Synced { chain, line, through })
+        .collect();
+    shared.report(&news);
+    let answer = shared.failure().map_or(Ok(()), Err);
+    waiters.into_iter().for_each(|waiter| waiter.tell(answer.clone()));
+    Ok(())
 }

@@ -10,7 +10,7 @@ use crate::shared::{Progress, Shared, StoreError};
 use crate::syncer::{Positions, Written};
 use bytes::Bytes;
 use env::File;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -94,16 +94,29 @@ impl Writer {
     pub(crate) fn run(&mut self) {
         let shared = self.shared.clone();
         while let Some(jobs) = shared.queue.take() {
-            let mut jobs = jobs.into_iter();
-            let result = jobs.by_ref().try_for_each(|job| self.job(job)).and_then(|()| self.write_group());
-            if let Err(error) = result {
-                shared.fail(&error.0);
-                let group = std::mem::take(&mut self.group);
-                group.records.into_iter().for_each(|record| record.done.fail(&error));
-                jobs.for_each(|job| job.fail(&error));
+            if self.jobs(jobs).is_err() {
                 return;
             }
         }
+    }
+
+    /// Does what waits now. `false` when nothing does.
+    pub(crate) fn step(&mut self) -> bool {
+        let jobs = self.shared.queue.take_now();
+        // A failure has been told to all who wait.
+        !jobs.is_empty() && self.jobs(jobs).is_ok()
+    }
+
+    fn jobs(&mut self, jobs: VecDeque<Job>) -> Result<(), StoreError> {
+        let mut jobs = jobs.into_iter();
+        let result = jobs.by_ref().try_for_each(|job| self.job(job)).and_then(|()| self.write_group());
+        if let Err(error) = &result {
+            self.shared.fail(&error.0);
+            let group = std::mem::take(&mut self.group);
+            group.records.into_iter().for_each(|record| record.done.fail(error));
+            jobs.for_each(|job| job.fail(error));
+        }
+        result
     }
 
     fn job(&mut self, job: Job) -> Result<(), StoreError> {
@@ -371,7 +384,9 @@ fn with_room<T>(shared: &Shared, write: impl Fn() -> io::Result<T>) -> io::Resul
                     return Err(error);
                 } else {
                     tries += 1;
-                    std::thread::sleep(FULL_PAUSE);
+                    if shared.stepped_by().is_none() {
+                        std::thread::sleep(FULL_PAUSE);
+                    }
                 }
             }
             other => return other,

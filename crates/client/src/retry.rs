@@ -1,7 +1,5 @@
 //! Retries: the one place that decides whether to try again, and when.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 use types::Duration;
 
@@ -49,11 +47,7 @@ fn jitter(duration: Duration) -> Duration {
 
 /// A random number: good enough to tell clients apart and to spread them, not for secrets.
 pub(crate) fn random() -> u64 {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    // The keys of a hash map come from the system's random source, fresh for each thread.
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u64(COUNT.fetch_add(1, Ordering::Relaxed));
-    hasher.finish()
+    env::random::number()
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use crate::retry::Retry;
 use crate::{Client, Error, ErrorKind, Result};
+use env::watch;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use types::manager::{ManagerReply, ManagerRequest};
 use types::{ChainId, Duration, Epoch, Routing};

@@ -1,5 +1,6 @@
 //! Clocks.
 
+use crate::simulation;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,7 @@ pub trait Clock: Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
 }
 
-/// The machine's clocks.
+/// The machine's clocks, be it a real or a [simulated](simulation) one.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
@@ -32,12 +33,15 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn wall(&self) -> i64 {
+        if let Some(simulated) = simulation::wall() {
+            return simulated;
+        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
     }
 
     fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        simulation::monotonic().unwrap_or_else(|| self.start.elapsed())
     }
 }
 

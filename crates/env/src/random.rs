@@ -1,6 +1,35 @@
-//! Randomness that a seed repeats: for simulation and tests, never for secrets.
+//! Chance: from the system, and from a seed that repeats it.
 
-/// A generator of numbers that depend on its seed alone (SplitMix64).
+use crate::simulation;
+
+/// Bytes that nobody can guess, from the system; in a [simulated](simulation) machine, from its seed. `false` when the
+/// system gives none.
+#[must_use]
+pub fn fill(bytes: &mut [u8]) -> bool {
+    if simulation::fill(bytes) {
+        return true;
+    }
+    let mut left = bytes;
+    while !left.is_empty() {
+        match rustix::rand::getrandom(&mut *left, rustix::rand::GetRandomFlags::empty()) {
+            Ok(0) => return false,
+            Ok(count) => left = &mut left[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// A number by which things are told apart, from where [`fill`] takes its bytes.
+pub fn number() -> u64 {
+    let mut bytes = [0; 8];
+    // Without chance from the system its hash maps would not have keys either: it has some.
+    assert!(fill(&mut bytes), "the system gives no random numbers");
+    u64::from_le_bytes(bytes)
+}
+
+/// A generator of numbers that depend on its seed alone (SplitMix64): for simulation and tests, never for secrets.
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,

@@ -13,10 +13,12 @@ mod import;
 mod log;
 mod record;
 mod recovery;
+mod stepper;
 mod writer;
 
 pub use feed::Feed;
 pub use import::Import;
+pub use stepper::{Stepper, Work};
 
 use crate::{Commit, Export, Follow, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
 use checkpoint::Checkpointer;
@@ -62,6 +64,8 @@ pub struct Options {
     /// Free space on the disk below which commits are refused as [`KvError::Full`], because the table does not survive
     /// a full disk. Commits that remove something may use half of it, so that space can be made.
     pub reserve_bytes: u64,
+    /// Who does the work.
+    pub work: Work,
 }
 
 impl Default for Options {
@@ -74,6 +78,7 @@ impl Default for Options {
             recent_bytes_max: 8 << 20,
             keep_bytes: 256 << 20,
             reserve_bytes: 128 << 20,
+            work: Work::Threads,
         }
     }
 }
@@ -146,9 +151,14 @@ impl LocalStore {
         });
         let checkpointer = Arc::new(Checkpointer::new(shared.clone(), options.checkpoint_after));
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        let work = options.work.clone();
         let writer = writer::Writer::new(shared.clone(), checkpointer.clone(), log, revision, options);
         let mut handle =
             Handle { shared, queue: Some(queue), checkpointer, threads: Vec::new(), _owner: owner };
+        if let Work::Steps(take) = work {
+            take(Stepper { writer, queue: waiting, checkpointer: handle.checkpointer.clone() });
+            return Ok(LocalStore { handle: Arc::new(handle) });
+        }
         let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.into()).spawn(run);
             thread.map_err(|error| KvError::Unavailable(format!("starting a thread: {error}")))

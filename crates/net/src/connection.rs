@@ -10,12 +10,13 @@ use crate::queue::{Allowance, Outgoing, Refused};
 use crate::security::{Dialler, Expect, Security};
 use crate::service::Peer;
 use crate::stream::{Inbound, Outbound, Pulse};
+use crate::time::now;
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use types::wire::{BODY_MAX, Channel, PAYLOAD_MAX};
 
@@ -122,7 +123,7 @@ impl Connection {
         if body.len() > size(BODY_MAX) || payload.len() > size(PAYLOAD_MAX) {
             return Err(CallError::TooLarge);
         }
-        let deadline = Instant::now() + deadline.min(Duration::from_secs(86_400));
+        let deadline = now() + deadline.min(Duration::from_secs(86_400));
         core.link.queue.begin_call().map_err(|refused| match refused {
             Refused::Full => CallError::Overloaded,
             Refused::Closed => CallError::Closed(core.link.why_closed().cloned().unwrap_or(Closed::ByPeer)),
@@ -186,6 +187,7 @@ impl Core {
     async fn read(self: Arc<Core>, mut inbound: Inbound) {
         inbound.uncorks(self.link.queue.clone());
         let result = tokio::select! {
+            biased;
             result = self.read_frames(&mut inbound) => result,
             () = self.link.gone() => Ok(()),
         };
@@ -240,7 +242,7 @@ impl Core {
         let mut silent = 0;
         let mut tick = tokio::time::Instant::now() + PING_EVERY;
         while self.link.why_closed().is_none() {
-            let (expired, soonest) = self.calls.expire(Instant::now());
+            let (expired, soonest) = self.calls.expire(now());
             for call in expired {
                 self.link.queue.done();
                 call.end(Err(CallError::Deadline));
@@ -252,6 +254,7 @@ impl Core {
             }
             let wake = soonest.map_or(tick, |soonest| tick.min(soonest.into()));
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(wake) => {}
                 () = self.calls.sooner() => {}
                 () = self.link.gone() => {}

@@ -10,9 +10,11 @@ use crate::record::RecordError;
 use crate::security::{Dialler, Expect, identity_of};
 use crate::service::Peer;
 use crate::stream::{Inbound, Outbound, Pulse, StreamError};
+use crate::transport::{Sink, Source};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, Error};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use types::wire::HEADER_SIZE;
@@ -35,12 +37,20 @@ pub(crate) async fn dial(
     expect: Expect,
 ) -> Result<Connection, ConnectError> {
     let unreachable = |error: std::io::Error| ConnectError::Unreachable(format!("{address}: {error}"));
-    let socket = TcpStream::connect(address).await.map_err(unreachable)?;
-    socket.set_nodelay(true).map_err(unreachable)?;
-    let peer_address = socket.peer_addr().map_err(unreachable)?;
-    let (mut streams, claim) = match dialler {
-        Dialler::Tls(config) => (encrypted(socket, config.clone(), address).await?, None),
-        Dialler::Plain(identity) => (plain(socket), Some(identity.clone())),
+    let (mut streams, claim, peer_address) = match dialler {
+        Dialler::Tls(config) => {
+            let (socket, peer) = connect(address).await.map_err(unreachable)?;
+            (encrypted(socket, config.clone(), address).await?, None, peer)
+        }
+        Dialler::Plain(identity) => {
+            let (socket, peer) = connect(address).await.map_err(unreachable)?;
+            let (read, write) = socket.into_split();
+            (plain(read, write), Some(identity.clone()), peer)
+        }
+        Dialler::Memory(identity, network) => {
+            let wire = network.connect(address).await.map_err(unreachable)?;
+            (plain(wire.inbound, wire.outbound), Some(identity.clone()), wire.peer)
+        }
     };
     if let Some(identity) = &streams.identity {
         expect.check(identity)?;
@@ -64,9 +74,15 @@ pub(crate) async fn dial(
     Ok(Connection::start_on(peer, streams.inbound, streams.outbound, streams.pulse))
 }
 
-fn plain(socket: TcpStream) -> Streams {
+async fn connect(address: &str) -> std::io::Result<(TcpStream, SocketAddr)> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    let peer = socket.peer_addr()?;
+    Ok((socket, peer))
+}
+
+fn plain(read: impl Into<Source>, write: impl Into<Sink>) -> Streams {
     let pulse = Arc::new(Pulse::default());
-    let (read, write) = socket.into_split();
     Streams {
         inbound: Inbound::new(read, None, &[], &[], pulse.clone()),
         outbound: Outbound::new(write, None, pulse.clone()),

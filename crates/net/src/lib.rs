@@ -8,7 +8,7 @@
 //! and a full one stops reading; every call ends, with an answer or a [`CallError`], by its deadline; a peer that falls
 //! silent is noticed within [`limits::SILENCE`] even if its kernel still acknowledges bytes.
 //!
-//! Reading order: [`identity`], [`authority`], [`security`], [`service`], [`error`], [`limits`], [`connection`],
+//! Reading order: [`identity`], [`authority`], [`security`], [`transport`], [`service`], [`error`], [`limits`], [`connection`],
 //! [`server`], [`pool`]. `docs/formats/wire.md` gives the bytes.
 
 pub mod authority;
@@ -33,6 +33,8 @@ mod session;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod time;
+pub mod transport;
 
 pub use authority::Authority;
 pub use connection::{Answer, Connection, PendingCall};
@@ -43,3 +45,4 @@ pub use pool::{Pool, PoolOptions};
 pub use security::{Credentials, Expect, Security};
 pub use server::{Pages, Server, ServerOptions};
 pub use service::{Peer, Reply, Request, Responder, Service};
+pub use transport::Network;

@@ -9,6 +9,7 @@ use crate::limits::{PING_EVERY, SILENCE, SILENT_PERIODS};
 use crate::queue::{Allowance, Outgoing, SendQueue};
 use crate::record::RecordError;
 use crate::stream::{Inbound, Outbound, Pulse, StreamError, is_end};
+use crate::time::now;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,7 +44,7 @@ impl Link {
             paused: AtomicBool::new(false),
             closed: OnceLock::new(),
             gone: Notify::new(),
-            opened: Instant::now(),
+            opened: now(),
             ticked: AtomicU64::new(0),
         }
     }
@@ -92,6 +93,7 @@ impl Link {
             tokio::time::sleep(FINISH).await;
         };
         let result = tokio::select! {
+            biased;
             result = self.write_frames(&mut outbound) => result,
             () = overtime => Ok(()),
         };
@@ -122,7 +124,7 @@ impl Link {
         batch: &mut VecDeque<Outgoing>,
         outbound: &mut Outbound,
     ) -> Result<(), StreamError> {
-        let now = Instant::now();
+        let now = now();
         let mut bytes = 0;
         for frame in batch.drain(..) {
             bytes += frame.size();
@@ -138,7 +140,7 @@ impl Link {
     /// Called every [`PING_EVERY`]: sends a ping if nothing else was sent, and closes when the peer was silent too long.
     /// `silent` counts the periods of silence.
     pub(crate) fn tick(&self, silent: &mut u32) {
-        let now = Instant::now();
+        let now = now();
         if self.overslept(now) {
             self.close(oversleep());
         }
@@ -172,6 +174,7 @@ impl Link {
         let mut silent = 0;
         while self.why_closed().is_none() {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(PING_EVERY) => self.tick(&mut silent),
                 () = self.gone() => {}
             }

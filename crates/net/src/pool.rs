@@ -3,6 +3,7 @@
 use crate::connection::Connection;
 use crate::error::ConnectError;
 use crate::security::{Dialler, Expect, Security};
+use crate::time::now;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -171,7 +172,7 @@ impl Route {
     /// The last failure, while its pause lasts.
     fn pause(&self) -> Option<ConnectError> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.until.filter(|until| Instant::now() < *until).and_then(|_| failure.last.clone())
+        failure.until.filter(|until| now() < *until).and_then(|_| failure.last.clone())
     }
 
     fn failed(&self, error: &ConnectError, options: &PoolOptions) {
@@ -179,7 +180,7 @@ impl Route {
         let doubled = options.backoff_min.saturating_mul(1 << failure.count.min(16));
         failure.count += 1;
         failure.last = Some(error.clone());
-        failure.until = Some(Instant::now() + jitter(doubled.min(options.backoff_max)));
+        failure.until = Some(now() + jitter(doubled.min(options.backoff_max)));
     }
 }
 
@@ -187,7 +188,7 @@ impl Route {
 fn jitter(pause: Duration) -> Duration {
     let mut byte = [0];
     // Without a random number the pause is the shortest, which harms nobody.
-    let _ = aws_lc_rs::rand::fill(&mut byte);
+    let _ = env::random::fill(&mut byte);
     pause / 2 + pause * u32::from(byte[0]) / 512
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::ConnectError;
 use crate::identity::Identity;
+use crate::transport::Network;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -55,6 +56,8 @@ pub enum Security {
     /// Nothing is encrypted or checked, because the administrator turned encryption off. The client claims this identity;
     /// a server believes it only if its own security is `Plain` too.
     Plain(Identity),
+    /// Over a network in memory, which knows its peers. The side that connects has this identity.
+    Memory(Identity, Arc<dyn Network>),
 }
 
 /// Whom a client wants to find at an address.
@@ -90,6 +93,7 @@ impl Expect {
 pub(crate) enum Dialler {
     Tls(Arc<ClientConfig>),
     Plain(Identity),
+    Memory(Identity, Arc<dyn Network>),
 }
 
 /// A server's security, made ready.
@@ -97,12 +101,16 @@ pub(crate) enum Dialler {
 pub(crate) enum Listener {
     Tls(Arc<ServerConfig>),
     Plain(Identity),
+    Memory(Identity, Arc<dyn Network>),
 }
 
 impl Dialler {
     pub(crate) fn new(security: &Security) -> Result<Dialler, Error> {
         let credentials = match security {
             Security::Plain(identity) => return Ok(Dialler::Plain(identity.clone())),
+            Security::Memory(identity, network) => {
+                return Ok(Dialler::Memory(identity.clone(), network.clone()));
+            }
             Security::Tls(credentials) => credentials,
         };
         let (roots, chain, key) = parse(credentials)?;
@@ -123,6 +131,9 @@ impl Listener {
     pub(crate) fn new(security: &Security) -> Result<Listener, Error> {
         let credentials = match security {
             Security::Plain(identity) => return Ok(Listener::Plain(identity.clone())),
+            Security::Memory(identity, network) => {
+                return Ok(Listener::Memory(identity.clone(), network.clone()));
+            }
             Security::Tls(credentials) => credentials,
         };
         let (roots, chain, key) = parse(credentials)?;

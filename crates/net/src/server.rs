@@ -8,7 +8,8 @@ use crate::link::Link;
 use crate::queue::Outgoing;
 use crate::security::{Listener, Security};
 use crate::service::Service;
-use std::collections::HashMap;
+use crate::transport::Port;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +56,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Links {
     next: u64,
-    open: HashMap<u64, Arc<Link>>,
+    open: BTreeMap<u64, Arc<Link>>,
 }
 
 impl Server {
@@ -69,7 +70,10 @@ impl Server {
     ) -> io::Result<Server> {
         let listener =
             Listener::new(&security).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let socket = TcpListener::bind(address).await?;
+        let port = match &listener {
+            Listener::Tls(_) | Listener::Plain(_) => Port::Tcp(TcpListener::bind(address).await?),
+            Listener::Memory(_, network) => Port::Memory(network.listen(address)?),
+        };
         let shared = Arc::new(Shared {
             listener,
             service,
@@ -80,8 +84,8 @@ impl Server {
             stopping: AtomicBool::new(false),
             links: Mutex::default(),
         });
-        let address = socket.local_addr()?;
-        let accepting = tokio::spawn(accept(socket, shared.clone()));
+        let address = port.address()?;
+        let accepting = tokio::spawn(accept(port, shared.clone()));
         Ok(Server { address, shared, accepting })
     }
 
@@ -159,10 +163,10 @@ impl Shared {
     }
 }
 
-async fn accept(socket: TcpListener, shared: Arc<Shared>) {
+async fn accept(mut port: Port, shared: Arc<Shared>) {
     let strangers = Arc::new(Semaphore::new(shared.limits.strangers));
     loop {
-        let (stream, address) = match socket.accept().await {
+        let (stream, address) = match port.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

@@ -10,10 +10,12 @@ use crate::security::{Listener, PROTOCOL_HTTP, identity_of};
 use crate::server::Shared;
 use crate::service::{Peer, Request, Responder};
 use crate::stream::{Inbound, Outbound, Pulse};
+use crate::time::now;
+use crate::transport::{Sink, Socket, Source};
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -44,7 +46,7 @@ struct Visitor {
 
 /// Serves a connection until it is closed.
 pub(crate) async fn serve(
-    socket: TcpStream,
+    socket: Socket,
     address: SocketAddr,
     shared: Arc<Shared>,
     stranger: OwnedSemaphorePermit,
@@ -64,11 +66,19 @@ pub(crate) async fn serve(
 }
 
 /// Makes the acquaintance of a peer. `None` when that comes to nothing, or when it only wanted a page.
-async fn introduce(socket: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> Option<Visitor> {
-    socket.set_nodelay(true).ok()?;
-    let mut streams = match &shared.listener {
-        Listener::Tls(config) => encrypted(socket, config.clone(), address).await?,
-        Listener::Plain(_) => plain(socket),
+async fn introduce(socket: Socket, address: SocketAddr, shared: &Arc<Shared>) -> Option<Visitor> {
+    let mut streams = match (socket, &shared.listener) {
+        (Socket::Memory(wire), _) => plain(wire.inbound, wire.outbound),
+        (Socket::Tcp(socket), listener) => {
+            socket.set_nodelay(true).ok()?;
+            match listener {
+                Listener::Tls(config) => encrypted(socket, config.clone(), address).await?,
+                Listener::Plain(_) | Listener::Memory(..) => {
+                    let (read, write) = socket.into_split();
+                    plain(read, write)
+                }
+            }
+        }
     };
     if streams.is_http {
         crate::pages::answer(&mut streams.inbound, &mut streams.outbound, &[], shared.pages.as_ref()).await;
@@ -94,7 +104,7 @@ async fn welcome(
 ) -> Option<Visitor> {
     let ours = our_hello(match &shared.listener {
         Listener::Tls(_) => None,
-        Listener::Plain(identity) => Some(identity.clone()),
+        Listener::Plain(identity) | Listener::Memory(identity, _) => Some(identity.clone()),
     });
     let place = match shared.places.clone().try_acquire_owned() {
         Ok(place) => place,
@@ -150,9 +160,8 @@ async fn encrypted(mut socket: TcpStream, config: Arc<ServerConfig>, address: So
     })
 }
 
-fn plain(socket: TcpStream) -> Streams {
+fn plain(read: impl Into<Source>, write: impl Into<Sink>) -> Streams {
     let pulse = Arc::new(Pulse::default());
-    let (read, write) = socket.into_split();
     Streams {
         inbound: Inbound::new(read, None, &[], &[], pulse.clone()),
         outbound: Outbound::new(write, None, pulse.clone()),
@@ -223,6 +232,7 @@ async fn run(visitor: Visitor, shared: &Arc<Shared>) {
     let mut inbound = streams.inbound;
     inbound.uncorks(link.queue.clone());
     tokio::select! {
+        biased;
         result = read_frames(&mut inbound, &link, &peer, shared) => {
             if let Err(error) = result {
                 let why = error.closed();
@@ -276,7 +286,7 @@ async fn read_request(
     let responder = Responder::new(link.clone(), header.id, bytes, deadline);
     let body = read_body(inbound, header.body).await?;
     let payload = link.read_payload(inbound, header.payload).await?;
-    let now = Instant::now();
+    let now = now();
     if link.overslept(now) {
         return Err(ReadError::Overslept);
     }

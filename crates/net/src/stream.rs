@@ -2,16 +2,16 @@
 
 use crate::queue::SendQueue;
 use crate::record::{CONTENT_MAX, Opener, RECORD_HEADER, RECORD_OVERHEAD, RecordError, Sealer, record_size};
+use crate::time::now;
+use crate::transport::{Sink, Source};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Bytes read from or written to the socket at once. Measured: larger gains nothing, smaller costs system calls.
-const BUFFER: usize = 256 * 1024;
+pub(crate) const BUFFER: usize = 256 * 1024;
 /// A piece of payload shorter than this shares a record with what comes after it.
 const RECORD_MIN: usize = 4 * 1024;
 
@@ -61,7 +61,7 @@ impl From<RecordError> for StreamError {
 
 /// What arrives.
 pub(crate) struct Inbound {
-    socket: OwnedReadHalf,
+    socket: Source,
     opener: Option<Opener>,
     buffer: Box<[u8]>,
     /// Where in `buffer` data lie that can be taken.
@@ -77,13 +77,14 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// `early` are bytes that came with the handshake and are data already, `sealed` those that are not opened yet.
     pub(crate) fn new(
-        socket: OwnedReadHalf,
+        socket: impl Into<Source>,
         opener: Option<Opener>,
         early: &[u8],
         sealed: &[u8],
         pulse: Arc<Pulse>,
     ) -> Inbound {
-        let mut buffer = vec![0; BUFFER.max(early.len() + sealed.len())].into_boxed_slice();
+        let socket = socket.into();
+        let mut buffer = vec![0; socket.buffer().max(early.len() + sealed.len())].into_boxed_slice();
         buffer[..early.len()].copy_from_slice(early);
         let end = early.len() + sealed.len();
         buffer[early.len()..end].copy_from_slice(sealed);
@@ -91,7 +92,7 @@ impl Inbound {
             Some(_) => (0..early.len(), early.len()..end),
             None => (0..end, end..end),
         };
-        Inbound { socket, opener, buffer, ready, sealed, received: Instant::now(), pulse, queue: None }
+        Inbound { socket, opener, buffer, ready, sealed, received: now(), pulse, queue: None }
     }
 
     /// From now on the queue is uncorked before each wait.
@@ -165,10 +166,10 @@ impl Inbound {
 
     async fn advance_plain(&mut self, out: &mut [u8], wanted: usize) -> Result<usize, StreamError> {
         if wanted >= BUFFER {
-            return receive(&self.socket, &mut out[..wanted], &self.pulse, self.queue.as_deref()).await;
+            return receive(&mut self.socket, &mut out[..wanted], &self.pulse, self.queue.as_deref()).await;
         }
-        let count = receive(&self.socket, &mut self.buffer, &self.pulse, self.queue.as_deref()).await?;
-        self.received = Instant::now();
+        let count = receive(&mut self.socket, &mut self.buffer, &self.pulse, self.queue.as_deref()).await?;
+        self.received = now();
         self.ready = 0..count;
         Ok(0)
     }
@@ -203,8 +204,8 @@ impl Inbound {
             self.sealed = 0..self.sealed.len();
         }
         let space = &mut self.buffer[self.sealed.end..];
-        let count = receive(&self.socket, space, &self.pulse, self.queue.as_deref()).await?;
-        self.received = Instant::now();
+        let count = receive(&mut self.socket, space, &self.pulse, self.queue.as_deref()).await?;
+        self.received = now();
         self.sealed.end += count;
         Ok(())
     }
@@ -212,7 +213,7 @@ impl Inbound {
 
 /// Receives at least one byte. The end of the stream is an error: TLS and our frames say when they end.
 async fn receive(
-    socket: &OwnedReadHalf,
+    socket: &mut Source,
     space: &mut [u8],
     pulse: &Pulse,
     queue: Option<&SendQueue>,
@@ -222,19 +223,14 @@ async fn receive(
         queue.uncork();
     }
     tokio::task::coop::consume_budget().await;
-    loop {
-        match socket.try_read(space) {
-            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            Ok(count) => {
-                pulse.heard.store(true, Ordering::Relaxed);
-                if let Some(queue) = queue {
-                    queue.cork();
-                }
-                return Ok(count);
+    match socket.read(space).await? {
+        0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        count => {
+            pulse.heard.store(true, Ordering::Relaxed);
+            if let Some(queue) = queue {
+                queue.cork();
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
+            Ok(count)
         }
     }
 }
@@ -250,7 +246,7 @@ pub(crate) fn is_end(error: &StreamError) -> bool {
 
 /// What goes out.
 pub(crate) struct Outbound {
-    socket: OwnedWriteHalf,
+    socket: Sink,
     sealer: Option<Sealer>,
     /// Small pieces that will become one record. Unused without encryption.
     pieces: Vec<u8>,
@@ -261,9 +257,11 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    pub(crate) fn new(socket: OwnedWriteHalf, sealer: Option<Sealer>, pulse: Arc<Pulse>) -> Outbound {
+    pub(crate) fn new(socket: impl Into<Sink>, sealer: Option<Sealer>, pulse: Arc<Pulse>) -> Outbound {
         let pieces = Vec::with_capacity(if sealer.is_some() { CONTENT_MAX } else { 0 });
-        Outbound { socket, sealer, pieces, buffer: vec![0; BUFFER].into_boxed_slice(), filled: 0, pulse }
+        let socket = socket.into();
+        let buffer = vec![0; socket.buffer()].into_boxed_slice();
+        Outbound { socket, sealer, pieces, buffer, filled: 0, pulse }
     }
 
     /// Appends bytes. They are on their way at the latest after [`Outbound::flush`].

@@ -1,6 +1,7 @@
 //! The roles as services: [`storage`] (chunks on chains), [`metadata`] (the tree), [`manager`] (who holds what), and
 //! what they share: [`dispatch`] (one port for all of them), [`metrics`], and [`reclaimer`] (the way from the tree to chunks).
 
+mod blocking;
 pub mod dispatch;
 pub mod manager;
 pub mod metadata;

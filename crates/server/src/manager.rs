@@ -20,16 +20,14 @@ pub use self::ledger::LedgerError;
 pub use self::record::Placement;
 
 use self::state::{Plan, State};
-use aws_lc_rs::rand;
 use cluster::{Presence, Terms};
-use env::Clock;
+use env::{Clock, watch};
 use kv::{KvError, Store};
 use net::Identity;
 use std::collections::BTreeMap;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::watch;
 use types::manager::{Heartbeat, ManagerError, ManagerReply, ManagerRequest, Registration};
 use types::{
     CapabilityKey, ClassId, Duration, FailureDomain, MemberState, NodeId, Routing, Shortfall, StorageClass,
@@ -455,8 +453,9 @@ fn milliseconds(time: Duration) -> u32 {
 
 fn new_key() -> Result<CapabilityKey, LedgerError> {
     let mut key = [0; 32];
-    rand::fill(&mut key)
-        .map_err(|_| LedgerError::Unavailable(KvError::Unavailable("no random numbers".to_owned())))?;
+    if !env::random::fill(&mut key) {
+        return Err(LedgerError::Unavailable(KvError::Unavailable("no random numbers".to_owned())));
+    }
     Ok(CapabilityKey(key))
 }
 

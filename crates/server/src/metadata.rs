@@ -14,7 +14,7 @@ mod sequencer;
 pub use reclaim::{Chunks, RemoveError};
 
 use crate::mirror::{Mirror, RecordChains};
-use env::Clock;
+use env::{Clock, watch};
 use kv::{KvError, Store};
 use meta::read::Found;
 use meta::{Answer, Caller, Context, Failure, Job, Reader};
@@ -24,7 +24,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
 use types::{CapabilityKey, Origin, Routing, Shortfall, StorageClass, Time, wire};

@@ -16,8 +16,10 @@
 mod pending;
 mod writer;
 
+use crate::blocking;
 use crate::metadata::Chunks;
 use bytes::Bytes;
+use env::watch;
 use kv::{Commit, Export, FeedError, Follow, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
 use meta::mirror::{Log, log_inode};
 use meta::{keys, records};
@@ -26,7 +28,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use types::storage::InodeRange;
 use types::survey::ListedChunk;
@@ -223,14 +224,11 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
     async fn take_in(&self, run: &mut Run) -> Result<(), Trouble> {
         loop {
             let mut feed = run.feed.take().unwrap_or_else(|| self.export.follow(run.read));
-            let reading = tokio::task::spawn_blocking(move || {
+            let reading = blocking::run(move || {
                 let changes = feed.next(FEED_BYTES);
                 (feed, changes)
             });
-            let (feed, changes) = match reading.await {
-                Ok(read) => read,
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-            };
+            let (feed, changes) = reading.await;
             let changes = changes?;
             run.feed = Some(feed);
             let Some(last) = changes.last() else { return Ok(()) };

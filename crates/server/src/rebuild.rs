@@ -19,7 +19,6 @@ pub use source::{Source, SourceError};
 use crate::manager::SLOTS_MAX;
 use crate::manager::raise::{self, FoundChain, FoundClass, FoundNode};
 use crate::restore;
-use aws_lc_rs::rand;
 use gather::Found;
 use kv::local::Import;
 use kv::{KvError, Revision};
@@ -285,7 +284,9 @@ fn lost_chains(classes: &BTreeMap<TableId, FoundClass>) -> Vec<ChainId> {
 
 fn new_key() -> Result<CapabilityKey, KvError> {
     let mut key = [0; 32];
-    rand::fill(&mut key).map_err(|_| KvError::Unavailable("no random numbers".to_owned()))?;
+    if !env::random::fill(&mut key) {
+        return Err(KvError::Unavailable("no random numbers".to_owned()));
+    }
     Ok(CapabilityKey(key))
 }
 

@@ -3,11 +3,11 @@
 use crate::metadata::{Chunks, RemoveError};
 use crate::mirror::{NotNow, RecordChains};
 use bytes::Bytes;
+use env::watch;
 use net::{Pool, PoolOptions, Security};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 use types::storage::{Durability, InodeRange, Operation, StorageError, StorageReply, StorageRequest};
 use types::survey::{CHUNKS_MAX, ListedChunk};
 use types::wire::{Channel, decode, encode};

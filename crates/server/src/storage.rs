@@ -24,11 +24,12 @@ mod view;
 
 pub use self::scrub::ScrubOptions;
 
+use crate::blocking;
 use crate::metrics::{Metrics, TargetLabel};
 use crate::storage::lease::Lease;
 use crate::storage::link::Links;
 use crate::storage::target::Target;
-use env::Clock;
+use env::{Clock, watch};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +38,6 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::watch;
 use types::storage::{Damage, StorageStatus, TargetStatus};
 use types::{CapabilityKey, ChainId, Epoch, Incarnation, NodeId, Routing, TargetId};
 
@@ -114,7 +114,7 @@ impl Storage {
             .zip(sharers)
             .map(|(target, sharers)| {
                 let (links, runtime) = (links.clone(), tokio::runtime::Handle::current());
-                tokio::task::spawn_blocking(move || Target::open(target, sharers, links, runtime))
+                tokio::spawn(blocking::run(move || Target::open(target, sharers, links, runtime)))
             })
             .collect();
         let mut open = BTreeMap::new();
@@ -161,8 +161,8 @@ impl Storage {
         self.lease.end();
         for target in self.targets.values() {
             let target = target.clone();
-            // A panic in there has been reported by its own thread.
-            let _ = tokio::task::spawn_blocking(move || target.close()).await;
+            // A panic in there has been reported where it was.
+            let _ = tokio::spawn(blocking::run(move || target.close())).await;
         }
     }
 

@@ -14,6 +14,7 @@ cargo xtask check     format, lints, tidy and unit tests: what you run before ea
 cargo xtask test      everything, system packages and real data fetched first: what CI runs
 cargo xtask inputs    real data that the tests store, into the target folder; `test` does it too
 cargo xtask tidy      the rules that no compiler checks: floors, file lengths, stray paths
+cargo xtask sim       whole clusters under a seed: --seed N, --scenario S, --runs N (see --help)
 cargo xtask bench     the figures of docs/performance.md (python3 bench/core.py; see its --help)
 ";
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Some("test") => steps::test(),
         Some("inputs") => inputs::fetch(),
         Some("tidy") => tidy::run(),
+        Some("sim") => steps::sim(&arguments[1..]),
         Some("bench") => steps::bench(&arguments[1..]),
         Some("help" | "--help" | "-h") | None => {
             print!("{HELP}");

@@ -58,6 +58,13 @@ pub(crate) fn test() -> Result<(), String> {
     cargo(&["test", "--workspace", "--locked"])
 }
 
+/// The simulator.
+pub(crate) fn sim(arguments: &[String]) -> Result<(), String> {
+    let mut all = vec!["run", "--locked", "--package", "sim", "--"];
+    all.extend(arguments.iter().map(String::as_str));
+    cargo(&all)
+}
+
 /// The benchmarks; their figures depend on the machine and are no test.
 pub(crate) fn bench(arguments: &[String]) -> Result<(), String> {
     cargo(&["build", "--release", "--locked", "--package", "cli"])?;

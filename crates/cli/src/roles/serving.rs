@@ -1,6 +1,7 @@
 //! A server's port and the roles behind it: started in order, stopped in order.
 
 use super::parts::Machine;
+use env::watch;
 use kv::LocalStore;
 use server::dispatch::{Dispatch, Port};
 use server::manager::{Manager, ManagerOptions};
@@ -10,7 +11,6 @@ use server::reclaimer::ChainHeads;
 use server::storage::Storage;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use types::{ClientId, MemberState};
 

@@ -74,6 +74,12 @@ impl SimDisk {
         lock(&self.state).crash(&mut Random::new(seed));
     }
 
+    /// The process that uses the disk is killed, and the system lives: what was written stays, open files and locks are
+    /// gone, planned faults forgotten.
+    pub fn kill(&self) {
+        lock(&self.state).kill();
+    }
+
     /// Turns over one bit of a file on the disk. Panics when there is no such byte: the test is wrong then.
     pub fn flip(&self, path: &Path, offset: u64) {
         assert!(lock(&self.state).flip(path, offset), "no byte {offset} in {}", path.display());

@@ -72,6 +72,19 @@ impl Checkpointer {
         }
     }
 
+    /// Makes a checkpoint if there is anything to make one of, due or not. `false` when there is not.
+    pub(super) fn step(&self) -> bool {
+        let wanted = {
+            let mut state = self.lock();
+            state.bytes = 0;
+            state.due.take().is_some() && !state.closed
+        };
+        if wanted && let Err(error) = self.shared.checkpoint() {
+            tracing::warn!(%error, "checkpoint of the metadata store failed");
+        }
+        wanted
+    }
+
     /// Waits until a checkpoint is due. False when closed.
     fn wait(&self) -> bool {
         let mut state = self.lock();

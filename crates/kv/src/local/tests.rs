@@ -15,6 +15,7 @@ fn small() -> Options {
         recent_bytes_max: 1 << 20,
         keep_bytes: 0,
         reserve_bytes: 0,
+        work: Work::Threads,
     }
 }
 

@@ -56,20 +56,37 @@ impl Writer {
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
         let mut waiting = Vec::new();
         while queue.blocking_recv_many(&mut waiting, GROUP_MAX) > 0 {
-            self.space = self.measure_space();
-            for Waiting { commit, answer } in waiting.drain(..) {
-                match self.take(commit) {
-                    Ok(Some(revision)) => self.group.push((revision, answer)),
-                    // Who does not wait any more need not be told.
-                    Ok(None) => drop(answer.send(Ok(Outcome::Conflict))),
-                    Err(error) => drop(answer.send(Err(error))),
-                }
-                if self.log.group_bytes() >= GROUP_BYTES_MAX {
-                    self.finish();
-                }
-            }
-            self.finish();
+            self.serve(&mut waiting);
         }
+    }
+
+    /// Commits what waits now. `false` when nothing does.
+    pub(super) fn step(&mut self, queue: &mut mpsc::Receiver<Waiting>) -> bool {
+        let mut waiting = Vec::new();
+        while waiting.len() < GROUP_MAX
+            && let Ok(next) = queue.try_recv()
+        {
+            waiting.push(next);
+        }
+        self.serve(&mut waiting) > 0
+    }
+
+    fn serve(&mut self, waiting: &mut Vec<Waiting>) -> usize {
+        let count = waiting.len();
+        self.space = self.measure_space();
+        for Waiting { commit, answer } in waiting.drain(..) {
+            match self.take(commit) {
+                Ok(Some(revision)) => self.group.push((revision, answer)),
+                // Who does not wait any more need not be told.
+                Ok(None) => drop(answer.send(Ok(Outcome::Conflict))),
+                Err(error) => drop(answer.send(Err(error))),
+            }
+            if self.log.group_bytes() >= GROUP_BYTES_MAX {
+                self.finish();
+            }
+        }
+        self.finish();
+        count
     }
 
     fn measure_space(&self) -> Space {

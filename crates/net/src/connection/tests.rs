@@ -3,6 +3,7 @@ use crate::frame::Hello;
 use crate::testing::*;
 use crate::{ServerOptions, link};
 use proptest::prelude::*;
+use std::time::Instant;
 use tokio::net::TcpListener;
 
 /// A server that says whatever the test wants: the port, and what it does with each connection.

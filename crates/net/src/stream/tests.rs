@@ -1,6 +1,7 @@
 use super::*;
 use crate::frame::MAGIC;
 use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
 async fn sockets() -> (TcpStream, TcpStream) {

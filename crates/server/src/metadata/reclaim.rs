@@ -4,6 +4,7 @@
 //! loses none.
 
 use super::Shared;
+use env::simulation::{self, Mistake};
 use kv::{Key, KvError, Store};
 use meta::garbage::Round;
 use meta::{Answer, Job};
@@ -26,6 +27,8 @@ const CHUNKS_MAX: usize = 1000;
 const CALLS_MAX: usize = 16;
 /// The longest wait before the queue is looked at although nothing was announced.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// What [`Mistake::EarlyGarbage`] is early by.
+const EARLY: Duration = Duration::from_secs(3600);
 /// How long to wait after the store failed.
 const FAILED_WAIT: Duration = Duration::from_secs(1);
 
@@ -93,7 +96,10 @@ async fn round<S: Store, C: Chunks>(
     chunks: &Arc<C>,
     done: &mut Key,
 ) -> Result<Option<Duration>, KvError> {
-    let now = shared.now();
+    let mut now = shared.now();
+    if simulation::has(Mistake::EarlyGarbage) {
+        now = now.after(EARLY);
+    }
     let round = Round::collect(&shared.store.snapshot().await?, done, now, RECORDS_MAX).await?;
     if round.is_empty() {
         let wait =

@@ -12,7 +12,8 @@ use chunk::{BadBlock, Heal, Verified};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use types::{ChainId, ChunkId, Crc, Epoch};
 
 /// How often the list is looked at. Who finds something bad wakes the healer at once.

@@ -1,6 +1,7 @@
 //! The right to serve: renewed by the manager's answers to heartbeats, counted from when the heartbeat was sent.
 
 use env::Clock;
+use env::simulation::{self, Mistake};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,13 @@ struct Held {
     lease: cluster::lease::Lease,
     /// How often it was taken up again after it was over.
     lapses: u64,
+}
+
+impl Held {
+    fn is_misused(&self) -> bool {
+        let given = self.lease != cluster::lease::Lease::default();
+        given && simulation::has(Mistake::EndlessLease)
+    }
 }
 
 impl Lease {
@@ -41,13 +49,14 @@ impl Lease {
     }
 
     pub(super) fn holds(&self) -> bool {
-        self.held().lease.holds(self.now())
+        let held = self.held();
+        held.lease.holds(self.now()) || held.is_misused()
     }
 
     /// A number that is another one after the lease was over. `None`: it is over now.
     pub(super) fn stretch(&self) -> Option<u64> {
         let held = self.held();
-        held.lease.holds(self.now()).then_some(held.lapses)
+        (held.lease.holds(self.now()) || held.is_misused()).then_some(held.lapses)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

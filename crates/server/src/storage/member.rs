@@ -2,9 +2,9 @@
 
 use super::Storage;
 use chain::{Place, Role};
+use env::watch;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 use types::manager::{Heartbeat, ManagerError, ManagerReply, ManagerRequest, Registration, TargetReport};
 use types::wire::{Channel, decode, encode};
 use types::{ChainInfo, MemberState, Routing, TargetId};
@@ -46,6 +46,7 @@ async fn with_manager(storage: &Arc<Storage>, address: &str) {
     // Each loop ends at the first failure; then both begin anew, perhaps elsewhere.
     let (registered, wait) = watch::channel(None);
     tokio::select! {
+        biased;
         why = beat(storage, &connection, &registered) => tracing::warn!(%address, %why, "lost the manager"),
         why = follow(storage, &connection, wait) => tracing::warn!(%address, %why, "lost the manager"),
     }

@@ -1,8 +1,9 @@
 //! How fast this server brings members of chains up to date: no faster than the routing allows, all targets together.
 
+use env::watch;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What may be sent at once after a pause. Short, so that any second holds the limit; long beside what a timer is late.
 const BURST: Duration = Duration::from_millis(50);
@@ -94,12 +95,13 @@ impl Pace {
         let mut rate = self.rate.subscribe();
         self.bucket().take(self.start.elapsed(), bytes);
         loop {
+            let before = self.limit();
             let wait = self.bucket().wait(self.start.elapsed());
             if wait.is_zero() {
                 return;
             }
             // Either is a reason to look again. The sender lives in `self`.
-            let _ = tokio::time::timeout(wait, rate.changed()).await;
+            let _ = tokio::time::timeout(wait, rate.wait_for(|rate| *rate != before)).await;
         }
     }
 

@@ -9,8 +9,9 @@ use chunk::{ScrubRecord, StoreError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use types::scrub::{Difference, ScrubOrder, ScrubState, ScrubStatus};
 use types::{ChainId, ChunkId, TargetId, Time};
 
@@ -413,10 +414,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Target) -> T + Send + 'static,
 ) -> T {
     let target = target.clone();
-    match tokio::task::spawn_blocking(move || work(&target)).await {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
+    crate::blocking::run(move || work(&target)).await
 }
 
 #[cfg(test)]

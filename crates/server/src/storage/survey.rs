@@ -3,9 +3,11 @@
 
 use super::Storage;
 use super::serve::{Asked, READ_MAX, refusal, respond};
+use crate::blocking;
 use bytes::Bytes;
 use chunk::Wait;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use types::storage::{StorageError, StorageReply};
 use types::survey::{CHUNKS_MAX, Survey, SurveyedTarget};
 use types::{ChainId, ChunkId, TargetId};
@@ -42,7 +44,7 @@ impl Storage {
             return respond(asked, Err(StorageError::NotServing));
         };
         let limit = usize::try_from(limit.min(CHUNKS_MAX)).unwrap_or(usize::MAX);
-        tokio::task::spawn_blocking(move || {
+        blocking::spawn(&Handle::current(), move || {
             let listed = target.store().chunks(chain, after, limit);
             let answer = listed.map(|chunks| (StorageReply::Listed(chunks), Bytes::new()));
             respond(asked, answer.map_err(|_| StorageError::Disk));
@@ -62,7 +64,7 @@ impl Storage {
         if length > READ_MAX || offset.checked_add(length).is_none() {
             return respond(asked, Err(StorageError::Invalid));
         }
-        tokio::task::spawn_blocking(move || {
+        blocking::spawn(&Handle::current(), move || {
             let answer = match target.store().read(chain, chunk, offset, length, Wait::Allowed) {
                 Ok(read) => {
                     let (version, chunk_length) = (read.version, read.chunk_length);

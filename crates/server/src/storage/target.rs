@@ -15,6 +15,7 @@ use super::{TargetOptions, catch_up};
 use bytes::Bytes;
 use chain::{Answer, Effect, Event, History, Lanes, Place, Refusal, Replica, Token, Update};
 use chunk::{Progress, Store};
+use env::simulation::{self, Mistake};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -79,7 +80,7 @@ pub(super) struct Target {
     queue: Mutex<Queue>,
     /// Owned by whoever set `Queue::attended`.
     members: Mutex<BTreeMap<ChainId, Member>>,
-    views: RwLock<HashMap<ChainId, Arc<View>>>,
+    views: RwLock<BTreeMap<ChainId, Arc<View>>>,
     /// Chains that are being forgotten. As `members`.
     forgetting: Mutex<BTreeMap<ChainId, Kept>>,
     /// Rises with each chain that was forgotten.
@@ -190,11 +191,7 @@ impl Target {
             return;
         }
         self.keep_scrub();
-        let (sender, flushed) = std::sync::mpsc::channel();
-        // The receiver waits below.
-        self.store().flush(Box::new(move |done| drop(sender.send(done))));
-        let closed = flushed.recv().map_or(Ok(()), |done| done).and_then(|()| self.store().checkpoint());
-        if let Err(error) = closed {
+        if let Err(error) = self.store().settle() {
             tracing::warn!(target = %self.id, %error, "the target was not closed in order; it recovers at the next start");
         }
     }
@@ -358,6 +355,10 @@ impl Target {
                 };
                 let to = (chain, epoch, successor, member.view.session());
                 self.send(to, body, update.payload.bytes, false);
+                if simulation::has(Mistake::EarlyAcknowledgement) {
+                    let (applied, synced) = (update.version, update.version);
+                    self.post_link(chain, to.3, Event::Acked { epoch, applied, synced });
+                }
             }
             Effect::TellInSync { epoch, successor, through } => {
                 let to = (chain, epoch, successor, member.view.session());

@@ -1,9 +1,9 @@
 //! What readers need to know of a replica, without asking the one who owns it.
 
+use env::watch;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use tokio::sync::watch;
 use types::storage::Operation;
 use types::{ChunkId, Epoch, Version};
 

@@ -422,6 +422,22 @@ impl State {
         }
     }
 
+    pub(super) fn kill(&mut self) {
+        assert!(!self.dead, "a disk without power has to crash");
+        self.boot += 1;
+        self.locks.clear();
+        self.counts = [0; 4];
+        self.faults.clear();
+        self.power = None;
+        let nodes: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in nodes {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.handles = 0;
+            }
+            self.forget(id);
+        }
+    }
+
     pub(super) fn flip(&mut self, path: &Path, offset: u64) -> bool {
         let Some(node) = self.names.get(path).and_then(|node| self.nodes.get_mut(node)) else { return false };
         node.durable.flip(offset);

@@ -96,7 +96,7 @@ impl Target {
         members.remove(&chain);
         self.views.write().unwrap_or_else(PoisonError::into_inner).remove(&chain);
         let owner = self.clone();
-        self.runtime.spawn_blocking(move || {
+        crate::blocking::spawn(&self.runtime, move || {
             let done = owner.store().forget(chain, &|| !owner.closed.load(Ordering::SeqCst));
             if let Err(error) = &done {
                 tracing::error!(%chain, target = %owner.id, %error, "a chain that left was not forgotten");

@@ -1,0 +1,103 @@
+//! Whether reads and writes of registers are linearizable.
+//!
+//! No value is written twice, so that this can be decided exactly (Gibbons and Korach, "Testing shared memories", 1997).
+//! A write with the reads of its value is a cluster. It takes up the time from the first end of one of its operations to
+//! the last start of one (a *forward* zone), or all of them have a moment in common (a *backward* zone, from the last
+//! start to the first end). The history is linearizable if no read ends before its write starts, no two forward zones
+//! overlap, and no backward zone lies within a forward one.
+
+use crate::history::{Call, Operation, Reply};
+use std::collections::BTreeMap;
+
+/// Never: the end of a write that was not answered.
+const NEVER: u64 = u64::MAX;
+
+struct Cluster<'a> {
+    write: &'a Operation,
+    reads: Vec<&'a Operation>,
+}
+
+struct Zone<'a> {
+    from: u64,
+    to: u64,
+    forward: bool,
+    cluster: Cluster<'a>,
+}
+
+/// Checks all registers; the text says what is wrong and shows the operations.
+pub fn check(history: &[Operation]) -> Result<(), String> {
+    let mut registers: BTreeMap<usize, Vec<&Operation>> = BTreeMap::new();
+    for operation in history {
+        if let Call::Write { register, .. } | Call::Read { register } = operation.call {
+            registers.entry(register).or_default().push(operation);
+        }
+    }
+    registers.into_iter().try_for_each(|(register, operations)| {
+        check_one(&operations).map_err(|why| format!("register r{register} is not linearizable: {why}"))
+    })
+}
+
+fn check_one(operations: &[&Operation]) -> Result<(), String> {
+    let mut clusters: BTreeMap<u64, Cluster<'_>> = BTreeMap::new();
+    for operation in operations {
+        if let Call::Write { value, .. } = operation.call {
+            clusters.insert(value, Cluster { write: operation, reads: Vec::new() });
+        }
+    }
+    for operation in operations {
+        let (Call::Read { .. }, Some((_, _, Reply::Value(value)))) = (&operation.call, &operation.end) else {
+            continue;
+        };
+        let Some(cluster) = clusters.get_mut(value) else {
+            return Err(format!("a value from nowhere\n  {operation}"));
+        };
+        if end(operation) < cluster.write.start {
+            return Err(format!("a value from the future\n  {}\n  {operation}", cluster.write));
+        }
+        cluster.reads.push(operation);
+    }
+    // A write that was neither answered nor seen may never have been.
+    clusters.retain(|_, cluster| cluster.write.end.is_some() || !cluster.reads.is_empty());
+    let mut zones: Vec<Zone<'_>> = clusters.into_values().map(zone).collect();
+    zones.sort_by_key(|zone| zone.from);
+    let forward: Vec<&Zone<'_>> = zones.iter().filter(|zone| zone.forward).collect();
+    for pair in forward.windows(2) {
+        if pair[1].from < pair[0].to {
+            return Err(conflict("two values, each seen before and after the other", pair[0], pair[1]));
+        }
+    }
+    for backward in zones.iter().filter(|zone| !zone.forward) {
+        let around = forward.iter().find(|zone| zone.from < backward.from && backward.to < zone.to);
+        if let Some(around) = around {
+            return Err(conflict("a value was overwritten, and then seen again", around, backward));
+        }
+    }
+    Ok(())
+}
+
+fn end(operation: &Operation) -> u64 {
+    operation.end.as_ref().map_or(NEVER, |(end, _, _)| *end)
+}
+
+fn zone(cluster: Cluster<'_>) -> Zone<'_> {
+    let all = || cluster.reads.iter().copied().chain([cluster.write]);
+    let first_end = all().map(end).min().unwrap_or(NEVER);
+    let last_start = all().map(|operation| operation.start).max().unwrap_or(0);
+    let forward = first_end < last_start;
+    let (from, to) = if forward { (first_end, last_start) } else { (last_start, first_end) };
+    Zone { from, to, forward, cluster }
+}
+
+fn conflict(what: &str, one: &Zone<'_>, other: &Zone<'_>) -> String {
+    let mut text = what.to_owned();
+    for zone in [one, other] {
+        text.push_str(&format!("\n  {}", zone.cluster.write));
+        for read in &zone.cluster.reads {
+            text.push_str(&format!("\n    {read}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

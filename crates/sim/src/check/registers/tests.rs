@@ -1,0 +1,41 @@
+use super::*;
+
+/// `w1 0-3` writes 1 from 0 to 3, `r1 4-5` reads 1; `-` alone: no answer.
+fn run(text: &str) -> Result<(), String> {
+    let operations: Vec<Operation> = text
+        .split(',')
+        .map(|part| {
+            let (what, times) = part.trim().split_once(' ').unwrap();
+            let value = what[1..].parse().unwrap();
+            let (start, end) = times.split_once('-').unwrap();
+            let (call, reply) = match &what[..1] {
+                "w" => (Call::Write { register: 0, value }, Reply::Done),
+                _ => (Call::Read { register: 0 }, Reply::Value(value)),
+            };
+            let end = (!end.is_empty()).then(|| (end.parse().unwrap(), 0, reply));
+            Operation { client: 0, call, start: start.parse().unwrap(), start_ms: 0, end }
+        })
+        .collect();
+    check(&operations)
+}
+
+#[test]
+fn takes_what_one_order_explains() {
+    run("w1 0-1, r1 2-3, w2 4-5, r2 6-7").unwrap();
+    run("w1 0-9, w2 1-8, r2 2-3, r1 4-5").unwrap();
+    run("w1 0-1, w2 2-, r1 3-4, r2 5-6").unwrap();
+    run("w1 0-1, w2 2-, r1 3-4, r1 50-60").unwrap();
+}
+
+#[test]
+fn refuses_a_value_that_was_overwritten() {
+    run("w1 0-1, w2 2-3, r1 4-5").unwrap_err();
+    run("w1 0-1, w2 2-, r2 3-4, r1 5-6").unwrap_err();
+    run("w1 0-9, w2 1-8, r2 10-11, r1 12-13, r2 14-15").unwrap_err();
+}
+
+#[test]
+fn refuses_values_from_nowhere_and_from_the_future() {
+    run("w1 0-1, r2 2-3").unwrap_err();
+    run("r1 0-1, w1 2-3").unwrap_err();
+}
