@@ -264,6 +264,8 @@ impl<P: Payload> Replica<P> {
         self.report_at = None;
         self.far_applied = Version::ZERO;
         self.far_synced = Version::ZERO;
+        // Without a place the updates are kept too: when all members were lost and come back they all serve, and one of them
+        // may lack what was under way then.
         // The old predecessor is answered nothing more in its name, and a client that no longer speaks to the head must
         // go there; its retry is recognised by its lane.
         let keeps_clients = place.is_some_and(|p| p.head && p.role == Role::Serving);
@@ -279,9 +281,6 @@ impl<P: Payload> Replica<P> {
             });
         }
         self.waiters.retain(|_, waiters| !waiters.is_empty());
-        if place.is_none() {
-            self.forget_pending(); // Nobody waits for it, and whoever follows later is brought up to date from the store.
-        }
         self.link = Link::None;
         self.greet(out);
     }

@@ -369,7 +369,8 @@ fn what_nobody_needs_any_more_is_dropped() {
     assert_eq!(kept("sole w1 s1 head+ linked0@0 w2 s2"), 1);
     assert_eq!(kept("sole w1 s1 head+ linked0@0 w2 s2 caught1"), 1);
     assert_eq!(kept("sole w1 s1 head+ linked0@0 w2 s2 caught1 a2"), 0);
-    assert_eq!(kept("head linked0@0 w1 out"), 0);
+    assert_eq!(kept("head linked0@0 w1 out"), 1);
+    assert_eq!(kept("head linked0@0 w1 s1 a1 out"), 0);
 }
 
 // Bringing up to date.

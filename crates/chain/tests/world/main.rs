@@ -174,3 +174,30 @@ fn every_short_walk_while_the_middle_one_goes() {
     let worlds = every_walk(3, budget, &stage, 6);
     assert!(worlds > 10_000, "{worlds}");
 }
+
+#[test]
+fn every_short_walk_after_all_were_lost_and_live() {
+    let budget = Budget { pauses: 2, expulsions: 2, ..NO_FAULTS };
+    let [greet, greeted] = request(0, 1);
+    // An update is on its way to the second member when both are given up; the head hears of that, and both are heard again.
+    let stage = [
+        Action::Configure(0),
+        Action::Configure(1),
+        greet,
+        greeted,
+        WRITE,
+        SEND,
+        Action::Arrive(0),
+        Action::Pause(0),
+        Action::Pause(1),
+        Action::Expel(0),
+        Action::Expel(1),
+        Action::Plan { hasty: false },
+        Action::Wake(0),
+        Action::Configure(0),
+        Action::Wake(1),
+        Action::Plan { hasty: false },
+    ];
+    let worlds = every_walk(2, budget, &stage, 7);
+    assert!(worlds > 1000, "{worlds}");
+}
