@@ -12,9 +12,10 @@ use server::metadata::{MetaOptions, MetaService};
 use server::metrics::Metrics;
 use server::reclaimer::ChainHeads;
 use server::storage::{ScrubOptions, Storage, StorageOptions, TargetOptions};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use types::{ClientId, FailureDomain, Incarnation, NodeId, Routing, TargetId};
 
@@ -114,6 +115,7 @@ struct Seen {
     /// Why a server did not start.
     trouble: Option<(HostId, String)>,
     routing: Option<watch::Receiver<Arc<Routing>>>,
+    storages: BTreeMap<HostId, Weak<Storage>>,
 }
 
 impl Window {
@@ -128,6 +130,17 @@ impl Window {
     /// Which server did not start, and why; once.
     pub fn trouble(&self) -> Option<(HostId, String)> {
         self.lock().trouble.take()
+    }
+
+    /// Bytes that the storage servers that run wrote since they started.
+    pub fn written(&self) -> BTreeMap<HostId, u64> {
+        let mut written = BTreeMap::new();
+        for (host, storage) in &self.lock().storages {
+            if let Some(storage) = storage.upgrade() {
+                written.insert(*host, storage.status().targets.iter().map(|target| target.bytes_written).sum());
+            }
+        }
+        written
     }
 
     /// The routing that the last manager published.
@@ -228,14 +241,14 @@ pub fn store_options(target: TargetId, work: chunk::Work) -> chunk::Options {
 
 /// A storage server.
 pub async fn storage(mut parts: Parts, pace: Arc<Pace>, window: Window) {
-    if let Err(why) = serve_storage(&mut parts, pace).await
+    if let Err(why) = serve_storage(&mut parts, pace, &window).await
         && !parts.disk.is_dead()
     {
         window.tell(parts.host, format!("storage server {} did not start: {why}", parts.host));
     }
 }
 
-async fn serve_storage(parts: &mut Parts, pace: Arc<Pace>) -> Result<(), String> {
+async fn serve_storage(parts: &mut Parts, pace: Arc<Pace>, window: &Window) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new());
     let dispatch = Arc::new(Dispatch::new(metrics.clone(), None, None));
     let address = address_of(parts.host, STORAGE_PORT).to_string();
@@ -268,6 +281,7 @@ async fn serve_storage(parts: &mut Parts, pace: Arc<Pace>) -> Result<(), String>
         scrub: ScrubOptions::default(),
     };
     let storage = Storage::start(options, vec![target]).await.map_err(|error| error.to_string())?;
+    window.lock().storages.insert(parts.host, Arc::downgrade(&storage));
     dispatch.add_storage(storage);
     std::future::pending().await
 }

@@ -19,6 +19,9 @@ use types::MemberState;
 
 /// How long the cluster may take to begin, in milliseconds.
 const START_MAX: u64 = 120_000;
+/// The cluster is at rest when no storage server wrote for this long, and must be soon; in milliseconds.
+const QUIET: u64 = 4000;
+const QUIET_MAX: u64 = 120_000;
 /// Turns are this long while the cluster rests.
 const REST_TURN: u64 = 100;
 
@@ -408,12 +411,23 @@ impl World {
         names::check(&operations)
     }
 
-    /// Nothing is asked any more: what is under way comes to its end.
+    /// Nothing is asked any more: what is under way comes to its end, the records of inodes and what was removed too.
     fn rest(&mut self) -> Result<(), String> {
         self.paces.values().for_each(|pace| pace.rest());
         let end = self.now + self.scenario.work.rest_seconds * 1000;
         while self.now < end {
             self.turn(REST_TURN)?;
+        }
+        let (mut written, mut since) = (self.window.written(), self.now);
+        while self.now < since + QUIET {
+            if self.now > end + QUIET_MAX {
+                return Err(format!("storage servers still write {QUIET_MAX} ms after the last request"));
+            }
+            self.turn(REST_TURN)?;
+            let now = self.window.written();
+            if now != written {
+                (written, since) = (now, self.now);
+            }
         }
         Ok(())
     }
