@@ -256,14 +256,16 @@ impl Service for Node {
             Channel::Meta => (world.meta_request(&request.body), Bytes::new()),
             Channel::Storage => world.storage_request(self.id, &request.body, request.payload),
             Channel::Manager => {
-                let Ok(ManagerRequest::Watch { known, wait_ms }) = decode(&request.body) else {
-                    let refused: Result<ManagerReply, ManagerError> = Err(ManagerError::Invalid);
-                    responder.send(Reply { body: encode(&refused), payload: Bytes::new() });
-                    return;
+                let answer: Result<ManagerReply, ManagerError> = match decode(&request.body) {
+                    Ok(ManagerRequest::Watch { known, wait_ms }) => {
+                        drop(world);
+                        tokio::spawn(watch(self.world.clone(), known, wait_ms, responder));
+                        return;
+                    }
+                    Ok(ManagerRequest::Movement) => Ok(ManagerReply::Movement(Box::default())),
+                    _ => Err(ManagerError::Invalid),
                 };
-                drop(world);
-                tokio::spawn(watch(self.world.clone(), known, wait_ms, responder));
-                return;
+                (encode(&answer), Bytes::new())
             }
         };
         if World::every(world.counts.requests, world.faults.lose_every) {
