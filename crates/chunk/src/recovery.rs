@@ -17,7 +17,7 @@ use crate::segment::{Account, FIRST_RECORD, SegmentId, Segments, Usage, list, st
 use crate::walk::Walk;
 use crate::writer::LogEnd;
 use env::{Disk, Table, TableError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::ops::Bound;
@@ -259,10 +259,13 @@ fn drop_torn_payloads(segments: &Segments, tail: &mut Tail) -> Result<(), OpenEr
 /// After the death of the process alone, the end of the log may be in the page cache only: what recovery reports
 /// must outlive the machine too.
 fn make_durable(segments: &Segments, tail: &Tail) -> Result<(), OpenError> {
-    let loose = tail.records.iter().filter(|(_, header)| header.sequence > tail.synced);
-    let loose: BTreeSet<SegmentId> = loose.map(|(seat, _)| seat.segment).collect();
-    for segment in loose {
-        segments.file(segment)?.sync()?;
+    let mut loose: BTreeMap<SegmentId, (u32, u32)> = BTreeMap::new();
+    for (seat, header) in tail.records.iter().filter(|(_, header)| header.sequence > tail.synced) {
+        let end = seat.position + header.payload_at + header.payload_length;
+        loose.entry(seat.segment).or_insert((seat.position, end)).1 = end;
+    }
+    for (segment, (from, to)) in loose {
+        segments.file(segment)?.write_again(u64::from(from), u64::from(to))?;
     }
     Ok(())
 }

@@ -64,6 +64,24 @@ pub trait File: Send + Sync + 'static {
     /// Bytes the file takes on the disk.
     fn allocated(&self) -> io::Result<u64>;
 
+    /// Writes a range once more as it reads, and makes the file durable. For what may be in the page cache alone after the
+    /// death of a process: a sync that failed has left its pages clean, and another sync would not write them (Rebello et al.,
+    /// *Can Applications Recover from fsync Failures?*, USENIX ATC 2020). Where there is no room to write it is only synced.
+    fn write_again(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut bytes = vec![0; 1 << 20];
+        let mut at = from;
+        while at < to {
+            let length = usize::try_from(to - at).unwrap_or(bytes.len()).min(bytes.len());
+            self.read_exact_at(&mut bytes[..length], at)?;
+            match self.write_all_at(&[IoSlice::new(&bytes[..length])], at) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                written => written?,
+            }
+            at += length as u64;
+        }
+        self.sync()
+    }
+
     /// Takes space for a range, and lengthens the file to its end: later writes there find room.
     fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
         let zeros = [0; 64 * 1024];

@@ -137,7 +137,8 @@ impl Window {
         let mut written = BTreeMap::new();
         for (host, storage) in &self.lock().storages {
             if let Some(storage) = storage.upgrade() {
-                written.insert(*host, storage.status().targets.iter().map(|target| target.bytes_written).sum());
+                written
+                    .insert(*host, storage.status().targets.iter().map(|target| target.bytes_written).sum());
             }
         }
         written

@@ -4,6 +4,7 @@ use super::log::{Log, segment_first};
 use super::{DATA, Options, POSITION, POSITION_KEY, failed, record, table_failed};
 use crate::{KvError, Revision};
 use env::{Batch, Disk, Table};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +25,7 @@ pub(super) fn recover(
     let applied = position(table)?;
     let mut segments = list(&**disk, directory)?;
     drop_unfinished(&**disk, directory, &mut segments)?;
-    let mut replay = Replay { table, applied, batch: Batch::default(), bytes: 0 };
+    let mut replay = Replay { table, applied, batch: Batch::default(), bytes: 0, loose: (0, 0) };
     for (i, (first, path)) in segments.iter().enumerate() {
         let next = segments.get(i + 1).map(|(next, _)| *next);
         if next.is_some_and(|next| next.0 <= applied.0 + 1) {
@@ -48,7 +49,8 @@ pub(super) fn recover(
     // After the death of the process alone, its end may be in the page cache only. What is shown from here on, and what
     // later records take for durable, must outlive the machine too.
     if let Some((_, path)) = segments.last() {
-        let synced = disk.open(path).and_then(|file| file.sync());
+        let (from, to) = replay.loose;
+        let synced = disk.open(path).and_then(|file| file.write_again(from as u64, to as u64));
         synced.map_err(|error| failed(path, "sync", &error))?;
     }
     // A segment without records has the name that the new one needs; there is nothing in it.
@@ -121,6 +123,8 @@ struct Replay<'a> {
     applied: Revision,
     batch: Batch,
     bytes: usize,
+    /// Where in the last segment the records are that no later one says were durable.
+    loose: (usize, usize),
 }
 
 impl Replay<'_> {
@@ -133,7 +137,10 @@ impl Replay<'_> {
         };
         let mut offset = record::SEGMENT_HEADER;
         let mut expected = first;
+        let mut starts = VecDeque::new();
         while let Some((record, crc, length)) = next_record(&bytes[offset..], expected, previous) {
+            starts.push_back((record.sequence, offset));
+            while starts.pop_front_if(|(sequence, _)| *sequence <= record.durable).is_some() {}
             if record.sequence > self.applied {
                 self.bytes += length;
                 self.batch.writes.extend(record.writes.into_iter().map(|(key, value)| (DATA, key, value)));
@@ -146,6 +153,7 @@ impl Replay<'_> {
             previous = crc;
             expected = Revision(expected.0 + 1);
         }
+        self.loose = (starts.front().map_or(offset, |(_, start)| *start), offset);
         let rest = &bytes[offset..];
         // Records that were written when the unreadable one was durable prove that it is damaged, not torn.
         let mut from = 0;

@@ -200,6 +200,30 @@ fn a_failed_sync_stops_the_store() {
     });
 }
 
+/// A sync that failed leaves the pages clean: the next one writes nothing.
+#[test]
+fn what_is_shown_after_a_failed_sync_outlives_the_machine() {
+    for seed in 0..20 {
+        let machine = Machine::new(small());
+        run(async {
+            let store = machine.open().unwrap();
+            store.commit(put("a", "1")).await.unwrap();
+            machine.disk.fail(Operation::Sync, 0, 5);
+            assert!(store.commit(put("b", "1")).await.is_err());
+            drop(store);
+            let store = machine.open().unwrap();
+            assert_eq!(get(&store, "b").await.as_deref(), Some("1"));
+            // No checkpoint when it closes.
+            machine.table.fail_after(0);
+            machine.disk.lose_power_after(0);
+            drop(store);
+            machine.crash(seed);
+            let store = machine.open().unwrap();
+            assert_eq!(get(&store, "b").await.as_deref(), Some("1"));
+        });
+    }
+}
+
 #[test]
 fn a_failing_table_stops_the_store_and_nothing_is_lost() {
     let machine = Machine::new(small());

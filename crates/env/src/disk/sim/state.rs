@@ -178,12 +178,19 @@ impl State {
     pub(super) fn write(&mut self, id: FileId, offset: u64, mut bytes: Vec<u8>) -> io::Result<()> {
         let begun = self.begin(Operation::Write);
         if let Err(error) = begun {
-            // The write that the power failure interrupts may be on the disk in part.
+            let dead = self.dead;
             if id.boot == self.boot
                 && let Some(node) = self.nodes.get_mut(&id.node)
             {
-                node.pending
-                    .push(Pending { change: Change::Write { offset, bytes: bytes.into() }, doubtful: true });
+                if dead {
+                    // The write that the power failure interrupts may be on the disk in part.
+                    let change = Change::Write { offset, bytes: bytes.into() };
+                    node.pending.push(Pending { change, doubtful: true });
+                } else {
+                    // What failed was done in part, and is seen.
+                    bytes.truncate(bytes.len() / 2);
+                    node.change(Change::Write { offset, bytes: bytes.into() });
+                }
             }
             return Err(error);
         }
