@@ -8,6 +8,7 @@
 //! Reading order: [`world`]; the machines ([`machine`], [`network`], [`table`], [`roles`]); the rest.
 //! `docs/decisions/0003-simulator.md` says why it is made like this.
 
+pub mod administrator;
 pub mod check;
 pub mod faults;
 pub mod history;

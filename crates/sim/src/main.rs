@@ -107,11 +107,10 @@ fn play(options: &Options) -> Result<bool, String> {
         match run() {
             Ok(report) => {
                 println!(
-                    "  {} of {} operations answered, {} faults, {} members out, {:.1} s of the cluster; log {:016x} of {} events",
+                    "  {} of {} operations answered, {} faults, {:.1} s of the cluster; log {:016x} of {} events",
                     report.answered,
                     report.operations,
                     report.faults,
-                    report.out,
                     seconds(report.milliseconds),
                     report.hash,
                     report.events

@@ -95,6 +95,11 @@ fn target(host: HostId) -> TargetId {
     TargetId(u32::from(host))
 }
 
+/// The target of a storage server, counted from 0.
+pub fn target_of(number: u64) -> TargetId {
+    TargetId(u32::from(STORAGE) + u32::try_from(number).unwrap_or(0))
+}
+
 /// The host of a target.
 pub fn host_of(target: TargetId) -> HostId {
     HostId::try_from(target.0).unwrap_or(0)

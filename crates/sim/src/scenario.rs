@@ -40,6 +40,9 @@ pub struct Work {
     /// Tasks of each client that write to files without a name.
     #[serde(default)]
     pub orphans: u8,
+    /// Beside them an administrator has data moved.
+    #[serde(default)]
+    pub moves: bool,
     /// The longest pause between two operations of a task, in milliseconds.
     pub pause_ms: u64,
     /// When all is mended, how long in seconds until every client has had all its answers.

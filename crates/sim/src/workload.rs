@@ -4,6 +4,7 @@
 //! files that are written to after their name is gone. When the run is mended, each client asks for everything once more;
 //! every one of these answers must come.
 
+use crate::administrator::Administrator;
 use crate::history::{Call, History, Reply};
 use crate::machine::Parts;
 use crate::roles::{CLIENT, meta_address};
@@ -69,7 +70,7 @@ impl Stage {
         self.inner.inodes.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
     }
 
-    fn is_mended(&self) -> bool {
+    pub fn is_mended(&self) -> bool {
         self.inner.mended.load(Ordering::SeqCst)
     }
 }
@@ -78,6 +79,7 @@ impl Stage {
 #[derive(Clone, Copy, Debug)]
 pub struct Team {
     pub clients: usize,
+    pub storage: u8,
     /// No disk fails or is full: then no error may say that bytes are damaged.
     pub disks_are_well: bool,
 }
@@ -130,6 +132,11 @@ pub async fn run(mut parts: Parts, team: Team, work: Work, history: History, sta
                 }
             });
         }
+    }
+    if work.moves && id == 0 {
+        let random = Random::new(worker.random.number());
+        let (client, stage) = (worker.client.clone(), worker.stage.clone());
+        tasks.spawn(Administrator { client, team, stage, random }.work());
     }
     while let Some(ended) = tasks.join_next().await {
         // A panic has been seen by the world already.

@@ -15,7 +15,8 @@ use env::Random;
 use env::simulation::Mistake;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use types::MemberState;
+use types::routing::Member;
+use types::{MemberState, Routing};
 
 /// How long the cluster may take to begin, in milliseconds.
 const START_MAX: u64 = 120_000;
@@ -36,8 +37,6 @@ pub struct Report {
     pub answered: usize,
     /// Faults that happened.
     pub faults: usize,
-    /// Members of chains that do not serve at the end.
-    pub out: usize,
     /// The world's time at the end, in milliseconds.
     pub milliseconds: u64,
     /// The last events.
@@ -174,7 +173,7 @@ impl World {
         }
         self.check_history()?;
         self.rest()?;
-        let out = self.check_rest()?;
+        self.check_rest()?;
         let operations = self.history.operations();
         let (hash, events) = self.log.hash();
         Ok(Report {
@@ -183,7 +182,6 @@ impl World {
             operations: operations.len(),
             answered: operations.iter().filter(|operation| operation.end.is_some()).count(),
             faults: count,
-            out,
             milliseconds: self.now,
             log: self.log.lines(),
         })
@@ -247,6 +245,7 @@ impl World {
                 let (work, faults) = (self.scenario.work, self.scenario.faults);
                 let team = Team {
                     clients: usize::from(cluster.clients),
+                    storage: cluster.storage,
                     disks_are_well: faults.disk_error == 0 && faults.full_disk == 0,
                 };
                 let (history, stage) = (self.history.clone(), self.stage.clone());
@@ -419,9 +418,10 @@ impl World {
             self.turn(REST_TURN)?;
         }
         let (mut written, mut since) = (self.window.written(), self.now);
-        while self.now < since + QUIET {
+        while self.now < since + QUIET || !self.is_whole() {
             if self.now > end + QUIET_MAX {
-                return Err(format!("storage servers still write {QUIET_MAX} ms after the last request"));
+                let what = if self.is_whole() { "still write" } else { "do not all serve their chains" };
+                return Err(format!("storage servers {what} {QUIET_MAX} ms after the last request"));
             }
             self.turn(REST_TURN)?;
             let now = self.window.written();
@@ -432,8 +432,26 @@ impl World {
         Ok(())
     }
 
-    /// Stops everything, and looks at the disks. Gives the members of chains that do not serve.
-    fn check_rest(&mut self) -> Result<usize, String> {
+    /// Whether all chains have as many members as their class asks for, and all serve.
+    fn is_whole(&self) -> bool {
+        let serves = |routing: Arc<Routing>| {
+            routing.leaving.is_empty()
+                && routing.classes.iter().all(|class| {
+                    let table = routing.tables.get(&class.table);
+                    table.is_some_and(|table| {
+                        table.chains.iter().all(|chain| {
+                            let serving = |member: &Member| member.state == MemberState::Serving;
+                            chain.members.len() == usize::from(class.copies)
+                                && chain.members.iter().all(serving)
+                        })
+                    })
+                })
+        };
+        self.window.routing().is_some_and(serves)
+    }
+
+    /// Stops everything, and looks at the disks.
+    fn check_rest(&mut self) -> Result<(), String> {
         let routing = self.window.routing().ok_or("no manager published a routing")?;
         self.end_all();
         let storage = self.machines.values().filter(|machine| (STORAGE..CLIENT).contains(&machine.host));
@@ -442,8 +460,7 @@ impl World {
         if self.scenario.work.no_leaks {
             stores.check_owned(&routing, &self.stage.inodes())?;
         }
-        let members = routing.chains().flat_map(|(_, info)| info.members.iter());
-        Ok(members.filter(|member| member.state != MemberState::Serving).count())
+        Ok(())
     }
 
     fn end_all(&mut self) {

@@ -6,7 +6,7 @@ use sim::Scenario;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds of each scenario. `cargo xtask sim --runs N` runs more.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 40;
 
 /// Runs all of `work` on as many threads as there are processors; the texts of what failed.
 fn all(work: &[(String, u64)]) -> Vec<String> {

@@ -188,7 +188,8 @@ async fn follow(
     }
     loop {
         let request = ManagerRequest::Watch { known: storage.routing().version, wait_ms: WATCH_MS };
-        let deadline = Duration::from_millis(u64::from(WATCH_MS)) + CALL_DEADLINE;
+        // Clocks may run a quarter apart.
+        let deadline = Duration::from_millis(u64::from(WATCH_MS)) * 5 / 4 + CALL_DEADLINE;
         match call(connection, &request, deadline).await {
             Ok(ManagerReply::Routing(Some(routing))) => apply(storage, Arc::new(*routing)).await,
             Ok(ManagerReply::Routing(None)) => {}
