@@ -1,0 +1,167 @@
+//! Disks that go bad while clients write: one that fails reads, writes or syncs, and one that is full.
+
+use crate::apart::Apart;
+use crate::cloud::noise;
+use crate::load;
+use crate::shim::{Faults, Shim};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How long clients work while a disk is bad: some leases.
+const WHILE_BAD: Duration = Duration::from_secs(8);
+
+/// Work goes on while `trouble` is there and after it; every acknowledged file is there at the end.
+fn under_load(cluster: &Apart, trouble: impl FnOnce()) {
+    let (stop, acknowledged) = (AtomicBool::new(false), Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for writer in 0..load::WRITERS {
+            let (stop, acknowledged, home) = (&stop, &acknowledged, cluster.home.path());
+            scope.spawn(move || load::write(home, writer, stop, acknowledged));
+        }
+        while acknowledged.lock().unwrap().len() < 10 {
+            assert!(!stop.load(Ordering::Relaxed));
+            // Until there is something to lose; a writer that fails ends the test.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        trouble();
+        stop.store(true, Ordering::Relaxed);
+    });
+    load::verify(cluster, &acknowledged.into_inner().unwrap());
+}
+
+/// A server whose disk fails is cut out, says why, and comes back when its disk is well again and it is started anew.
+fn a_failing_disk(kind: impl Fn(&Faults) -> &AtomicBool) {
+    let mut cluster = Apart::new(3, 2);
+    assert!(cluster.storage[1].interrupt());
+    let shim = Shim::over(&cluster.path("storage-12/targets/12"), &cluster.path("behind"));
+    cluster.start_storage(1, &[]);
+    cluster.wait_whole();
+    let bad = kind(&shim.faults);
+    under_load(&cluster, || {
+        bad.store(true, Ordering::SeqCst);
+        // Files are written and overwritten through the other servers meanwhile.
+        std::thread::sleep(WHILE_BAD);
+        let status = cluster.sr(&["status", "--json"]);
+        let failed = |line: &str| line.contains("\"target\":12") && line.contains("Input/output error");
+        assert!(status.lines().any(failed), "{status}");
+        assert!(cluster.degraded() > 0, "{status}");
+    });
+    bad.store(false, Ordering::SeqCst);
+    cluster.storage[1].kill();
+    cluster.start_storage(1, &[]);
+    cluster.wait_whole();
+    let checked = cluster.sr(&["fsck", "--deep", "/"]);
+    assert!(!checked.contains("unreadable"), "{checked}");
+    cluster.storage[1].kill();
+    drop(shim);
+}
+
+#[test]
+fn a_disk_that_fails_writes_is_cut_out_and_comes_back() {
+    a_failing_disk(|faults| &faults.writes);
+}
+
+#[test]
+fn a_disk_that_fails_syncs_is_cut_out_and_comes_back() {
+    a_failing_disk(|faults| &faults.syncs);
+}
+
+#[test]
+fn what_a_disk_cannot_read_comes_from_the_other_copy() {
+    let mut cluster = Apart::new(2, 2);
+    assert!(cluster.storage[1].interrupt());
+    let shim = Shim::over(&cluster.path("storage-12/targets/12"), &cluster.path("behind"));
+    cluster.start_storage(1, &[]);
+    cluster.wait_whole();
+    let bytes = noise(3_000_000, 1);
+    let local = cluster.path("local");
+    std::fs::write(&local, &bytes).unwrap();
+    for name in 0..8 {
+        cluster.sr(&["put", &local.display().to_string(), &format!("/f{name}")]);
+    }
+    // What the server has in memory it could read all the same.
+    cluster.storage[1].kill();
+    cluster.start_storage(1, &[]);
+    cluster.wait_whole();
+    shim.faults.reads.store(true, Ordering::SeqCst);
+    for name in 0..8 {
+        assert!(cluster.run(&["cat", &format!("/f{name}")]).stdout == bytes, "/f{name}");
+    }
+    shim.faults.reads.store(false, Ordering::SeqCst);
+    cluster.storage[1].kill();
+}
+
+/// A file system of so many MiB, unmounted when dropped.
+struct Small<'a>(&'a Path);
+
+impl Small<'_> {
+    fn over(directory: &Path, size: u32) -> Small<'_> {
+        let size = format!("size={size}m");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "small"]).arg(directory).status();
+        assert!(mounted.unwrap().success());
+        Small(directory)
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        // A server that a failed test left may have it open: then it goes when that ends.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_cluster_refuses_writes_and_takes_removals() {
+    let mut cluster = Apart::new(2, 2);
+    let directories = [11, 12].map(|id| cluster.path(&format!("storage-{id}/targets/{id}")));
+    for (server, directory) in directories.iter().enumerate() {
+        assert!(cluster.storage[server].interrupt());
+        std::fs::rename(directory, directory.with_extension("before")).unwrap();
+        std::fs::create_dir(directory).unwrap();
+    }
+    let mounted: Vec<Small<'_>> = directories.iter().map(|directory| Small::over(directory, 700)).collect();
+    for (server, directory) in directories.iter().enumerate() {
+        let content = directory.with_extension("before").join(".");
+        assert!(Command::new("cp").arg("-a").args([&content, directory]).status().unwrap().success());
+        cluster.start_storage(server, &[]);
+    }
+    cluster.wait_whole();
+    let bytes = noise(30_000_000, 1);
+    let local = cluster.path("local");
+    std::fs::write(&local, &bytes).unwrap();
+    let local = local.display().to_string();
+    let put = |name: usize| cluster.run(&["put", &local, &format!("/f{name}")]);
+    let full =
+        (0..40).find_map(|name| Some((name, put(name))).filter(|(_, output)| !output.status.success()));
+    let (count, refused) = full.expect("1200 MB fit on 700 MB");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains(&format!("/f{count}")) && said.contains("full"), "{said}");
+    assert!(count >= 5, "{count} files of 30 MB fit on 700 MB");
+    // What is there is there, also after the servers were started again on their full disks.
+    for server in 0..2 {
+        cluster.storage[server].kill();
+        cluster.start_storage(server, &[]);
+    }
+    cluster.wait_whole();
+    for name in 0..count {
+        assert!(cluster.run(&["cat", &format!("/f{name}")]).stdout == bytes, "/f{name}");
+    }
+    // Removing makes room again.
+    for name in 0..count / 2 {
+        cluster.sr(&["rm", &format!("/f{name}")]);
+    }
+    let again = (0..300).any(|_| {
+        // Space comes back in the background: after the retention of garbage, a checkpoint and compaction.
+        std::thread::sleep(Duration::from_millis(200));
+        cluster.run(&["put", &local, "/again"]).status.success()
+    });
+    assert!(again, "a minute after half of everything was removed the cluster is still full");
+    assert!(cluster.run(&["cat", "/again"]).stdout == bytes);
+    cluster.storage.iter_mut().for_each(crate::cloud::Server::kill);
+    drop(mounted);
+}
