@@ -52,7 +52,15 @@ impl Client {
     /// Connects, and fetches the routing: fails within [`Options::connect_deadline`] when no metadata server answers.
     /// Later losses of connections are repaired silently.
     pub async fn connect(context: &Context, options: Options) -> Result<Client> {
-        let security = Arc::new(security(context)?);
+        Client::connect_as(Arc::new(security(context)?), context.servers.clone(), options).await
+    }
+
+    /// The same with credentials that the caller has: a server's own, say.
+    pub async fn connect_as(
+        security: Arc<Security>,
+        servers: Vec<String>,
+        options: Options,
+    ) -> Result<Client> {
         let pool = |connections| {
             let options = PoolOptions { connections, ..PoolOptions::default() };
             Pool::new(security.clone(), options)
@@ -60,7 +68,7 @@ impl Client {
         let id = ClientId(retry::random());
         let shared = Arc::new(Shared {
             id,
-            servers: Servers::new(context.servers.clone()),
+            servers: Servers::new(servers),
             small: pool(1),
             bulk: pool(options.bulk_connections.max(1)),
             routes: Routes::new(),
