@@ -8,6 +8,7 @@ mod commands;
 mod crash;
 mod damage;
 mod failover;
+mod follow;
 mod fsck;
 mod load;
 mod missing;
