@@ -1,5 +1,6 @@
 //! `class`.
 
+use crate::following;
 use crate::movement::{self, Patience};
 use crate::outcome::Stop;
 use crate::remote;
@@ -59,7 +60,8 @@ enum ClassCommand {
     },
     /// Change how a class keeps its data; all that is in it follows in the background (administrator only).
     ///
-    /// Reads and writes go on. `sr repair status` shows how far it is. The chunk size stays.
+    /// Reads and writes go on. `sr repair status` shows how far it is. The chunk size stays: for another one, move the files to another
+    /// class (`sr class set`).
     #[command(
         after_help = "Examples:\n  sr class change archive --copies 3 --wait\n  sr class change archive --site berlin --site paris --domain site\n  sr class change archive --any-site"
     )]
@@ -84,17 +86,41 @@ enum ClassCommand {
         #[arg(long)]
         wait: bool,
     },
-    /// Set the class of new files below a directory.
-    #[command(after_help = "Examples:\n  sr class set archive /iso\n  sr class set --inherit /iso")]
+    /// Set the class of a directory: new files below get it, and those that are there follow in the background.
+    ///
+    /// Reads and writes go on. Directories below that have a class of their own keep it, with all that is in them. A file that
+    /// may be written by somebody is moved when he is done.
+    #[command(
+        after_help = "Examples:\n  sr class set archive /iso --wait\n  sr class set archive /iso --new-files-only\n  sr class set --inherit /iso"
+    )]
     Set {
         /// As the parent directory says.
         #[arg(long)]
         inherit: bool,
+        /// Files that are there stay where they are.
+        #[arg(long, conflicts_with = "wait")]
+        new_files_only: bool,
+        /// Wait until all files have followed.
+        #[arg(long)]
+        wait: bool,
         /// The class (not with --inherit), and the directories.
         #[arg(required = true, value_names = ["CLASS", "PATH"], num_args = 1..)]
         names: Vec<String>,
     },
-    /// Show which class new files at a path get, and why.
+    /// Show how far files are that follow their class: what is done, what is left, and what is skipped for now.
+    #[command(after_help = "Examples:\n  sr class status\n  sr class status --json")]
+    Status {
+        /// One JSON object per directory.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have files that are not moved yet stay where they are; new files get the class all the same.
+    #[command(after_help = "Example:\n  sr class stop /iso")]
+    Stop {
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<String>,
+    },
+    /// Show which class new files at a path get, and why; of a file that is there, where its data is.
     #[command(after_help = "Example:\n  sr class explain /iso/new")]
     Explain {
         #[arg(long)]
@@ -155,6 +181,8 @@ struct ExplainLine<'a> {
     set_by: Option<&'a str>,
     #[serde(flatten)]
     class: ClassLine<'a>,
+    /// Of a file that is there: the class that its data is in.
+    data_in: Option<&'a str>,
 }
 
 fn domain_word(domain: FailureDomain) -> &'static str {
@@ -236,19 +264,70 @@ impl Class {
                 change(session, class, force).await?;
                 movement::wait(session, Patience::from(wait), movement::left).await
             }
-            ClassCommand::Set { inherit, mut names } => {
-                let class = if inherit { None } else { Some(names.remove(0)) };
-                if names.is_empty() {
-                    return Err(Stop::usage("a directory is wanted after the class"));
-                }
-                for path in &names {
-                    let set = session.client.set_class(remote::normal(path).as_str(), class.clone()).await;
-                    session.report.item(set)?;
+            ClassCommand::Set { inherit, new_files_only, wait, names } => {
+                let follow = if new_files_only { Follow::NewFiles } else { Follow::AllFiles };
+                set(session, inherit, follow, names, Patience::from(wait)).await
+            }
+            ClassCommand::Status { json } => following::status(session, json).await,
+            ClassCommand::Stop { paths } => {
+                for path in &paths {
+                    let stopped = session.client.stop_following(remote::normal(path).as_str()).await;
+                    session.report.item(stopped.map_err(not_moving))?;
                 }
                 Ok(())
             }
             ClassCommand::Explain { json, paths } => explain(session, json, &paths).await,
         }
+    }
+}
+
+/// Which files get a class that is set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Follow {
+    NewFiles,
+    AllFiles,
+}
+
+/// Sets the class of directories: the first name is the class, unless they inherit it.
+async fn set(
+    session: &mut Session,
+    inherit: bool,
+    follow: Follow,
+    mut names: Vec<String>,
+    patience: Patience,
+) -> Result<(), Stop> {
+    let class = if inherit { None } else { Some(names.remove(0)) };
+    if names.is_empty() {
+        return Err(Stop::usage("a directory is wanted after the class"));
+    }
+    let mut set = Vec::new();
+    for path in names.iter().map(|path| remote::normal(path)) {
+        let done = match follow {
+            Follow::NewFiles => session.client.set_class(path.as_str(), class.clone()).await,
+            Follow::AllFiles => session.client.follow_class(path.as_str(), class.clone()).await,
+        };
+        if session.report.item(done.map_err(no_directory))?.is_some() {
+            set.push(path);
+        }
+    }
+    following::wait(session, patience, &set).await
+}
+
+/// Classes are set on directories alone.
+fn no_directory(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotDirectory => error.advise("set the class of its directory: files follow that"),
+        _ => error,
+    }
+}
+
+/// Nothing follows there.
+fn not_moving(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            error.advise("`sr class status` names the directories whose files are being moved")
+        }
+        _ => error,
     }
 }
 
@@ -333,17 +412,39 @@ async fn explain(session: &mut Session, json: bool, paths: &[String]) -> Result<
             explained = session.client.explain_class(remote::parent(&path)).await;
         }
         let Some((class, set_by)) = session.report.item(explained)? else { continue };
+        let data_in = data_class(session, &path).await?;
         if json {
-            let set_by = set_by.as_deref();
-            session.out.json(&ExplainLine { path: &path, set_by, class: ClassLine::from(&class) })?;
+            let (set_by, data_in) = (set_by.as_deref(), data_in.as_deref());
+            session.out.json(&ExplainLine {
+                path: &path,
+                set_by,
+                class: ClassLine::from(&class),
+                data_in,
+            })?;
             continue;
         }
         let why = match set_by {
             Some(directory) => format!("set on {}", session.out.name(&directory)),
             None => "the default".to_owned(),
         };
-        let line = format!("{}: {} ({why}): {}", session.out.name(&path), class.name, sentence(&class));
+        let data = match data_in {
+            Some(there) if there != class.name => format!("; its data is still in class {there}"),
+            Some(_) | None => String::new(),
+        };
+        let line = format!("{}: {} ({why}): {}{data}", session.out.name(&path), class.name, sentence(&class));
         session.out.line(&line)?;
     }
     Ok(())
+}
+
+/// The class that a file's data is in. `None`: there is no such file.
+async fn data_class(session: &Session, path: &str) -> Result<Option<String>, Stop> {
+    let layout = match session.client.stat(path, types::meta::Follow::Yes).await {
+        Ok(attributes) => attributes.layout,
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    let Some(layout) = layout else { return Ok(None) };
+    let classes = session.client.classes().await?;
+    Ok(classes.into_iter().find(|class| class.id == layout.class).map(|class| class.name))
 }

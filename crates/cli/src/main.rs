@@ -18,6 +18,7 @@ mod context;
 mod destination;
 mod ending;
 mod find;
+mod following;
 mod fsck;
 mod health;
 mod item;

@@ -3,6 +3,7 @@
 mod ca;
 mod care;
 mod directory;
+mod follower;
 mod meta;
 mod parts;
 mod ready;

@@ -1,5 +1,6 @@
 //! `status`.
 
+use crate::following;
 use crate::health::{self, Health, Reason};
 use crate::locate::state_word;
 use crate::movement;
@@ -37,6 +38,7 @@ const RATE_TIME: Duration = Duration::from_millis(500);
 enum Record<'a> {
     Cluster(Cluster),
     Movement(movement::Line),
+    Following(following::Line<'a>),
     Server(Server<'a>),
     Target(Target<'a>),
     Damage(Damaged<'a>),
@@ -126,6 +128,9 @@ impl StatusCommand {
         if self.json {
             session.out.json(&Record::Cluster(cluster))?;
             session.out.json(&Record::Movement(movement::line(&status.movement)))?;
+            for one in &status.followings {
+                session.out.json(&Record::Following(following::line(one)))?;
+            }
         } else {
             overview(session, &status, &cluster)?;
         }
@@ -275,7 +280,11 @@ fn overview(session: &mut Session, status: &Status, cluster: &Cluster) -> Result
         size::words(*bytes)
     ))?;
     session.out.line(&format!("space:  {} used of {}", size::words(used), size::words(capacity)))?;
-    movement::sentence(&status.movement).map_or(Ok(()), |text| session.out.line(&text))
+    movement::sentence(&status.movement).map_or(Ok(()), |text| session.out.line(&text))?;
+    for one in &status.followings {
+        session.out.line(&following::sentence(one, &session.out.name(&one.path)))?;
+    }
+    Ok(())
 }
 
 fn cluster(status: &Status) -> Cluster {

@@ -57,8 +57,8 @@ impl Client {
         let no_file = || Error::new(ErrorKind::Invalid, ACTION, &path, "is no regular file");
         let layout = attributes.layout.ok_or_else(no_file)?;
         let inode = attributes.inode;
-        let grant = Grant::new(GrantSource::Session { inode, session: number }, Some(capability));
-        let content = Arc::new(Content { path, inode, layout, grant });
+        let grant = Grant::new(GrantSource::Session { inode, session: number }, layout, Some(capability));
+        let content = Arc::new(Content { path, inode, grant });
         let length = AtomicU64::new(attributes.length);
         let session = Arc::new(Session { client: self.clone(), content: content.clone(), number, length });
         let tail = Tail::new(self.clone(), ACTION, content, attributes.length);

@@ -52,12 +52,15 @@ impl Client {
     /// Connects, and fetches the routing: fails within [`Options::connect_deadline`] when no metadata server answers.
     /// Later losses of connections are repaired silently.
     pub async fn connect(context: &Context, options: Options) -> Result<Client> {
-        Client::connect_as(security(context)?, context.servers.clone(), options).await
+        Client::connect_as(Arc::new(security(context)?), context.servers.clone(), options).await
     }
 
-    /// As [`Client::connect`], with security that is there already. `servers` are metadata servers, `host:port`.
-    pub async fn connect_as(security: Security, servers: Vec<String>, options: Options) -> Result<Client> {
-        let security = Arc::new(security);
+    /// The same with credentials that the caller has: a server's own, say. `servers` are metadata servers, `host:port`.
+    pub async fn connect_as(
+        security: Arc<Security>,
+        servers: Vec<String>,
+        options: Options,
+    ) -> Result<Client> {
         let pool = |connections| {
             let options = PoolOptions { connections, ..PoolOptions::default() };
             Pool::new(security.clone(), options)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use types::meta::Place;
 use types::storage::{Durability, Operation};
-use types::{Attributes, ChunkId, ChunkIndex, Rights};
+use types::{Attributes, ChunkId, ChunkIndex, Layout, Rights};
 
 /// How a file is copied.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,14 @@ pub enum Keep {
     ModeAndTimes,
     /// Nothing: all is as [`CopyOptions::put`] says.
     Nothing,
+}
+
+/// What came of cloning chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cloned {
+    All,
+    /// The source was moved to another class meanwhile.
+    Moved,
 }
 
 const ACTION: &str = "copy";
@@ -61,15 +69,19 @@ impl Client {
         }
         let subject = describe(&to);
         let leased = self.lease(&to, put.class.as_deref(), &subject).await?;
-        let mut copy = new_content(&leased, subject);
-        let same = (copy.layout.class, copy.layout.table, copy.layout.slots, copy.layout.chunk_size)
+        let copy = new_content(&leased, subject);
+        let drawn = copy.layout();
+        let same = (drawn.class, drawn.table, drawn.slots, drawn.chunk_size)
             == (layout.class, layout.table, layout.slots, layout.chunk_size);
         if same {
             // The same seed puts the copy's chunks on the chains of the source's.
-            copy.layout = layout;
+            copy.grant.moved(layout);
             let copy = Arc::new(copy);
-            match self.clone_chunks(&source, &copy, attributes.length).await {
-                Ok(()) => {
+            match self.clone_chunks(&source, &copy, layout, attributes.length).await {
+                Ok(Cloned::Moved) => {}
+                // A hole may have been a chunk that had just been moved: not if the file is where it was.
+                Ok(Cloned::All) if !attributes.dense && source.refresh().await?.layout != Some(layout) => {}
+                Ok(Cloned::All) => {
                     let mut publish = publication(&to, &copy, attributes.length, &put);
                     publish.dense = attributes.dense;
                     return self.publish(publish, &copy.path).await;
@@ -89,54 +101,64 @@ impl Client {
         uploader.finish().await
     }
 
-    async fn clone_chunks(&self, source: &File, copy: &Arc<Content>, length: u64) -> Result<()> {
+    async fn clone_chunks(
+        &self,
+        source: &File,
+        copy: &Arc<Content>,
+        layout: Layout,
+        length: u64,
+    ) -> Result<Cloned> {
         let too_large = || Error::new(ErrorKind::Invalid, ACTION, source.path(), "too large");
-        let chunks = copy.layout.chunks(length).ok_or_else(too_large)?;
-        let mut clones: JoinSet<Result<()>> = JoinSet::new();
+        let chunks = layout.chunks(length).ok_or_else(too_large)?;
+        let mut clones: JoinSet<Result<Cloned>> = JoinSet::new();
         let stopped = |stopped: tokio::task::JoinError| {
             Error::new(ErrorKind::Broken, ACTION, source.path(), stopped.to_string())
         };
         for index in (0..chunks).map(ChunkIndex) {
             if clones.len() >= CLONES_AT_ONCE
                 && let Some(joined) = clones.join_next().await
+                && joined.map_err(stopped)?? == Cloned::Moved
             {
-                joined.map_err(stopped)??;
+                return Ok(Cloned::Moved);
             }
             let (client, state, copy) = (self.clone(), source.state.clone(), copy.clone());
-            clones.spawn(async move { client.clone_chunk(&state, &copy, index, length).await });
+            clones.spawn(async move { client.clone_chunk(&state, &copy, (layout, index), length).await });
         }
         while let Some(joined) = clones.join_next().await {
-            joined.map_err(stopped)??;
+            if joined.map_err(stopped)?? == Cloned::Moved {
+                return Ok(Cloned::Moved);
+            }
         }
-        Ok(())
+        Ok(Cloned::All)
     }
 
     async fn clone_chunk(
         &self,
         source: &FileState,
         copy: &Content,
-        index: ChunkIndex,
+        (layout, index): (Layout, ChunkIndex),
         length: u64,
-    ) -> Result<()> {
+    ) -> Result<Cloned> {
         let operation = Operation::Clone {
             from: ChunkId { inode: source.content.inode, index },
             to: ChunkId { inode: copy.inode, index },
-            length: chunk_length(&copy.layout, index, length),
+            length: chunk_length(&layout, index, length),
         };
         let update = Update {
             action: ACTION,
             subject: &source.content.path,
-            chain: copy.layout.chain(index),
+            layout: None,
+            chain: layout.chain(index),
             operation,
             payload: Bytes::new(),
             durability: Durability::Disk,
             grant: &copy.grant,
-            source: Some(&source.content.grant),
+            source: Some((&source.content.grant, layout)),
         };
         match self.update(update).await {
             // A hole stays a hole.
-            Err(error) if error.kind() == ErrorKind::NotFound && !source.shape().0 => Ok(()),
-            other => other.map(drop),
+            Err(error) if error.kind() == ErrorKind::NotFound && !source.shape().0 => Ok(Cloned::All),
+            other => Ok(if other?.is_some() { Cloned::All } else { Cloned::Moved }),
         }
     }
 }

@@ -26,8 +26,14 @@ pub(crate) struct Content {
     /// How errors name it.
     pub(crate) path: String,
     pub(crate) inode: InodeId,
-    pub(crate) layout: Layout,
     pub(crate) grant: Grant,
+}
+
+impl Content {
+    /// Where its chunks are, as far as is known now.
+    pub(crate) fn layout(&self) -> Layout {
+        self.grant.layout()
+    }
 }
 
 #[derive(Debug)]
@@ -87,7 +93,21 @@ impl FileState {
         Ok(attributes)
     }
 
+    /// Asks again where the chunks are; length and times stay as they were seen last.
+    pub(crate) async fn refresh_layout(&self, client: &Client) -> Result<()> {
+        let place = Place::inode(self.content.inode);
+        let request = MetaRequest::Stat { place, follow: types::meta::Follow::No };
+        let reply = client.meta("stat", &self.content.path, &request).await?;
+        if let Some(layout) = tree::attributes(reply, "stat", &self.content.path)?.layout {
+            self.content.grant.moved(layout);
+        }
+        Ok(())
+    }
+
     fn put(&self, attributes: Attributes) {
+        if let Some(layout) = attributes.layout {
+            self.content.grant.moved(layout);
+        }
         *self.attributes.lock().unwrap_or_else(PoisonError::into_inner) = attributes;
     }
 }
@@ -102,9 +122,9 @@ impl File {
     ) -> File {
         let inode = attributes.inode;
         let layout = attributes.layout.unwrap_or(NO_LAYOUT);
-        let grant = Grant::new(GrantSource::Open { inode, rights }, capability);
+        let grant = Grant::new(GrantSource::Open { inode, rights }, layout, capability);
         let state = FileState {
-            content: Arc::new(Content { path, inode, layout, grant }),
+            content: Arc::new(Content { path, inode, grant }),
             attributes: Mutex::new(attributes),
             unsynced: Mutex::default(),
             syncing: tokio::sync::Mutex::default(),
@@ -146,7 +166,7 @@ impl File {
             FileKind::Directory => return Err(refuse(ErrorKind::IsDirectory, "is a directory")),
             _ => return Err(refuse(ErrorKind::Invalid, "is no regular file")),
         }
-        let spans = spans(&self.state.content.layout, offset, length);
+        let spans = spans(&self.state.content.layout(), offset, length);
         spans.ok_or_else(|| refuse(ErrorKind::Invalid, "the position is beyond the largest file"))
     }
 

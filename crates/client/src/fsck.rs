@@ -176,7 +176,7 @@ impl Client {
     pub async fn find_orphans(&self) -> Result<Orphans> {
         let routing = self.newest_routing().await?;
         let mut orphans = Orphans::default();
-        let mut known: BTreeSet<InodeId> = BTreeSet::new();
+        let mut known: BTreeSet<(TableId, InodeId)> = BTreeSet::new();
         let chains: Vec<(ChainId, Epoch, Vec<TargetId>)> =
             routing.chains().map(|(chain, info)| (chain, info.epoch, info.serving().collect())).collect();
         for (chain, epoch, members) in chains {
@@ -214,13 +214,14 @@ impl Client {
     async fn sort(
         &self,
         orphans: &mut Orphans,
-        known: &mut BTreeSet<InodeId>,
+        known: &mut BTreeSet<(TableId, InodeId)>,
         table: TableId,
         inodes: BTreeSet<InodeId>,
     ) -> Result<()> {
-        let unknown: Vec<InodeId> = inodes.into_iter().filter(|inode| !known.contains(inode)).collect();
+        let unknown: Vec<InodeId> =
+            inodes.into_iter().filter(|inode| !known.contains(&(table, *inode))).collect();
         for page in unknown.chunks(FATES_MAX) {
-            let request = MetaRequest::Fates { inodes: page.to_vec() };
+            let request = MetaRequest::FatesIn { table, inodes: page.to_vec() };
             let fates = match self.meta("check", "inodes", &request).await? {
                 MetaReply::Fates(fates) => fates,
                 _ => return Err(Error::unexpected("check", "inodes")),
@@ -231,7 +232,7 @@ impl Client {
                         if known.len() >= KNOWN_MAX {
                             known.clear();
                         }
-                        known.insert(*inode);
+                        known.insert((table, *inode));
                     }
                     Fate::Dead => drop(orphans.dead.entry(table).or_default().insert(*inode)),
                     Fate::Unborn => drop(orphans.unborn.entry(table).or_default().insert(*inode)),

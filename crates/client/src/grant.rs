@@ -1,17 +1,27 @@
 //! Capabilities in use, and how each is renewed when a storage server no longer takes it.
 
 use crate::{Client, Error, Result};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use types::meta::{Change, MetaReply, MetaRequest, Place};
-use types::{Capability, InodeId, Rights};
+use types::{Capability, InodeId, Layout, Rights};
 
-/// A capability and where the next one comes from. Shared by all requests of one file.
+/// Where a file's chunks are, the right to them, and where the next one comes from. Shared by all requests of one file.
+///
+/// A file that nobody writes may be moved to another class. Who reads it learns that from chunks that are no longer there,
+/// or when his capability ends; who writes it, only then: a capability to write keeps the file where it is. So
+/// whoever changes chunks takes the capability for the layout that names them ([`Grant::get_for`]).
 #[derive(Debug)]
 pub(crate) struct Grant {
-    current: Mutex<Option<Capability>>,
+    current: Mutex<Held>,
     /// Held while a new one is fetched, so that many requests that were refused together ask once.
     renewing: tokio::sync::Mutex<()>,
     source: GrantSource,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    layout: Layout,
+    capability: Option<Capability>,
 }
 
 /// What a capability was given for.
@@ -23,20 +33,58 @@ pub(crate) enum GrantSource {
     Lease { inode: InodeId },
     /// An append session.
     Session { inode: InodeId, session: u64 },
+    /// A file whose data is copied to this layout.
+    Recode { inode: InodeId, session: u64 },
 }
 
 impl Grant {
-    pub(crate) fn new(source: GrantSource, capability: Option<Capability>) -> Grant {
-        Grant { current: Mutex::new(capability), renewing: tokio::sync::Mutex::default(), source }
+    pub(crate) fn new(source: GrantSource, layout: Layout, capability: Option<Capability>) -> Grant {
+        let current = Mutex::new(Held { layout, capability });
+        Grant { current, renewing: tokio::sync::Mutex::default(), source }
     }
 
     /// The capability as it is now, if there is one.
     pub(crate) fn held(&self) -> Option<Capability> {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current().capability
+    }
+
+    /// The layout as it is known now.
+    pub(crate) fn layout(&self) -> Layout {
+        self.current().layout
+    }
+
+    /// The file's chunks are elsewhere.
+    pub(crate) fn moved(&self, layout: Layout) {
+        self.current().layout = layout;
     }
 
     pub(crate) fn put(&self, capability: Capability) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(capability);
+        self.current().capability = Some(capability);
+    }
+
+    fn current(&self) -> MutexGuard<'_, Held> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A capability to change chunks that `layout` names; `None`: they are no longer the file's. Without a layout: for what
+    /// needs none.
+    pub(crate) async fn get_for(
+        &self,
+        client: &Client,
+        subject: &str,
+        layout: Option<&Layout>,
+        stale: Option<Capability>,
+    ) -> Result<Option<Capability>> {
+        let held = |held: Held| layout.is_none_or(|layout| *layout == held.layout).then_some(held.capability);
+        let now = *self.current();
+        match held(now) {
+            None => return Ok(None),
+            Some(Some(capability)) if Some(capability) != stale => return Ok(Some(capability)),
+            Some(_) => drop(self.renew(client, subject, stale).await?),
+        }
+        // Looked at together once more: the renewal may have brought another layout.
+        let now = *self.current();
+        Ok(held(now).flatten())
     }
 
     /// A capability to use.
@@ -64,7 +112,12 @@ impl Grant {
             GrantSource::Open { inode, rights } => {
                 let request = MetaRequest::Open { place: Place::inode(inode), rights };
                 match client.meta("open", subject, &request).await? {
-                    MetaReply::Opened { capability, .. } => capability,
+                    MetaReply::Opened { attributes, capability } => {
+                        let mut current = self.current();
+                        current.layout = attributes.layout.unwrap_or(current.layout);
+                        current.capability = capability;
+                        capability
+                    }
                     _ => return Err(Error::unexpected("open", subject)),
                 }
             }
@@ -72,6 +125,12 @@ impl Grant {
                 match client.change("upload", subject, Change::RenewLease { inode }).await? {
                     MetaReply::Leased { capability, .. } => Some(capability),
                     _ => return Err(Error::unexpected("upload", subject)),
+                }
+            }
+            GrantSource::Recode { inode, session } => {
+                match client.change("move", subject, Change::RenewRecode { inode, session }).await? {
+                    MetaReply::Recoding { capability, .. } => Some(capability),
+                    _ => return Err(Error::unexpected("move", subject)),
                 }
             }
             GrantSource::Session { inode, session } => {

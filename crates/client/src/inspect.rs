@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use tokio::task::JoinSet;
+use types::following::Following;
 use types::meta::{Follow, MetaReply, MetaRequest, Place, Totals};
 use types::movement::Movement;
 use types::routing::{MemberState, NodeInfo};
@@ -75,6 +76,8 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// How the moving of data goes.
     pub movement: Movement,
+    /// Directories whose files follow their class.
+    pub followings: Vec<Following>,
 }
 
 /// A storage server and what it says of itself.
@@ -197,7 +200,7 @@ impl Client {
         let content = &file.state.content;
         let capability = content.grant.get(self, &content.path).await?;
         let routing = self.newest_routing().await?;
-        let chain = content.layout.chain(index);
+        let chain = content.layout().chain(index);
         let Some(info) = routing.chain(chain) else { return Ok(Vec::new()) };
         let chunk = ChunkId { inode: content.inode, index };
         let mut copies = Vec::new();
@@ -273,7 +276,8 @@ impl Client {
         let nodes = nodes.collect();
         let totals = self.totals().await?;
         let movement = self.movement().await?;
-        Ok(Status { routing, totals, nodes, movement })
+        let followings = self.followings().await?;
+        Ok(Status { routing, totals, nodes, movement, followings })
     }
 
     /// What servers know to be bad. Servers that do not answer are left out. Paths are known only to the
@@ -310,7 +314,7 @@ impl Client {
         Ok(reports)
     }
 
-    pub(crate) async fn path_of(&self, inode: InodeId) -> Option<String> {
+    pub async fn path_of(&self, inode: InodeId) -> Option<String> {
         let request = MetaRequest::PathOf { inode };
         match self.meta("name", &format!("inode {inode}"), &request).await {
             Ok(MetaReply::Path(path)) => Some(path),

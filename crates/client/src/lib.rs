@@ -12,8 +12,7 @@
 //!
 //! Reading order: [`Context`] and [`Options`], [`Error`], [`Client`] with its metadata calls (`tree`), listings
 //! ([`Listing`], [`Walk`], [`glob`]), files ([`File`], [`Reader`]), making files ([`Uploader`], [`Appender`]), copies,
-//! and what an administrator asks (`inspect`, `health`,
-//! `fsck`).
+//! and what an administrator asks (`inspect`, `health`, `fsck`) or has done (`following`, `recode`).
 
 mod append;
 mod call;
@@ -23,6 +22,7 @@ mod copy;
 mod error;
 mod export;
 mod file;
+mod following;
 mod fsck;
 pub mod glob;
 mod grant;
@@ -37,6 +37,7 @@ mod options;
 mod pipeline;
 mod put;
 mod reader;
+mod recode;
 mod retry;
 mod routes;
 mod span;
@@ -57,5 +58,6 @@ pub use list::{ListOptions, Listing};
 pub use options::Options;
 pub use put::{PutOptions, Uploader};
 pub use reader::Reader;
+pub use recode::{Pace, Recoded};
 pub use tree::{CreateOptions, Parents};
 pub use walk::{Walk, WalkOptions, WalkPage};

@@ -8,11 +8,12 @@ use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use tokio::task::{JoinError, JoinSet};
 use types::storage::{Durability, Operation};
-use types::{ChunkId, Crc};
+use types::{ChunkId, Crc, Layout};
 
 /// A piece that was written.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
+    pub(crate) layout: Layout,
     pub(crate) span: Span,
     pub(crate) bytes: Bytes,
     pub(crate) updated: Updated,
@@ -25,27 +26,59 @@ pub(crate) struct Pipeline {
     action: &'static str,
     content: Arc<Content>,
     durability: Durability,
-    running: JoinSet<Result<Written>>,
+    running: JoinSet<Result<Vec<Written>>>,
     /// Pieces under way at most.
     most: usize,
 }
 
 impl Client {
-    /// Writes a piece: exactly once, whatever happens on the way.
+    /// Writes a piece: exactly once, whatever happens on the way. It is several if the file was moved to a class with smaller
+    /// chunks since it was cut.
+    pub(crate) async fn write_piece(
+        &self,
+        action: &str,
+        content: &Content,
+        piece: Span,
+        bytes: Bytes,
+        durability: Durability,
+    ) -> Result<Vec<Written>> {
+        let mut written = Vec::with_capacity(1);
+        let (mut position, mut rest) = (piece.position, bytes);
+        while !rest.is_empty() {
+            let layout = content.layout();
+            let length = u64::try_from(rest.len()).unwrap_or(u64::MAX);
+            let span = spans(&layout, position, length).and_then(|mut spans| spans.next());
+            let span = span.ok_or_else(|| too_large(action, &content.path))?;
+            let part = rest.slice(..rest.len().min(usize::try_from(span.length).unwrap_or(usize::MAX)));
+            // What was written before the file was moved was moved with it.
+            if let Some(updated) =
+                self.write_span(action, content, &layout, span, part.clone(), durability).await?
+            {
+                position += u64::from(span.length);
+                rest = rest.split_off(part.len());
+                written.push(Written { layout, span, bytes: part, updated });
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes a span of one chunk. `None`: the layout is no longer the file's.
     pub(crate) async fn write_span(
         &self,
         action: &str,
         content: &Content,
+        layout: &Layout,
         span: Span,
         bytes: Bytes,
         durability: Durability,
-    ) -> Result<Updated> {
+    ) -> Result<Option<Updated>> {
         let chunk = ChunkId { inode: content.inode, index: span.index };
         let checksums = Crc::of_blocks(&bytes);
         let update = Update {
             action,
             subject: &content.path,
-            chain: content.layout.chain(span.index),
+            layout: Some(*layout),
+            chain: layout.chain(span.index),
             operation: Operation::Write { chunk, offset: span.offset, checksums },
             payload: bytes,
             durability,
@@ -64,37 +97,35 @@ impl Pipeline {
         durability: Durability,
     ) -> Pipeline {
         let window = u64::try_from(client.options().window).unwrap_or(u64::MAX);
-        let piece = piece_size(&content.layout).min(PIECE);
+        let piece = piece_size(&content.layout()).min(PIECE);
         let most = usize::try_from(window / piece).unwrap_or(usize::MAX).max(2);
         Pipeline { client, action, content, durability, running: JoinSet::new(), most }
     }
 
     /// Starts a piece; first waits while too many are under way. Gives one that finished meanwhile, if any. A failure is of
     /// any piece started before.
-    pub(crate) async fn push(&mut self, span: Span, bytes: Bytes) -> Result<Option<Written>> {
+    pub(crate) async fn push(&mut self, span: Span, bytes: Bytes) -> Result<Vec<Written>> {
         let finished = match self.running.try_join_next() {
-            Some(joined) => Some(self.flatten(joined)?),
-            None if self.running.len() >= self.most => self.finished().await?,
-            None => None,
+            Some(joined) => self.flatten(joined)?,
+            None if self.running.len() >= self.most => self.finished().await?.unwrap_or_default(),
+            None => Vec::new(),
         };
         let (client, content) = (self.client.clone(), self.content.clone());
         let (action, durability) = (self.action, self.durability);
-        self.running.spawn(async move {
-            let updated = client.write_span(action, &content, span, bytes.clone(), durability).await?;
-            Ok(Written { span, bytes, updated })
-        });
+        self.running
+            .spawn(async move { client.write_piece(action, &content, span, bytes, durability).await });
         Ok(finished)
     }
 
     /// The next piece to finish; `None` when none is under way.
-    pub(crate) async fn finished(&mut self) -> Result<Option<Written>> {
+    pub(crate) async fn finished(&mut self) -> Result<Option<Vec<Written>>> {
         match self.running.join_next().await {
             Some(joined) => self.flatten(joined).map(Some),
             None => Ok(None),
         }
     }
 
-    fn flatten(&self, joined: std::result::Result<Result<Written>, JoinError>) -> Result<Written> {
+    fn flatten(&self, joined: std::result::Result<Result<Vec<Written>>, JoinError>) -> Result<Vec<Written>> {
         let stopped = |error: JoinError| {
             Error::new(ErrorKind::Broken, self.action, &self.content.path, error.to_string())
         };
@@ -134,7 +165,7 @@ impl Tail {
 
     /// Takes bytes; waits while too many are under way. Whole pieces are not copied.
     pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let piece = piece_size(&self.content.layout);
+        let piece = piece_size(&self.content.layout());
         let mut rest = bytes;
         while !rest.is_empty() {
             // Up to the next boundary of a piece in the file.
@@ -162,22 +193,25 @@ impl Tail {
             self.send(last).await?;
         }
         while let Some(written) = self.pipeline.finished().await? {
-            self.durable += u64::from(written.span.length);
+            self.durable += length_of(&written);
         }
         Ok(())
     }
 
     async fn send(&mut self, bytes: Bytes) -> Result<()> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let spans = spans(&self.content.layout, self.position, length);
+        let spans = spans(&self.content.layout(), self.position, length);
         let span = spans.and_then(|mut spans| spans.next());
         let span = span.ok_or_else(|| too_large(self.pipeline.action, &self.content.path))?;
         self.position += length;
-        if let Some(written) = self.pipeline.push(span, bytes).await? {
-            self.durable += u64::from(written.span.length);
-        }
+        let written = self.pipeline.push(span, bytes).await?;
+        self.durable += length_of(&written);
         Ok(())
     }
+}
+
+fn length_of(written: &[Written]) -> u64 {
+    written.iter().map(|written| u64::from(written.span.length)).sum()
 }
 
 pub(crate) fn too_large(action: &str, subject: &str) -> Error {

@@ -90,11 +90,11 @@ impl Client {
         let leased = self.lease(place, options.class.as_deref(), &subject).await?;
         let content = new_content(&leased, subject);
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let mut all = spans(&content.layout, 0, length).ok_or_else(|| too_large(ACTION, &content.path))?;
+        let mut all = spans(&content.layout(), 0, length).ok_or_else(|| too_large(ACTION, &content.path))?;
         match all.next() {
             None => {}
             Some(only) if u64::from(only.length) == length => {
-                self.write_span(ACTION, &content, only, bytes, Durability::Disk).await?;
+                self.write_piece(ACTION, &content, only, bytes, Durability::Disk).await?;
             }
             Some(_) => {
                 let mut uploader = self.start(place.clone(), options.clone(), content, &leased);
@@ -130,7 +130,7 @@ impl Client {
         mut progress: impl FnMut(u64),
     ) -> Result<Attributes> {
         let mut uploader = self.uploader(place, options).await?;
-        let piece = usize::try_from(piece_size(&uploader.tail.content.layout)).unwrap_or(usize::MAX);
+        let piece = usize::try_from(piece_size(&uploader.tail.content.layout())).unwrap_or(usize::MAX);
         loop {
             let mut buffer = BytesMut::with_capacity(piece);
             while buffer.len() < piece {
@@ -163,7 +163,7 @@ pub(crate) fn publication(place: &Place, content: &Content, length: u64, options
     Publish {
         place: place.clone(),
         inode: content.inode,
-        layout: content.layout,
+        layout: content.layout(),
         length,
         mode: options.mode,
         modified: options.modified,
@@ -180,8 +180,8 @@ pub(crate) fn new_content(leased: &Leased, path: String) -> Content {
     let class = &leased.class;
     let (slots, chunk_size) = (class.slots, class.chunk_size);
     let layout = Layout { class: class.id, table: class.table, slots, chunk_size, seed };
-    let grant = Grant::new(GrantSource::Lease { inode: leased.inode }, Some(leased.capability));
-    Content { path, inode: leased.inode, layout, grant }
+    let grant = Grant::new(GrantSource::Lease { inode: leased.inode }, layout, Some(leased.capability));
+    Content { path, inode: leased.inode, grant }
 }
 
 fn renew_in_background(client: Client, content: Arc<Content>, life: types::Duration) -> Renewal {

@@ -1,7 +1,7 @@
 //! Batches: changes that wait together, run one after the other and committed as one.
 
 use crate::keys;
-use crate::records::{Garbage, GarbageBody, GarbageFile, Gone, Inode, Share, decode, encode};
+use crate::records::{Garbage, GarbageBody, GarbageFile, Gone, Inode, Moved, Share, decode, encode};
 use crate::view::View;
 use kv::{Commit, Key, KvError, Snapshot, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -48,12 +48,14 @@ struct Mark {
     files: usize,
     inodes: usize,
     gone: usize,
+    moved: usize,
     ids: IdBlock,
     weight: usize,
 }
 
 /// All chunks of an inode, to be removed when no capability to write them can hold any more.
 struct Remains {
+    kind: u8,
     due: Time,
     table: TableId,
     slots: u16,
@@ -68,9 +70,10 @@ pub struct Batch<S> {
     undo: Vec<Undo>,
     mark: Mark,
     share: Share,
-    files: Vec<GarbageFile>,
+    files: Vec<(u8, Time, GarbageFile)>,
     remains: Vec<Remains>,
     gone: Vec<Gone>,
+    moved: Vec<Moved>,
     ids: IdBlock,
     weight: usize,
     /// Leases seen: by their last id the first.
@@ -101,6 +104,7 @@ impl<S: Snapshot> Batch<S> {
             files: Vec::new(),
             remains: Vec::new(),
             gone: Vec::new(),
+            moved: Vec::new(),
             ids,
             weight: 0,
             leases: BTreeMap::new(),
@@ -115,6 +119,7 @@ impl<S: Snapshot> Batch<S> {
             files: self.files.len(),
             inodes: self.remains.len(),
             gone: self.gone.len(),
+            moved: self.moved.len(),
             ids: self.ids,
             weight: self.weight,
         };
@@ -146,6 +151,7 @@ impl<S: Snapshot> Batch<S> {
         self.files.truncate(self.mark.files);
         self.remains.truncate(self.mark.inodes);
         self.gone.truncate(self.mark.gone);
+        self.moved.truncate(self.mark.moved);
         self.ids = self.mark.ids;
         self.weight = self.mark.weight;
     }
@@ -216,7 +222,17 @@ impl<S: Snapshot> Batch<S> {
 
     /// Queues the chunks of a removed file, and counts it as garbage.
     pub fn discard(&mut self, file: GarbageFile) {
-        self.files.push(file);
+        // At once.
+        self.queue(keys::GARBAGE_FILES, Time(0), file);
+    }
+
+    /// Queues the chunks that a file has left behind, from `due` on, when its record is on the chains where it is now.
+    pub fn discard_left(&mut self, due: Time, file: GarbageFile) {
+        self.queue(keys::GARBAGE_MOVED_FILES, due, file);
+    }
+
+    fn queue(&mut self, kind: u8, due: Time, file: GarbageFile) {
+        self.files.push((kind, due, file));
         self.weight += 48;
         self.count(Share { garbage: 1, ..Share::default() });
     }
@@ -224,13 +240,25 @@ impl<S: Snapshot> Batch<S> {
     /// Queues the removal, at `due`, of all chunks that `inode` may have on the chains of a table.
     pub fn discard_remains(&mut self, due: Time, table: TableId, slots: u16, inode: InodeId) {
         self.weight += 16;
-        self.remains.push(Remains { due, table, slots, inode });
+        self.remains.push(Remains { kind: keys::GARBAGE_INODES, due, table, slots, inode });
+    }
+
+    /// The same of a file that was there, as [`Batch::discard_left`].
+    pub fn discard_left_remains(&mut self, due: Time, table: TableId, slots: u16, inode: InodeId) {
+        self.weight += 16;
+        self.remains.push(Remains { kind: keys::GARBAGE_MOVED_INODES, due, table, slots, inode });
     }
 
     /// Notes that an inode ended: its record on `chain` (`None`: where the id says) is to be superseded.
     pub fn gone(&mut self, inode: InodeId, chain: Option<ChainId>) {
         self.weight += 16;
         self.gone.push((inode, chain));
+    }
+
+    /// Notes that an inode's record belongs on another chain: the one before is to be told.
+    pub fn moved(&mut self, moved: Moved) {
+        self.weight += 24;
+        self.moved.push(moved);
     }
 
     /// `count` (at most some thousands) new ids, one after the other; the first.
@@ -268,6 +296,9 @@ impl<S: Snapshot> Batch<S> {
         for gone in std::mem::take(&mut self.gone).chunks(GONE_MAX) {
             self.put(keys::mirror_gone(gone[0].0), encode(gone));
         }
+        for moved in std::mem::take(&mut self.moved) {
+            self.put(keys::mirror_moved(moved.0), encode(&moved));
+        }
         if self.share != Share::default() {
             let key = keys::totals(shard);
             let share = match self.get(&key).await? {
@@ -299,20 +330,26 @@ impl<S: Snapshot> Batch<S> {
     }
 
     async fn write_garbage(&mut self, now: Time) -> Result<(), KvError> {
-        for files in std::mem::take(&mut self.files).chunks(GARBAGE_FILES_MAX) {
-            let key = keys::garbage(now, 0, files[0].inode);
-            let record = Garbage { attempts: 0, body: GarbageBody::Files(files.to_vec()) };
-            self.put(key, encode(&record));
+        let mut files: BTreeMap<(u8, Time), Vec<GarbageFile>> = BTreeMap::new();
+        for (kind, due, file) in std::mem::take(&mut self.files) {
+            files.entry((kind, due.max(now))).or_default().push(file);
         }
-        let mut groups: BTreeMap<(Time, TableId, u16), Vec<InodeId>> = BTreeMap::new();
+        for ((kind, due), files) in files {
+            for files in files.chunks(GARBAGE_FILES_MAX) {
+                let key = keys::garbage(due, kind, files[0].inode);
+                self.put(key, encode(&Garbage { attempts: 0, body: GarbageBody::Files(files.to_vec()) }));
+            }
+        }
+        let mut groups: BTreeMap<(u8, Time, TableId, u16), Vec<InodeId>> = BTreeMap::new();
         for remains in std::mem::take(&mut self.remains) {
-            groups.entry((remains.due, remains.table, remains.slots)).or_default().push(remains.inode);
+            let Remains { kind, due, table, slots, inode } = remains;
+            groups.entry((kind, due, table, slots)).or_default().push(inode);
         }
-        for ((due, table, slots), mut inodes) in groups {
+        for ((kind, due, table, slots), mut inodes) in groups {
             let ranges = ranges_of(&mut inodes);
             for ranges in ranges.chunks(RANGES_MAX) {
                 // An inode may remain twice; a number of its own keeps one record from replacing the other.
-                let key = keys::garbage(due, 1, self.allocate(1).await?);
+                let key = keys::garbage(due, kind, self.allocate(1).await?);
                 let body = GarbageBody::Inodes { table, slots, ranges: ranges.to_vec() };
                 self.put(key, encode(&Garbage { attempts: 0, body }));
             }
@@ -321,10 +358,9 @@ impl<S: Snapshot> Batch<S> {
     }
 }
 
-/// The ids as ranges: neighbours share one.
+/// The ids as ranges: neighbours share one. One that is there twice is in two: each is counted when it is removed.
 pub(crate) fn ranges_of(inodes: &mut Vec<InodeId>) -> Vec<InodeRange> {
     inodes.sort_unstable();
-    inodes.dedup();
     let mut ranges: Vec<InodeRange> = Vec::new();
     for id in inodes {
         match ranges.last_mut() {

@@ -1,21 +1,22 @@
 //! Fates: whether chunks of an inode are somebody's. For those who find chunks that no file names.
 
 use crate::batch::ID_FIRST;
-use crate::records::{Garbage, GarbageBody, Lease, decode};
+use crate::records::{Body, Garbage, GarbageBody, Lease, decode};
 use crate::view::View;
 use crate::{CLOCK_MARGIN, Context, Failure, keys};
 use kv::KvError;
 use std::collections::BTreeSet;
-use types::InodeId;
 use types::meta::{FATES_MAX, Fate, MetaError};
+use types::{InodeId, TableId, Time};
 
 /// Garbage records read at a time.
 const PAGE: usize = 500;
 
-/// What became of inodes, in their order.
+/// What became of inodes, in their order: of their chunks in a table, if one is given.
 pub(crate) async fn fates<V: View>(
     view: &mut V,
     context: &Context<'_>,
+    table: Option<TableId>,
     inodes: &[InodeId],
 ) -> Result<Vec<Fate>, Failure> {
     if inodes.len() > FATES_MAX {
@@ -24,7 +25,7 @@ pub(crate) async fn fates<V: View>(
     let mut fates = Vec::with_capacity(inodes.len());
     let mut dead = BTreeSet::new();
     for inode in inodes {
-        let fate = fate(view, context, *inode).await?;
+        let fate = fate(view, context, table, *inode).await?;
         if fate == Fate::Dead {
             dead.insert(*inode);
         }
@@ -44,11 +45,21 @@ pub(crate) async fn fates<V: View>(
 pub(crate) async fn fate<V: View>(
     view: &mut V,
     context: &Context<'_>,
+    table: Option<TableId>,
     inode: InodeId,
 ) -> Result<Fate, Failure> {
     // Record logs are nobody's files, and needed.
-    if crate::mirror::log_generation(inode).is_some() || view.inode(inode).await?.is_some() {
+    if crate::mirror::log_generation(inode).is_some() {
         return Ok(Fate::Named);
+    }
+    if let Some(record) = view.inode(inode).await? {
+        return match (table, &record.body) {
+            (Some(table), Body::File { layout, .. }) if layout.table != table => {
+                elsewhere(view, context, table, inode).await
+            }
+            // A directory has no chunks; it is not this question's to say so.
+            (Some(_) | None, _) => Ok(Fate::Named),
+        };
     }
     let next: u64 = match view.get(&keys::next_id()).await? {
         Some(bytes) => decode(&bytes, "next inode id")?,
@@ -57,15 +68,10 @@ pub(crate) async fn fate<V: View>(
     if inode.0 >= next || inode.0 < ID_FIRST {
         return Ok(Fate::Unborn);
     }
-    let found = view.scan(&keys::lease(inode), &keys::leases_end(), 1).await?;
-    let mut later = false;
-    if let Some((_, value)) = found.first() {
-        let lease: Lease = decode(value, "lease")?;
-        later = lease.first > inode;
-        let covers = inode >= lease.first && inode.0 - lease.first.0 < u64::from(lease.count);
-        if covers && context.now <= lease.expires.after(CLOCK_MARGIN) {
-            return Ok(Fate::Leased { expires: lease.expires });
-        }
+    let lease = lease_behind(view, inode).await?;
+    let mut later = lease.as_ref().is_some_and(|lease| lease.first > inode);
+    if let Some(expires) = lease.and_then(|lease| holds(&lease, context, inode)) {
+        return Ok(Fate::Leased { expires });
     }
     // Servers reserve ids in advance. What is above all ids that are known may have been given out after this metadata
     // was copied, if it is a copy.
@@ -74,6 +80,39 @@ pub(crate) async fn fate<V: View>(
         later = !view.scan(&next, &keys::inodes_end(), 1).await?.is_empty();
     }
     Ok(if later { Fate::Dead } else { Fate::Unborn })
+}
+
+/// What became of the chunks in `table` of a file whose layout names another one.
+async fn elsewhere<V: View>(
+    view: &mut V,
+    context: &Context<'_>,
+    table: TableId,
+    inode: InodeId,
+) -> Result<Fate, Failure> {
+    let recode = crate::ops::recode_of(view, inode).await?.unwrap_or_default();
+    if recode.session.is_some_and(|session| session.layout.table == table) {
+        return Ok(Fate::Named);
+    }
+    if recode.left.iter().any(|left| left.table == table) {
+        return Ok(Fate::Garbage);
+    }
+    let lease = lease_behind(view, inode).await?.filter(|lease| lease.table == table);
+    Ok(match lease.and_then(|lease| holds(&lease, context, inode)) {
+        Some(expires) => Fate::Leased { expires },
+        None => Fate::Dead,
+    })
+}
+
+/// The first lease that ends at this id or behind it.
+async fn lease_behind<V: View>(view: &mut V, inode: InodeId) -> Result<Option<Lease>, KvError> {
+    let found = view.scan(&keys::lease(inode), &keys::leases_end(), 1).await?;
+    found.first().map(|(_, value)| decode(value, "lease")).transpose()
+}
+
+/// The end of a lease that still holds for this id.
+fn holds(lease: &Lease, context: &Context<'_>, inode: InodeId) -> Option<Time> {
+    let covers = inode >= lease.first && inode.0 - lease.first.0 < u64::from(lease.count);
+    (covers && context.now <= lease.expires.after(CLOCK_MARGIN)).then_some(lease.expires)
 }
 
 /// Those of `inodes` whose chunks wait to be removed.

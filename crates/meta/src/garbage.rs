@@ -4,6 +4,9 @@
 //! go at once. *Inodes*: ids whose chunks nobody can name, because the file was never published, or because a client may
 //! have written beyond the length it reported, or may still write: they are due when the last capability has ended, and go
 //! by inode from every chain of their table.
+//!
+//! Chunks that a file has left behind by moving go when its record is on the chains of where it is now (`keys::mirror_moved`): until
+//! then a rebuild would look for it where it was.
 
 use crate::keys;
 use crate::ops::{Settled, Settlement};
@@ -11,7 +14,7 @@ use crate::records::{Garbage, GarbageBody, GarbageFile, decode};
 use kv::{Key, KvError, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use types::storage::InodeRange;
-use types::{ChainId, ChunkId, ChunkIndex, Duration, Layout, Slot, TableId, Time};
+use types::{ChainId, ChunkId, ChunkIndex, Duration, InodeId, Layout, Slot, TableId, Time};
 
 /// A file of more chunks goes by its inode, from every chain of its table, rather than chunk by chunk.
 const CHUNKS_PER_FILE_MAX: u32 = 1024;
@@ -24,6 +27,8 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 #[derive(Debug, Default)]
 pub struct Round {
     records: Vec<(Key, Garbage)>,
+    /// Of these: the ones that must wait.
+    waiting: BTreeSet<Key>,
     /// Named chunks to remove, by chain.
     pub chunks: BTreeMap<ChainId, Vec<ChunkId>>,
     /// Inodes of which all chunks are to be removed, by chain.
@@ -52,6 +57,11 @@ impl Round {
                 break;
             }
             let garbage: Garbage = decode(&value, "garbage")?;
+            if waits(snapshot, &key, &garbage.body).await? {
+                round.waiting.insert(key.clone());
+                round.records.push((key, garbage));
+                continue;
+            }
             match &garbage.body {
                 GarbageBody::Files(files) => {
                     chunks += files.iter().filter_map(named).map(u64::from).sum::<u64>();
@@ -107,6 +117,15 @@ impl Round {
             let wait = Duration::from_secs(2u64 << attempts.min(10)).min(RETRY_MAX);
             let due = now.after(wait);
             let (mut done, mut left) = (0, None);
+            if self.waiting.contains(&key) {
+                let later = keys::garbage_later(&key, due);
+                settlement.records.push(Settled {
+                    key,
+                    done,
+                    left: Some((later, Garbage { attempts, ..garbage })),
+                });
+                continue;
+            }
             match garbage.body {
                 GarbageBody::Files(files) => {
                     let (late, gone): (Vec<_>, Vec<_>) =
@@ -128,6 +147,31 @@ impl Round {
             settlement.records.push(Settled { key, done, left });
         }
         settlement
+    }
+}
+
+/// Whether a record of what moved files left behind must wait for the records on the chains.
+async fn waits<S: Snapshot>(snapshot: &S, key: &[u8], body: &GarbageBody) -> Result<bool, KvError> {
+    match (keys::garbage_kind(key), body) {
+        (Some(keys::GARBAGE_MOVED_FILES), GarbageBody::Files(files)) => {
+            for file in files {
+                if snapshot.get(&keys::mirror_moved(file.inode)).await?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        (Some(keys::GARBAGE_MOVED_INODES), GarbageBody::Inodes { ranges, .. }) => {
+            for range in ranges {
+                let end = InodeId(range.first.0.saturating_add(u64::from(range.count)));
+                let (from, to) = (keys::mirror_moved(range.first), keys::mirror_moved(end));
+                if !snapshot.scan(&from, &to, 1).await?.is_empty() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        _ => Ok(false),
     }
 }
 

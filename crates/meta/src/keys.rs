@@ -19,6 +19,8 @@ const GARBAGE: u8 = b'G';
 const PURGE: u8 = b'P';
 const HARD_LINK: u8 = b'H';
 const MIRROR: u8 = b'M';
+const RECODE: u8 = b'V';
+const FOLLOWING: u8 = b'J';
 
 /// The record that says how to read all others.
 pub fn format() -> Key {
@@ -132,6 +134,15 @@ pub fn answers_range() -> (Key, Key) {
     (vec![ANSWER], vec![ANSWER + 1])
 }
 
+/// Kinds of garbage: removed files, inodes with all their chunks; and the same of files that have moved and left them behind.
+pub const GARBAGE_FILES: u8 = 0;
+/// See [`GARBAGE_FILES`].
+pub const GARBAGE_INODES: u8 = 1;
+/// See [`GARBAGE_FILES`].
+pub const GARBAGE_MOVED_FILES: u8 = 2;
+/// See [`GARBAGE_FILES`].
+pub const GARBAGE_MOVED_INODES: u8 = 3;
+
 /// Garbage that may be collected from `due` on. `kind` and `number`, an inode id that no other record of the kind has,
 /// tell records of one moment apart.
 pub fn garbage(due: Time, kind: u8, number: InodeId) -> Key {
@@ -161,6 +172,11 @@ pub fn garbage_range() -> (Key, Key) {
 pub fn garbage_due(key: &[u8]) -> Option<Time> {
     let due = u64::from_be_bytes(key.strip_prefix(&[GARBAGE])?.get(..8)?.try_into().ok()?);
     Some(Time(i64::try_from(due).ok()?))
+}
+
+/// The kind of the garbage with this key.
+pub fn garbage_kind(key: &[u8]) -> Option<u8> {
+    key.get(9).copied()
 }
 
 /// A directory that was taken out of the tree with all that is in it.
@@ -247,6 +263,53 @@ pub fn is_mirror_gone(key: &[u8]) -> bool {
 /// All inodes that ended and whose records may still be on the chains.
 pub fn mirror_gone_range() -> (Key, Key) {
     (vec![MIRROR, b'x'], vec![MIRROR, b'x' + 1])
+}
+
+/// An inode whose record belongs on another chain than before, until the chains say so.
+pub fn mirror_moved(inode: InodeId) -> Key {
+    let mut key = vec![MIRROR, b'v'];
+    key.extend_from_slice(&inode.0.to_be_bytes());
+    key
+}
+
+/// Whether a key is one of [`mirror_moved`].
+pub fn is_mirror_moved(key: &[u8]) -> bool {
+    key.starts_with(&[MIRROR, b'v'])
+}
+
+/// All of [`mirror_moved`].
+pub fn mirror_moved_range() -> (Key, Key) {
+    (vec![MIRROR, b'v'], vec![MIRROR, b'v' + 1])
+}
+
+/// What is under way with a file's chunks in other tables than its own.
+pub fn recode(id: InodeId) -> Key {
+    with_id(RECODE, id)
+}
+
+/// Of all files.
+pub fn recodes_range() -> (Key, Key) {
+    (vec![RECODE], vec![RECODE + 1])
+}
+
+/// The inode of a key of [`recode`].
+pub fn recode_inode(key: &[u8]) -> Option<InodeId> {
+    Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[RECODE])?.try_into().ok()?)))
+}
+
+/// A directory whose files follow its class.
+pub fn following(directory: InodeId) -> Key {
+    with_id(FOLLOWING, directory)
+}
+
+/// All such directories.
+pub fn followings_range() -> (Key, Key) {
+    (vec![FOLLOWING], vec![FOLLOWING + 1])
+}
+
+/// The directory in a key of [`following`].
+pub fn following_directory(key: &[u8]) -> Option<InodeId> {
+    Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[FOLLOWING])?.try_into().ok()?)))
 }
 
 fn with_id(kind: u8, id: InodeId) -> Key {

@@ -10,7 +10,8 @@
 //! - An inode's record is there exactly while a name, or a purge that has not come to it, leads to it.
 //! - A directory's `length` is its number of entries, and every change of its entries rewrites it: whoever read the
 //!   directory's record conflicts with the change, so that no transaction needs range conflicts.
-//! - A chunk that no inode accounts for is in the garbage queue, or belongs to an inode lease that has not been swept.
+//! - A chunk that no inode accounts for is in the garbage queue, or belongs to an inode lease or to a recode that has not
+//!   been swept.
 //!
 //! Reading order: [`keys`], [`records`], [`view`], [`batch`], [`access`], [`path`], [`ops`] (the changes), [`read`] (the
 //! rest), [`pattern`], [`garbage`], `fate`, [`mirror`] (what is kept of inodes on the chains), [`rebuild`] (the tree from
@@ -49,6 +50,11 @@ pub const CAPABILITY_REST_MIN: Duration = Duration::from_secs(5 * 60);
 pub const LEASE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// How long an append session holds without being renewed: as long as others wait after its client died.
 pub const APPEND_LIFETIME: Duration = Duration::from_secs(60);
+/// How long a recode holds without being renewed: as long as a file waits after its mover died.
+pub const RECODE_LIFETIME: Duration = Duration::from_secs(60);
+/// When it is first looked at whether what a moved file left behind may go: its record is on the chains by then as a rule, the
+/// new one after two seconds, and the end of the old one after four.
+pub const MIRROR_WAIT: Duration = Duration::from_secs(5);
 /// How far clocks of servers may be apart, and how long a write may still be under way that a server let in before its
 /// capability ended. What depends on the end of capabilities waits this much longer.
 pub const CLOCK_MARGIN: Duration = Duration::from_secs(30);

@@ -7,9 +7,11 @@ mod class;
 mod content;
 mod create;
 mod directory;
+mod following;
 mod lease;
 mod publish;
 mod purge;
+mod recode;
 mod remove;
 mod rename;
 mod settle;
@@ -19,6 +21,8 @@ mod xattr;
 
 pub use class::{default_class, effective};
 pub(crate) use content::{is_recorded, openable, opened};
+pub(crate) use following::{followings, to_follow};
+pub(crate) use recode::recode_of;
 pub(crate) use sweep::after_key;
 
 /// What an inode adds to the totals.
@@ -48,6 +52,8 @@ pub enum Job {
     Purge { after: Key, limit: usize },
     /// Ends up to `limit` leases that are over, from the key `after` on.
     SweepLeases { after: Key, limit: usize },
+    /// Gives up, among `limit` files from the key `after` on, recodes whose mover is gone.
+    SweepRecodes { after: Key, limit: usize },
     /// Forgets answers that no retry can want any more, among `limit` from the key `after` on.
     SweepAnswers { after: Key, limit: usize },
     /// Records what came of collecting garbage.
@@ -86,6 +92,9 @@ pub async fn run<S: Snapshot>(
         }
         Job::SweepLeases { after, limit } => {
             sweep::leases(batch, context, after, *limit).await.map(Answer::Progress)
+        }
+        Job::SweepRecodes { after, limit } => {
+            recode::sweep(batch, context, after, *limit).await.map(Answer::Progress)
         }
         Job::SweepAnswers { after, limit } => {
             sweep::answers(batch, context, after, *limit).await.map(Answer::Progress)
@@ -204,8 +213,25 @@ async fn change<S: Snapshot>(
         // Classes live with the manager: the server makes them there, and has the outcome remembered here.
         Change::MakeClass { .. } => Err(MetaError::Invalid.into()),
         Change::SetClass { place, class } => {
-            class::set(batch, context, caller, place, class.as_deref()).await
+            following::set(batch, context, caller, place, class.as_deref(), following::Follow::NewFiles).await
         }
+        Change::FollowClass { place, class } => {
+            following::set(batch, context, caller, place, class.as_deref(), following::Follow::AllFiles).await
+        }
+        Change::StopFollowing { place } => following::stop(batch, caller, place).await,
+        Change::NoteFollowing { directory, number, at, met, trouble } => {
+            let note =
+                following::Note { number: *number, at: at.as_ref(), met: *met, trouble: trouble.as_deref() };
+            following::note(batch, caller, *directory, note).await
+        }
+        Change::BeginRecode { inode } => recode::begin(batch, context, caller, *inode).await,
+        Change::RenewRecode { inode, session } => {
+            recode::renew(batch, context, caller, *inode, *session).await
+        }
+        Change::EndRecode { inode, session, following } => {
+            recode::end(batch, context, caller, *inode, *session, *following).await
+        }
+        Change::DropRecode { inode, session } => recode::drop(batch, caller, *inode, *session).await,
         Change::Bury { table, inodes } => bury::bury(batch, context, caller, *table, inodes).await,
     }
 }

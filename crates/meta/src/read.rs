@@ -73,7 +73,17 @@ pub async fn read<S: Snapshot>(
             if !caller.is_administrator() {
                 return Err(MetaError::Denied.into());
             }
-            MetaReply::Fates(fate::fates(reader, context, inodes).await?)
+            MetaReply::Fates(fate::fates(reader, context, None, inodes).await?)
+        }
+        MetaRequest::FatesIn { table, inodes } => {
+            if !caller.is_administrator() {
+                return Err(MetaError::Denied.into());
+            }
+            MetaReply::Fates(fate::fates(reader, context, Some(*table), inodes).await?)
+        }
+        MetaRequest::Followings => ops::followings(reader, context, caller).await?,
+        MetaRequest::ToFollow { directory, after, limit } => {
+            ops::to_follow(reader, context, caller, *directory, after.as_ref(), *limit).await?
         }
         MetaRequest::Change { .. } => return Err(MetaError::Invalid.into()),
     };

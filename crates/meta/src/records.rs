@@ -3,6 +3,7 @@
 use kv::{KvError, Value};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
+use types::following::{Amount, Cursor, Stage};
 use types::meta::{MetaError, MetaReply};
 use types::storage::InodeRange;
 use types::{
@@ -217,8 +218,57 @@ pub struct GarbageFile {
     pub length: u64,
 }
 
+/// What is under way with a file's chunks in other tables than its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recode {
+    /// Its data is being copied.
+    pub session: Option<RecodeSession>,
+    /// Tables with chunks of it that wait to be removed. None of them may be written to before: what is removed late
+    /// would be new chunks.
+    pub left: Vec<Left>,
+}
+
+/// Chunks of a file in a table that it has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    pub table: TableId,
+    /// Garbage records that remove them.
+    pub records: u32,
+    /// Readers may hold the layout that names them until then. Zero: none ever did.
+    pub read_until: Time,
+}
+
+/// The data of a file is being copied to another layout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecodeSession {
+    pub session: u64,
+    /// Where it goes.
+    pub layout: Layout,
+    /// The end of the capability to write there.
+    pub expires: Time,
+}
+
+/// A directory whose files follow its class. See [`types::following::Following`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Following {
+    pub number: u64,
+    pub since: Time,
+    pub stage: Stage,
+    pub after: Option<Cursor>,
+    pub done: Amount,
+    pub left: Amount,
+    pub skipped: Amount,
+    /// In this walk: files moved, and what was met and not moved.
+    pub moved: u64,
+    pub met: Amount,
+    pub trouble: Option<String>,
+}
+
 /// An inode that ended, and the chain that has its record; `None`: the one that its id says.
 pub type Gone = (InodeId, Option<ChainId>);
+
+/// An inode whose record is on another chain now: the one before, and the one now.
+pub type Moved = (InodeId, ChainId, ChainId);
 
 /// One server's share of the totals. Single shares may be negative; the sums are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

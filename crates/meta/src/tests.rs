@@ -5,10 +5,13 @@ mod batching;
 mod classes;
 mod entries;
 mod fates;
+mod following;
 mod garbage;
 mod leases;
 mod model;
 mod permissions;
+mod recode;
+mod recode_model;
 mod retries;
 
 use crate::read::Found;

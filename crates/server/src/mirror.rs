@@ -281,6 +281,7 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
             }
         }
         self.take_in(run).await?;
+        self.take_moved(run).await?;
         self.flush(run, Keep::Logs).await?;
         let position = run.pending.since().unwrap_or(run.read);
         self.commit(vec![(keys::mirror_position(), Some(records::encode(&position.0)))]).await?;
@@ -290,15 +291,18 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
 
     /// Keys of ended inodes whose records may still be on the chains. All of them are in the generations that go.
     async fn hints(&self, snapshot: &S::Snapshot) -> Result<Vec<Key>, Trouble> {
-        let (mut from, to) = keys::mirror_gone_range();
-        let mut found = Vec::new();
-        loop {
-            let rows = snapshot.scan(&from, &to, SCAN_ROWS).await?;
-            let Some((last, _)) = rows.last() else { return Ok(found) };
-            from.clone_from(last);
-            from.push(0);
-            found.extend(rows.into_iter().map(|(key, _)| key));
+        let (from, to) = keys::mirror_gone_range();
+        Ok(rows(snapshot, from, &to).await?.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Takes in what moved before all inodes were read: what it left behind goes when its record is written.
+    async fn take_moved(&self, run: &mut Run) -> Result<(), Trouble> {
+        let snapshot = self.store.snapshot().await?;
+        let (from, to) = keys::mirror_moved_range();
+        for (key, value) in rows(&snapshot, from, &to).await? {
+            run.pending.take_moved(snapshot.revision(), key, &value)?;
         }
+        Ok(())
     }
 
     /// Writes what is pending to the chains that take it, and keeps how far that is.
@@ -358,6 +362,18 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
             run.old = None;
         }
         Ok(())
+    }
+}
+
+/// All rows of a range.
+async fn rows<S: Snapshot>(snapshot: &S, mut from: Key, to: &[u8]) -> Result<Vec<(Key, Value)>, KvError> {
+    let mut found = Vec::new();
+    loop {
+        let page = snapshot.scan(&from, to, SCAN_ROWS).await?;
+        let Some((last, _)) = page.last() else { return Ok(found) };
+        from.clone_from(last);
+        from.push(0);
+        found.extend(page);
     }
 }
 

@@ -63,8 +63,13 @@ pub fn raise(import: &mut Import<'_>, revision: Revision, now: Time) -> Result<R
         let next: u64 = records::decode(&bytes, "next inode id")?;
         import.write(keys::next_id(), Some(records::encode(&beyond(next, now, INODES))))?;
     }
-    let forgotten =
-        [(keys::lease(InodeId(0)), keys::leases_end()), keys::appends_range(), keys::mirror_gone_range()];
+    let forgotten = [
+        (keys::lease(InodeId(0)), keys::leases_end()),
+        keys::appends_range(),
+        keys::recodes_range(),
+        keys::mirror_gone_range(),
+        keys::mirror_moved_range(),
+    ];
     for (from, to) in forgotten {
         forget(import, &from, &to, |_| Ok(()))?;
     }

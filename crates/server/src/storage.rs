@@ -22,6 +22,7 @@ mod target;
 mod turns;
 mod view;
 
+pub use self::pace::Pace;
 pub use self::scrub::ScrubOptions;
 
 use crate::blocking;

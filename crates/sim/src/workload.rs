@@ -107,7 +107,7 @@ pub async fn run(mut parts: Parts, team: Team, work: Work, history: History, sta
         host: Some(format!("c{id}")),
         ..Options::default()
     };
-    let security = Security::Memory(Identity::User(user), parts.network.clone());
+    let security = Arc::new(Security::Memory(Identity::User(user), parts.network.clone()));
     let connected = loop {
         match Client::connect_as(security.clone(), vec![meta_address()], options.clone()).await {
             Ok(client) => break client,

@@ -1,5 +1,6 @@
 //! Messages of the metadata servers.
 
+use crate::following::{Amount, Cursor, Following, ToMove};
 use crate::{
     Attributes, Capability, ClassName, FileKind, Gid, InodeId, Layout, Mode, Origin, Rights, Shortfall,
     StorageClass, TableId, Time, Uid,
@@ -112,6 +113,15 @@ pub enum MetaRequest {
     ExportRows { from: Vec<u8> },
     /// Some megabytes of the store's commits after the revision `after`. Administrator only. -> [`MetaReply::Changes`]
     ExportChanges { after: u64 },
+    /// The directories whose files follow their class: the caller's own, all for the administrator.
+    /// -> [`MetaReply::Followings`]
+    Followings,
+    /// Files below `directory`, behind the cursor `after`, whose data is not in the class of their path: at most `limit`,
+    /// and perhaps fewer although there are more. Administrator only. -> [`MetaReply::ToFollow`]
+    ToFollow { directory: InodeId, after: Option<Cursor>, limit: u32 },
+    /// What became of inodes (at most [`FATES_MAX`]) whose chunks were found on chains of this table: a file that is in
+    /// another one has none there. Administrator only. -> [`MetaReply::Fates`]
+    FatesIn { table: TableId, inodes: Vec<InodeId> },
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
@@ -183,6 +193,33 @@ pub enum Change {
     /// Has all chunks of these inodes (at most [`FATES_MAX`]) removed from the chains of a table. All of them must be
     /// [`Fate::Dead`]. Administrator only. -> [`MetaReply::Done`]
     Bury { table: TableId, inodes: Vec<InodeId> },
+    /// [`Change::SetClass`], and all files below whose class this setting decides are moved to it in the background.
+    /// -> [`MetaReply::Done`]
+    FollowClass { place: Place, class: Option<ClassName> },
+    /// Ends the moving of the files below a directory; what was moved stays moved. Refused with [`MetaError::NotFound`]
+    /// when there is none. -> [`MetaReply::Done`]
+    StopFollowing { place: Place },
+    /// How far the walk `number` of a directory is: at `at`, or through (`None`). `met`: what was found to be moved since
+    /// the last note and (when it is moving) was not. `trouble`: why. Refused with [`MetaError::LeaseOver`] when it was
+    /// stopped, or is another one by now. Administrator only. -> [`MetaReply::Followed`]
+    NoteFollowing {
+        directory: InodeId,
+        number: u64,
+        at: Option<Cursor>,
+        met: Amount,
+        trouble: Option<String>,
+    },
+    /// Begins to move a file's data to the class of its path. Refused with [`MetaError::Busy`] while somebody may write it, or
+    /// while what it left in that class's chains waits to be removed. Administrator only. -> [`MetaReply::Recoding`], or
+    /// [`MetaReply::Done`] when it is there.
+    BeginRecode { inode: InodeId },
+    /// Goes on; refused with [`MetaError::LeaseOver`] when the file was changed, or the session ended. -> [`MetaReply::Recoding`]
+    RenewRecode { inode: InodeId, session: u64 },
+    /// All chunks are written: they are the file's from now on, and the old ones are removed. Counted for the walk `following`
+    /// (directory and number). Refused as [`Change::RenewRecode`]. -> [`MetaReply::Attributes`]
+    EndRecode { inode: InodeId, session: u64, following: Option<(InodeId, u64)> },
+    /// Gives it up: what was written is removed. -> [`MetaReply::Done`]
+    DropRecode { inode: InodeId, session: u64 },
 }
 
 /// What a create does when the name is there.
@@ -298,6 +335,24 @@ pub enum MetaReply {
     Changes {
         changes: Option<Vec<ExportedChange>>,
     },
+    Followings(Vec<Following>),
+    /// `next`: where to go on; `None`: there is no more.
+    ToFollow {
+        files: Vec<ToMove>,
+        next: Option<Cursor>,
+    },
+    /// `goes_on`: there is another walk, or the rest of this one; otherwise all is moved.
+    Followed {
+        goes_on: bool,
+    },
+    /// The file as it is, where its chunks go, and the right to write them until `expires`.
+    Recoding {
+        attributes: Box<Attributes>,
+        layout: Layout,
+        capability: Capability,
+        session: u64,
+        expires: Time,
+    },
 }
 
 /// What became of an inode.
@@ -333,7 +388,7 @@ pub struct Totals {
     pub directories: u64,
     /// The sum of the files' lengths.
     pub bytes: u64,
-    /// Inodes removed by name whose space is not back yet.
+    /// Files removed by name, or moved to another class, whose space is not back yet.
     pub garbage: u64,
 }
 

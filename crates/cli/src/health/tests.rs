@@ -73,6 +73,7 @@ fn status(chains: &[&[MemberState]]) -> Status {
         routing: Arc::new(routing),
         totals: Totals::default(),
         nodes: vec![node],
+        followings: Vec::new(),
         movement: types::movement::Movement::default(),
     }
 }

@@ -1,5 +1,6 @@
 //! A server's port and the roles behind it: started in order, stopped in order.
 
+use super::follower::Follower;
 use super::parts::Machine;
 use env::watch;
 use kv::LocalStore;
@@ -20,6 +21,8 @@ pub(crate) struct Serving {
     dispatch: Arc<Dispatch>,
     /// Stops the manager's clockwork, and tells when it has.
     manager: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+    /// Moves the data of files to the class of their path; ends with the server.
+    follower: Option<Follower>,
 }
 
 impl Serving {
@@ -33,6 +36,7 @@ impl Serving {
         let mut tree: Option<Arc<dyn Port>> = None;
         let mut cluster: Option<Arc<dyn Port>> = None;
         let mut clockwork = None;
+        let mut routing = None;
         if let Some((store, options)) = metadata {
             let failed =
                 |error: &dyn std::fmt::Display| format!("cannot start the metadata service: {error}");
@@ -50,6 +54,7 @@ impl Serving {
             let heads = Arc::new(ChainHeads::new(manager.subscribe(), security.clone(), client));
             meta.reclaim(heads.clone());
             meta.mirror(manager.subscribe(), heads);
+            routing = Some(manager.subscribe());
             show_metrics(&machine.metrics, &manager);
             let (stop, stopped) = watch::channel(false);
             let run = manager.clone();
@@ -64,10 +69,13 @@ impl Serving {
                 .then(|| ("application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.text()))
         });
         let options = net::ServerOptions { pages: Some(pages), ..net::ServerOptions::default() };
-        let net = net::Server::bind(listen, security, dispatch.clone(), options).await.map_err(|error| {
-            format!("cannot listen on {listen}: {error}; choose another address with --listen HOST:PORT")
-        })?;
-        Ok(Serving { net, dispatch, manager: clockwork })
+        let net = net::Server::bind(listen, security.clone(), dispatch.clone(), options).await.map_err(
+            |error| {
+                format!("cannot listen on {listen}: {error}; choose another address with --listen HOST:PORT")
+            },
+        )?;
+        let follower = routing.map(|routing| Follower::start(reached_at(net.address()), security, routing));
+        Ok(Serving { net, dispatch, manager: clockwork, follower })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -79,7 +87,9 @@ impl Serving {
     }
 
     /// Takes no more requests, answers those it took, and writes everything to disk.
-    pub(crate) async fn stop(self) -> Result<(), String> {
+    pub(crate) async fn stop(mut self) -> Result<(), String> {
+        // What it was about is taken up again by the next run.
+        drop(self.follower.take());
         self.net.stop().await;
         if let Some(storage) = self.dispatch.storage() {
             storage.stop().await;
@@ -91,6 +101,14 @@ impl Serving {
         }
         Ok(())
     }
+}
+
+/// Where a process reaches a port of its own.
+pub(super) fn reached_at(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    address
 }
 
 fn show_metrics(metrics: &Metrics, manager: &Arc<Manager<LocalStore>>) {

@@ -91,11 +91,7 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         serving::Serving::start(&machine, &arguments.listen, security.clone(), Some((store, options)))
             .await?;
     // One that listens everywhere is here too.
-    let mut reached = server.address();
-    if reached.ip().is_unspecified() {
-        reached.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    let address = reached.to_string();
+    let address = serving::reached_at(server.address()).to_string();
 
     let storage_place = StoragePlace {
         node: NODE,

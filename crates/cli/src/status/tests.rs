@@ -36,6 +36,7 @@ fn status(chains: &[&[MemberState]]) -> Status {
         routing: Arc::new(routing),
         totals: Totals::default(),
         nodes: vec![],
+        followings: Vec::new(),
         movement: types::movement::Movement::default(),
     }
 }

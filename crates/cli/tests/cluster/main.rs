@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod disks;
 mod failover;
+mod follow;
 mod fsck;
 mod load;
 mod missing;

@@ -10,10 +10,10 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 /// What is promised: names and attributes older than this come back.
-const FRESH: Duration = Duration::from_secs(10);
+pub(crate) const FRESH: Duration = Duration::from_secs(10);
 
 /// Runs a client command that must succeed.
-type Sr<'a> = &'a dyn Fn(&[&str]) -> String;
+pub(crate) type Sr<'a> = &'a dyn Fn(&[&str]) -> String;
 
 /// A tree with all kinds of things in it.
 fn plant(sr: Sr<'_>, home: &Path) {
@@ -54,12 +54,12 @@ fn plant(sr: Sr<'_>, home: &Path) {
 }
 
 /// The same without the root itself: what a test makes there for a moment changes its times.
-fn without_root(lines: Vec<String>) -> Vec<String> {
+pub(crate) fn without_root(lines: Vec<String>) -> Vec<String> {
     lines.into_iter().filter(|line| !line.contains("\"path\":\"/\"")).collect()
 }
 
 /// Fails with the lines that differ.
-fn assert_same(found: &[String], kept: &[String]) {
+pub(crate) fn assert_same(found: &[String], kept: &[String]) {
     let lacks = |lines: &[String], line: &&String| !lines.contains(*line);
     let new: Vec<_> = found.iter().filter(|line| lacks(kept, line)).collect();
     let gone: Vec<_> = kept.iter().filter(|line| lacks(found, line)).collect();
@@ -68,7 +68,7 @@ fn assert_same(found: &[String], kept: &[String]) {
 }
 
 /// Everything that can be known of a tree, line by line.
-fn tree(sr: Sr<'_>) -> Vec<String> {
+pub(crate) fn tree(sr: Sr<'_>) -> Vec<String> {
     let listing = sr(&["find", "/", "--json"]);
     let mut lines: Vec<String> = listing.lines().map(str::to_owned).collect();
     let paths: Vec<(String, bool)> = lines
@@ -97,7 +97,7 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(SR).args(arguments).output().unwrap()
 }
 
-fn succeeds(arguments: &[&str]) -> String {
+pub(crate) fn succeeds(arguments: &[&str]) -> String {
     crate::cloud::succeed(run(arguments), arguments)
 }
 
@@ -107,7 +107,7 @@ fn fails(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()
 }
 

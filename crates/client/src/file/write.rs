@@ -11,7 +11,7 @@ use std::sync::{MutexGuard, PoisonError};
 use tokio::task::JoinSet;
 use types::meta::{Change, Place};
 use types::storage::{Durability, Operation};
-use types::{Attributes, ChainId, ChunkId, ChunkIndex, Epoch, Time};
+use types::{Attributes, ChainId, ChunkId, ChunkIndex, Epoch, Layout, Time};
 
 /// What was written to memory only, kept until it is on disk: members that went away may have lost it. What is written
 /// to disk meanwhile is kept too, for it may have to be put over the older bytes once more.
@@ -59,8 +59,7 @@ impl File {
         let mut written = Vec::new();
         if u64::from(only.length) == total {
             let (client, content) = (&self.client, &self.state.content);
-            let updated = client.write_span("write", content, only, bytes.clone(), durability).await?;
-            written.push(Written { span: only, bytes, updated });
+            written.extend(client.write_piece("write", content, only, bytes, durability).await?);
         } else {
             let content = self.state.content.clone();
             let mut pipeline = Pipeline::new(self.client.clone(), "write", content, durability);
@@ -70,7 +69,7 @@ impl File {
                 written.extend(pipeline.push(span, piece).await?);
             }
             while let Some(finished) = pipeline.finished().await? {
-                written.push(finished);
+                written.extend(finished);
             }
         }
         let held = self.note(written, durability);
@@ -147,20 +146,19 @@ impl File {
         for chain in chains {
             let file = self.clone();
             barriers.spawn(async move {
-                let updated = file.cut("sync", chain, Operation::Barrier).await?;
-                Ok::<_, Error>((chain, updated.epoch))
+                let updated = file.cut("sync", None, chain, Operation::Barrier).await?;
+                Ok::<_, Error>(updated.map(|updated| (chain, updated.epoch)))
             });
         }
         let mut epochs = BTreeMap::new();
         while let Some(joined) = barriers.join_next().await {
-            let (chain, epoch) = joined.map_err(|stopped| self.stopped("sync", &stopped))??;
-            epochs.insert(chain, epoch);
+            epochs.extend(joined.map_err(|stopped| self.stopped("sync", &stopped))??);
         }
         Ok(epochs)
     }
 
     fn chain_of(&self, write: &Written) -> ChainId {
-        self.state.content.layout.chain(write.span.index)
+        write.layout.chain(write.span.index)
     }
 
     /// The barrier was in another epoch: it proves nothing of this write.
@@ -185,7 +183,8 @@ impl File {
         let mut rewritten = Vec::new();
         for (number, write) in writes {
             let (client, content) = (&self.client, &self.state.content);
-            client.write_span("sync", content, write.span, write.bytes, Durability::Disk).await?;
+            // Where the file is now, if it was moved since.
+            client.write_piece("sync", content, write.span, write.bytes, Durability::Disk).await?;
             rewritten.push(number);
         }
         Ok(rewritten)
@@ -195,11 +194,18 @@ impl File {
         Error::new(ErrorKind::Broken, action, self.path(), stopped.to_string())
     }
 
-    /// An update without bytes.
-    async fn cut(&self, action: &str, chain: ChainId, operation: Operation) -> Result<Updated> {
+    /// An update without bytes. `None`: the layout is no longer the file's.
+    async fn cut(
+        &self,
+        action: &str,
+        layout: Option<Layout>,
+        chain: ChainId,
+        operation: Operation,
+    ) -> Result<Option<Updated>> {
         let update = Update {
             action,
             subject: self.path(),
+            layout,
             chain,
             operation,
             payload: Bytes::new(),
@@ -220,14 +226,16 @@ impl File {
         }
         let old = self.refresh().await?.length;
         if length < old {
-            self.cut_chunks(length, old).await?;
+            // Until the capability to do so came, the file may have been moved.
+            while !self.cut_chunks(length, old).await? {}
         }
         self.resize(length).await?;
         Ok(())
     }
 
-    async fn cut_chunks(&self, length: u64, old: u64) -> Result<()> {
-        let layout = self.state.content.layout;
+    /// Cuts the chunks beyond `length`. False: the layout is no longer the file's.
+    async fn cut_chunks(&self, length: u64, old: u64) -> Result<bool> {
+        let layout = self.state.content.layout();
         let inode = self.inode();
         let too_large = || Error::new(ErrorKind::Invalid, "truncate", self.path(), "too large");
         let (kept, end) =
@@ -236,10 +244,13 @@ impl File {
             let rest = chunk_length(&layout, last, length);
             if rest < chunk_length(&layout, last, old) {
                 let operation = Operation::Truncate { chunk: ChunkId { inode, index: last }, length: rest };
-                self.cut("truncate", layout.chain(last), operation).await?;
+                if self.cut("truncate", Some(layout), layout.chain(last), operation).await?.is_none() {
+                    return Ok(false);
+                }
             }
         }
-        let mut cuts = JoinSet::new();
+        let mut all = true;
+        let mut cuts: JoinSet<Result<bool>> = JoinSet::new();
         // Chunks of one chain are `slots` apart.
         for first in (kept..end).take(usize::from(layout.slots.max(1))) {
             let chain = layout.chain(ChunkIndex(first));
@@ -254,17 +265,18 @@ impl File {
                 if cuts.len() >= CUTS_AT_ONCE
                     && let Some(joined) = cuts.join_next().await
                 {
-                    joined.map_err(|stopped| self.stopped("truncate", &stopped))??;
+                    all &= joined.map_err(|stopped| self.stopped("truncate", &stopped))??;
                 }
                 let file = self.clone();
                 cuts.spawn(async move {
-                    file.cut("truncate", chain, Operation::Remove { chunks }).await.map(drop)
+                    let cut = file.cut("truncate", Some(layout), chain, Operation::Remove { chunks }).await;
+                    cut.map(|cut| cut.is_some())
                 });
             }
         }
         while let Some(joined) = cuts.join_next().await {
-            joined.map_err(|stopped| self.stopped("truncate", &stopped))??;
+            all &= joined.map_err(|stopped| self.stopped("truncate", &stopped))??;
         }
-        Ok(())
+        Ok(all)
     }
 }

@@ -5,7 +5,7 @@ use crate::call::attempt;
 use crate::file::FileState;
 use crate::nearness::Copy;
 use crate::retry::Retry;
-use crate::span::{PIECE, Span};
+use crate::span::{PIECE, Span, spans};
 use crate::{Client, Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
@@ -14,7 +14,7 @@ use std::task::Poll;
 use types::checksum::first_mismatch;
 use types::storage::{StorageError, StorageReply, StorageRequest};
 use types::wire::{Channel, encode};
-use types::{BLOCK_SIZE, Capability, ChainId, ChunkId, Epoch};
+use types::{BLOCK_SIZE, Capability, ChainId, ChunkId, Epoch, Layout};
 
 const ACTION: &str = "read";
 
@@ -38,6 +38,13 @@ enum Bad {
     Final(Error),
 }
 
+/// The bytes of a span.
+enum Got {
+    All(Bytes),
+    /// Some were not there, and are zeros.
+    Filled(Bytes),
+}
+
 /// What a round over all copies found.
 #[derive(Debug, Default)]
 struct Round {
@@ -53,13 +60,52 @@ type Reading<'a> = Pin<Box<dyn Future<Output = (Copy, std::result::Result<Bytes,
 
 impl Client {
     /// The bytes of a span of at most [`PIECE`] bytes, each checked against its checksum. What was never written reads
-    /// as zeros unless the file is dense.
+    /// as zeros unless the file is dense. It is several spans if the file was moved to another class since it was cut.
     pub(crate) async fn read_span(&self, file: &FileState, span: Span) -> Result<Bytes> {
+        loop {
+            let layout = file.content.layout();
+            let mut parts = spans(&layout, span.position, u64::from(span.length)).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Invalid,
+                    ACTION,
+                    &file.content.path,
+                    "the position is beyond the largest file",
+                )
+            })?;
+            let Some(first) = parts.next() else { return Ok(Bytes::new()) };
+            if first.length == span.length {
+                match self.read_laid(file, &layout, first).await? {
+                    Some(bytes) => return Ok(bytes),
+                    None => continue,
+                }
+            }
+            let mut joined = BytesMut::with_capacity(usize::try_from(span.length).unwrap_or_default());
+            let mut whole = true;
+            for part in std::iter::once(first).chain(parts) {
+                match Box::pin(self.read_laid(file, &layout, part)).await? {
+                    Some(bytes) => joined.extend_from_slice(&bytes),
+                    None => {
+                        whole = false;
+                        break;
+                    }
+                }
+            }
+            if whole {
+                return Ok(joined.freeze());
+            }
+        }
+    }
+
+    /// The bytes of a span as `layout` has it. `None`: the layout is no longer the file's.
+    async fn read_laid(&self, file: &FileState, layout: &Layout, span: Span) -> Result<Option<Bytes>> {
         let mut retry = Retry::new(self.shared.options.deadline);
         let mut renewed = 0;
         let mut refreshed = false;
-        let chain = file.content.layout.chain(span.index);
+        let chain = layout.chain(span.index);
         loop {
+            if file.content.layout() != *layout {
+                return Ok(None);
+            }
             let capability = file.content.grant.get(self, &file.content.path).await?;
             let routing = self.routing();
             let mut round = Round::default();
@@ -67,7 +113,12 @@ impl Client {
                 let copies =
                     self.shared.nearness.order(&routing, routing.readable(chain), spread(file, &span));
                 match self.try_copies(file, &span, chain, info.epoch, &copies, capability, &retry).await {
-                    Ok(bytes) => return Ok(bytes),
+                    Ok(Got::All(bytes)) => return Ok(Some(bytes)),
+                    Ok(Got::Filled(bytes)) => {
+                        // What is not there is a hole only if the file has not been moved away.
+                        file.refresh_layout(self).await?;
+                        return Ok((file.content.layout() == *layout).then_some(bytes));
+                    }
                     Err(tried) => round = tried?,
                 }
             }
@@ -78,7 +129,7 @@ impl Client {
                     file.refresh(self).await?;
                     continue;
                 }
-                return self.read_blocks(file, &span, &round).await;
+                return self.read_blocks(file, &span, &round).await.map(Some);
             }
             if round.denied {
                 renewed += 1;
@@ -111,7 +162,7 @@ impl Client {
         copies: &[Copy],
         capability: Capability,
         retry: &Retry,
-    ) -> std::result::Result<Bytes, Result<Round>> {
+    ) -> std::result::Result<Got, Result<Round>> {
         let mut round = Round { copies: copies.len(), ..Round::default() };
         let mut waiting = copies.iter();
         let mut running: Vec<Reading<'_>> = Vec::new();
@@ -140,13 +191,13 @@ impl Client {
                 }
             };
             match outcome {
-                Ok(bytes) => return Ok(bytes),
+                Ok(bytes) => return Ok(Got::All(bytes)),
                 Err(Bad::Short(bytes)) => match fill_hole(file, span, bytes) {
-                    Some(filled) => return Ok(filled),
+                    Some(filled) => return Ok(Got::Filled(filled)),
                     None => round.damaged.push((copy.target, span.position, "not all bytes are there")),
                 },
                 Err(Bad::Damaged { offset, cause }) => {
-                    let start = u64::from(span.index.0) * u64::from(file.content.layout.chunk_size);
+                    let start = span.position - u64::from(span.offset);
                     round.damaged.push((copy.target, start + u64::from(offset), cause));
                 }
                 Err(Bad::Elsewhere(error)) => round.last = Some(error),

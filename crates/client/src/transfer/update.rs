@@ -8,7 +8,7 @@ use crate::{Client, Error, ErrorKind, Result};
 use bytes::Bytes;
 use types::storage::{Durability, Operation, StorageError, StorageReply, StorageRequest};
 use types::wire::{Channel, encode};
-use types::{Capability, ChainId, Epoch, Origin, Version};
+use types::{Capability, ChainId, Epoch, Layout, Origin, Version};
 
 /// What is to be done to a chain.
 #[derive(Debug)]
@@ -16,14 +16,16 @@ pub(crate) struct Update<'a> {
     /// For errors: what is being done, to which path.
     pub(crate) action: &'a str,
     pub(crate) subject: &'a str,
+    /// What names the chunks that are changed; `None`: none are.
+    pub(crate) layout: Option<Layout>,
     pub(crate) chain: ChainId,
     pub(crate) operation: Operation,
     pub(crate) payload: Bytes,
     pub(crate) durability: Durability,
     /// To change the chunks.
     pub(crate) grant: &'a Grant,
-    /// To read what a clone is made from.
-    pub(crate) source: Option<&'a Grant>,
+    /// To read what a clone is made from, and what names it.
+    pub(crate) source: Option<(&'a Grant, Layout)>,
 }
 
 /// An update that was acknowledged.
@@ -47,14 +49,13 @@ enum Next {
 }
 
 impl Client {
-    /// Carries an update through, exactly once, on a lane of its own.
-    pub(crate) async fn update(&self, update: Update<'_>) -> Result<Updated> {
+    /// Carries an update through, exactly once, on a lane of its own. `None`: it was not done, because a file that it is
+    /// about was moved and its layout is another one now.
+    pub(crate) async fn update(&self, update: Update<'_>) -> Result<Option<Updated>> {
         let ticket = self.shared.storage_lanes.take().await;
         let mut retry = Retry::new(self.shared.options.deadline);
-        let mut capability = update.grant.get(self, update.subject).await?;
-        let mut source = match update.source {
-            Some(grant) => Some(grant.get(self, update.subject).await?),
-            None => None,
+        let Some((mut capability, mut source)) = self.rights_to(&update, None, None).await? else {
+            return Ok(None);
         };
         let mut renewals = 0;
         loop {
@@ -68,7 +69,7 @@ impl Client {
                 Some((epoch, address)) => {
                     match self.send(&update, ticket.origin, epoch, address, capability, source, &retry).await
                     {
-                        Ok(version) => return Ok(Updated { epoch, version }),
+                        Ok(version) => return Ok(Some(Updated { epoch, version })),
                         Err(next) => next,
                     }
                 }
@@ -85,9 +86,9 @@ impl Client {
                     if renewals > 2 {
                         return Err(error);
                     }
-                    capability = update.grant.renew(self, update.subject, Some(capability)).await?;
-                    if let Some(grant) = update.source {
-                        source = Some(grant.renew(self, update.subject, source).await?);
+                    match self.rights_to(&update, Some(capability), source).await? {
+                        Some(fresh) => (capability, source) = fresh,
+                        None => return Ok(None),
                     }
                     continue;
                 }
@@ -97,6 +98,21 @@ impl Client {
                 return Err(error);
             }
         }
+    }
+
+    /// The capabilities for an update, other ones than those that were refused.
+    async fn rights_to(
+        &self,
+        update: &Update<'_>,
+        stale: Option<Capability>,
+        stale_source: Option<Capability>,
+    ) -> Result<Option<(Capability, Option<Capability>)>> {
+        let subject = update.subject;
+        let capability = update.grant.get_for(self, subject, update.layout.as_ref(), stale).await?;
+        let Some(capability) = capability else { return Ok(None) };
+        let Some((grant, layout)) = update.source else { return Ok(Some((capability, None))) };
+        let source = grant.get_for(self, subject, Some(&layout), stale_source).await?;
+        Ok(source.map(|source| (capability, Some(source))))
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one message, from one caller")]

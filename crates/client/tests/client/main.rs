@@ -7,6 +7,7 @@
 )]
 
 mod fake;
+mod moves;
 mod transfer;
 mod trees;
 mod writes;

@@ -86,7 +86,8 @@ async fn renew<S: Snapshot>(
 ) -> Result<MetaReply, Failure> {
     let expires = context.now.after(APPEND_LIFETIME);
     batch.put(keys::append(node.id), encode(&Append { session, uid: caller.uid, expires }));
-    let node = content::recorded(batch, context, node).await?;
+    // No longer than the session: a file that is appended to now and then is free to be moved in between.
+    let node = tree::record_writer(batch, node, expires).await?;
     let capability = content::write_capability(context, caller, node.id, expires);
     Ok(MetaReply::Appending { attributes: node.attributes(), capability, session, expires })
 }

@@ -1,6 +1,9 @@
 //! Burying: the chunks of inodes that are no more, and that nothing was going to remove.
 
+use super::recode;
 use crate::access::Caller;
+use crate::records::Node;
+use crate::view::View;
 use crate::{Batch, Context, Failure, fate};
 use kv::Snapshot;
 use types::meta::{FATES_MAX, Fate, MetaError, MetaReply};
@@ -23,11 +26,15 @@ pub(super) async fn bury<S: Snapshot>(
     };
     for inode in inodes {
         // An id that is dead stays so: none is given out twice, and its lease is over for good.
-        if fate::fate(batch, context, *inode).await? != Fate::Dead {
+        if fate::fate(batch, context, Some(table), *inode).await? != Fate::Dead {
             return Err(MetaError::Invalid.into());
         }
     }
     for inode in inodes {
+        // Of a file that is in another table: what it once left in this one.
+        if let Some(record) = batch.inode(*inode).await? {
+            recode::leave_remains(batch, &Node { id: *inode, inode: record }, table).await?;
+        }
         batch.discard_remains(context.now, table, class.slots, *inode);
     }
     Ok(MetaReply::Done)

@@ -7,7 +7,7 @@ use crate::records::Body;
 use crate::view::View;
 use crate::{Batch, Context, Failure};
 use kv::Snapshot;
-use types::meta::{MetaError, MetaReply, Place};
+use types::meta::{MetaError, Place};
 use types::{ClassId, InodeId, StorageClass};
 
 /// The class of files below directories that name none: the one with the lowest id.
@@ -50,14 +50,14 @@ pub(super) async fn wanted<S: Snapshot>(
     }
 }
 
-/// See [`types::meta::Change::SetClass`].
+/// Sets the class of new files below a directory; answers which one it is.
 pub(super) async fn set<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
     caller: &Caller,
     place: &Place,
     name: Option<&str>,
-) -> Result<MetaReply, Failure> {
+) -> Result<InodeId, Failure> {
     let node = path::directory(batch, caller, place).await?;
     caller.need_owner(&node.inode)?;
     let wanted = match name {
@@ -70,7 +70,7 @@ pub(super) async fn set<S: Snapshot>(
         Ok(())
     })
     .await?;
-    Ok(MetaReply::Done)
+    Ok(node.id)
 }
 
 fn by_name<'a>(classes: &'a [StorageClass], name: &str) -> Result<&'a StorageClass, MetaError> {

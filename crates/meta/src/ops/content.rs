@@ -43,6 +43,7 @@ pub(super) async fn recorded<S: Snapshot>(
     if is_recorded(context, &node.inode) {
         return Ok(node.clone());
     }
+    super::recode::need_unread(batch, context, node.id).await?;
     tree::record_writer(batch, node, context.now.after(CAPABILITY_LIFETIME)).await
 }
 
@@ -141,6 +142,7 @@ pub(super) async fn set_length<S: Snapshot>(
     modified: Time,
     coverage: Coverage,
 ) -> Result<Node, Failure> {
+    super::recode::disturb(batch, node.id).await?;
     let before = node.inode.length;
     batch.count(Share { bytes: tree::bytes(length) - tree::bytes(before), ..Share::default() });
     tree::update(batch, node.id, |inode| {

@@ -1,7 +1,7 @@
 //! Sweeping: what clients left behind.
 
-use super::tree;
-use crate::records::{AnswerRecord, Lease, decode};
+use super::{recode, tree};
+use crate::records::{AnswerRecord, Lease, Node, decode};
 use crate::view::View;
 use crate::{ANSWER_LIFETIME, Batch, CLOCK_MARGIN, Context, Failure, keys};
 use kv::{Key, Snapshot};
@@ -12,7 +12,7 @@ const IDS_MAX: u32 = 4096;
 
 /// Looks at up to `limit` leases from the key `after` on (empty: from the first), and ends those that are over. The
 /// chunks of ids that have no file then are removed: of those never published, and of those whose file is gone, where a
-/// late writer may have made them anew.
+/// late writer may have made them anew; of those whose file has moved to another table since, too.
 pub(super) async fn leases<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
@@ -41,8 +41,13 @@ pub(super) async fn leases<S: Snapshot>(
         let due = tree::remains_due(lease.expires);
         for position in 0..lease.count {
             let id = InodeId(lease.first.0 + u64::from(position));
-            if batch.inode(id).await?.is_none() {
-                batch.discard_remains(due, lease.table, lease.slots, id);
+            match batch.inode(id).await? {
+                Some(inode) => {
+                    if recode::leave_remains(batch, &Node { id, inode }, lease.table).await? {
+                        batch.discard_left_remains(due, lease.table, lease.slots, id);
+                    }
+                }
+                None => batch.discard_remains(due, lease.table, lease.slots, id),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What most changes are made of: putting a name into a directory, taking one out, ending an inode.
 
+use super::recode;
 use crate::records::{Append, Body, Entry, GarbageFile, Inode, Node, Share, encode};
 use crate::view::View;
 use crate::{Batch, CLOCK_MARGIN, Caller, Context, Failure, keys};
@@ -167,6 +168,7 @@ pub(super) async fn end<S: Snapshot>(
     }
     batch.count(share_of(&node.inode, -1));
     let Body::File { layout, writable_until, .. } = node.inode.body else { return Ok(()) };
+    recode::forget(batch, node.id).await?;
     if node.inode.length > 0 {
         batch.discard(GarbageFile { inode: node.id, layout, length: node.inode.length });
     }
@@ -224,6 +226,7 @@ pub(super) async fn record_writer<S: Snapshot>(
     match node.inode.body {
         Body::File { writable_until, .. } if writable_until >= until => Ok(node.clone()),
         Body::File { .. } => {
+            recode::disturb(batch, node.id).await?;
             update(batch, node.id, |inode| {
                 if let Body::File { writable_until, .. } = &mut inode.body {
                     *writable_until = until;

@@ -50,6 +50,9 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::ExplainClass { .. } => "explain_class",
         MetaRequest::PathOf { .. } => "path_of",
         MetaRequest::Fates { .. } => "fates",
+        MetaRequest::FatesIn { .. } => "fates_in",
+        MetaRequest::Followings => "followings",
+        MetaRequest::ToFollow { .. } => "to_follow",
         MetaRequest::ExportRows { .. } => "export_rows",
         MetaRequest::ExportChanges { .. } => "export_changes",
         MetaRequest::Change { change, .. } => match change {
@@ -75,6 +78,13 @@ fn name(request: &MetaRequest) -> &'static str {
             Change::MakeClass { .. } => "make_class",
             Change::SetClass { .. } => "set_class",
             Change::Bury { .. } => "bury",
+            Change::FollowClass { .. } => "follow_class",
+            Change::StopFollowing { .. } => "stop_following",
+            Change::NoteFollowing { .. } => "note_following",
+            Change::BeginRecode { .. } => "begin_recode",
+            Change::RenewRecode { .. } => "renew_recode",
+            Change::EndRecode { .. } => "end_recode",
+            Change::DropRecode { .. } => "drop_recode",
         },
     }
 }

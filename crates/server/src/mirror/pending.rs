@@ -3,8 +3,8 @@
 use kv::{Change, Key, KvError, Revision, Value};
 use meta::keys;
 use meta::mirror::home;
-use meta::records::{Body, Gone, Inode, decode};
-use std::collections::BTreeMap;
+use meta::records::{Body, Gone, Inode, Moved, decode};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::{ChainId, InodeId, Routing};
 
@@ -18,6 +18,13 @@ pub(super) enum Item {
     /// It ended; the key says so until its record does.
     Gone {
         version: Revision,
+        _hint: Arc<Key>,
+    },
+    /// Its record is on the chain `to` now, and what is here counts no more; the key says so until that is written here,
+    /// which is only done when it is there.
+    Moved {
+        version: Revision,
+        to: ChainId,
         _hint: Arc<Key>,
     },
 }
@@ -65,6 +72,9 @@ impl Pending {
                 Some(value) if keys::is_mirror_gone(&key) => {
                     self.take_gone(change.revision, key, &value, routing)?;
                 }
+                Some(value) if keys::is_mirror_moved(&key) => {
+                    self.take_moved(change.revision, key, &value)?;
+                }
                 // An inode's end is told beside it, with the chain that has its record.
                 Some(_) | None => {}
             }
@@ -106,6 +116,20 @@ impl Pending {
         Ok(())
     }
 
+    /// Takes in an inode that has moved, unless that is known. Its record on the new chain must be known before.
+    pub(super) fn take_moved(&mut self, version: Revision, key: Key, value: &[u8]) -> Result<(), KvError> {
+        let (id, from, to): Moved = decode(value, "moved inode")?;
+        let there = self.chains.get(&from).and_then(|waiting| waiting.items.get(&id));
+        if matches!(there, Some(Item::Moved { .. })) {
+            return Ok(());
+        }
+        let hint = Arc::new(key);
+        let before = Revision(version.0.saturating_sub(1));
+        self.put(from, before, id, Item::Moved { version, to, _hint: hint.clone() });
+        self.hints.push(hint);
+        Ok(())
+    }
+
     fn put(&mut self, chain: ChainId, before: Revision, id: InodeId, item: Item) {
         let waiting =
             self.chains.entry(chain).or_insert_with(|| Waiting { since: before, items: BTreeMap::new() });
@@ -123,17 +147,43 @@ impl Pending {
         self.hints.extend(keys.into_iter().map(Arc::new));
     }
 
-    /// What waits for a chain. It comes back with [`Pending::put_back`], or is written.
-    pub(super) fn remove(&mut self, chain: ChainId) -> Option<Waiting> {
-        let waiting = self.chains.remove(&chain)?;
+    /// What waits for a chain, without the inodes of `early`. It comes back with [`Pending::put_back`], or is written.
+    pub(super) fn remove(&mut self, chain: ChainId, early: &BTreeSet<(ChainId, InodeId)>) -> Option<Waiting> {
+        let mut waiting = self.chains.remove(&chain)?;
         self.count -= waiting.items.len();
-        Some(waiting)
+        let is_early = |id: &InodeId, _: &mut Item| early.contains(&(chain, *id));
+        let items: BTreeMap<_, _> = waiting.items.extract_if(.., is_early).collect();
+        if !items.is_empty() {
+            self.put_back(chain, Waiting { since: waiting.since, items });
+        }
+        (!waiting.items.is_empty()).then_some(waiting)
+    }
+
+    /// Inodes whose record is not yet where it has moved to: until then the one on the old chain is all there is of it.
+    pub(super) fn early(&self) -> BTreeSet<(ChainId, InodeId)> {
+        let waits = |id: &InodeId, item: &Item| match item {
+            Item::Moved { to, .. } => {
+                self.chains.get(to).is_some_and(|waiting| waiting.items.contains_key(id))
+            }
+            Item::Live { .. } | Item::Gone { .. } => false,
+        };
+        let all = self
+            .chains
+            .iter()
+            .flat_map(|(chain, waiting)| waiting.items.iter().map(move |(id, item)| (*chain, id, item)));
+        all.filter(|(_, id, item)| waits(id, item)).map(|(chain, id, _)| (chain, *id)).collect()
     }
 
     /// The chain did not take it.
     pub(super) fn put_back(&mut self, chain: ChainId, waiting: Waiting) {
         self.count += waiting.items.len();
-        self.chains.insert(chain, waiting);
+        match self.chains.get_mut(&chain) {
+            Some(there) => {
+                there.since = there.since.min(waiting.since);
+                there.items.extend(waiting.items);
+            }
+            None => drop(self.chains.insert(chain, waiting)),
+        }
     }
 
     /// Keys of ended inodes whose ends are all written.
@@ -148,7 +198,7 @@ impl Pending {
 
 fn version_of(item: &Item) -> Revision {
     match item {
-        Item::Live { version, .. } | Item::Gone { version, .. } => *version,
+        Item::Live { version, .. } | Item::Gone { version, .. } | Item::Moved { version, .. } => *version,
     }
 }
 

@@ -11,12 +11,15 @@ use meta::rebuild::{Gathered, Tree};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use types::meta::{Change, Exclusive, Follow, MetaError, MetaRequest, SetAttributes, XattrReplace};
+use types::meta::{
+    Change, Exclusive, Follow, MetaError, MetaReply, MetaRequest, SetAttributes, XattrReplace,
+};
 use types::routing::Table;
 use types::storage::ChunkState;
 use types::{
-    CapabilityKey, ChainInfo, ClassId, ClientId, Epoch, FailureDomain, FileKind, InodeId, Lane, Member,
-    MemberState, Mode, Origin, Sequence, Shortfall, Slot, StorageClass, TableId, TargetId, Time, Version,
+    CapabilityKey, ChainInfo, ChunkIndex, ClassId, ClientId, Epoch, FailureDomain, FileKind, InodeId, Lane,
+    Member, MemberState, Mode, Origin, Sequence, Shortfall, Slot, StorageClass, TableId, TargetId, Time,
+    Version,
 };
 
 const SLOTS: u16 = 4;
@@ -36,11 +39,16 @@ fn class() -> StorageClass {
     }
 }
 
-struct OneClass;
+/// Another one, for files that move.
+fn other() -> StorageClass {
+    StorageClass { id: ClassId(2), name: "other".to_owned(), table: TableId(2), ..class() }
+}
 
-impl ClassSource for OneClass {
+struct TwoClasses;
+
+impl ClassSource for TwoClasses {
     fn all(&self) -> Arc<[StorageClass]> {
-        [class()].into()
+        [class(), other()].into()
     }
 
     fn make(
@@ -211,7 +219,7 @@ impl World {
             server: 1,
             key: CapabilityKey([3; 32]),
             clock: self.clock.clone(),
-            classes: Arc::new(OneClass),
+            classes: Arc::new(TwoClasses),
             export: Some(Arc::new(store.clone())),
         };
         let service = MetaService::start(store.clone(), options).await.unwrap();
@@ -222,12 +230,32 @@ impl World {
     }
 
     async fn change(&mut self, change: Change) {
+        self.ask(change).await;
+    }
+
+    async fn ask(&mut self, change: Change) -> MetaReply {
         self.clock.advance(Duration::from_millis(1));
         self.sequence += 1;
         let origin = Origin { client: ClientId(1), lane: Lane(1), sequence: Sequence(self.sequence) };
         let (_, service) = self.server.as_ref().unwrap();
         let request = MetaRequest::Change { origin, change };
-        service.answer(&meta::Caller::administrator(), request).await.unwrap();
+        service.answer(&meta::Caller::administrator(), request).await.unwrap()
+    }
+
+    /// Waits until nobody has to be told any more that a file has moved.
+    async fn until_written(&self, inode: InodeId) {
+        let (store, _) = self.server.as_ref().unwrap();
+        while store.snapshot().await.unwrap().get(&keys::mirror_moved(inode)).await.unwrap().is_some() {
+            sleep(TICK).await;
+        }
+    }
+
+    /// Moves a file to the class of its directory; answers where its record was and is.
+    async fn move_file(&mut self, inode: InodeId) -> (ChainId, ChainId) {
+        let reply = self.ask(Change::BeginRecode { inode }).await;
+        let MetaReply::Recoding { attributes, layout, session, .. } = reply else { panic!("{reply:?}") };
+        self.change(Change::EndRecode { inode, session, following: None }).await;
+        (attributes.layout.unwrap().chain(ChunkIndex(0)), layout.chain(ChunkIndex(0)))
     }
 
     async fn make(&mut self, path: &str) {
@@ -457,4 +485,91 @@ async fn dead_records_are_compacted_away() {
     assert!(live < bound / 8 && most < bound, "{live} bytes live, {most} bytes at most");
     assert!(*lock(&world.chains.writes) > 1000);
     assert_eq!(world.chains.gather().chains.len(), usize::from(SLOTS), "a chain forgot what it is");
+}
+
+#[tokio::test]
+async fn a_file_that_moves_is_found_all_the_time_and_not_once_it_is_removed() {
+    let mut world = World::new().await;
+    world.routing.send_modify(|routing| {
+        let routing = Arc::make_mut(routing);
+        routing.version += 1;
+        routing.classes.push(other());
+        let table = routing.tables[&TableId(1)].clone();
+        routing.tables.insert(TableId(2), table);
+    });
+    let files = 12;
+    for number in 0..files {
+        world.make(&number.to_string()).await;
+    }
+    world.caught_up().await;
+    let ids: Vec<InodeId> = world.rebuilt().keys().filter_map(|key| keys::inode_of(key)).collect();
+    let ids: Vec<InodeId> = ids.into_iter().filter(|id| *id != InodeId::ROOT).collect();
+    assert_eq!(ids.len(), files);
+    // Their capabilities to write have ended.
+    world.clock.advance(Duration::from_secs(1000));
+    let all_there = |world: &World| {
+        let rebuilt = world.rebuilt();
+        ids.iter().all(|id| rebuilt.contains_key(&keys::inode(*id)))
+    };
+    for round in 0..4 {
+        let class = Some(if round % 2 == 0 { "other" } else { "default" }.to_owned());
+        world.change(Change::SetClass { place: "/".into(), class }).await;
+        for (number, id) in ids.iter().enumerate() {
+            if round > 0 {
+                world.until_written(*id).await;
+            }
+            let (_, to) = world.move_file(*id).await;
+            if round > 0 && number % 3 == 0 {
+                lock(&world.chains.down).insert(to);
+            }
+            assert!(all_there(&world));
+        }
+        sleep(TICK * 5).await;
+        // The new record could not be written: the old one still says what there is.
+        assert!(all_there(&world));
+        if round == 2 {
+            world.start().await;
+        }
+        if round == 0 {
+            // They were open to write: what they may have left keeps them from coming back. They never are again.
+            let (store, service) = world.server.as_ref().unwrap();
+            // It is not due before.
+            world.clock.advance(Duration::from_secs(10));
+            service.reclaim(world.chains.clone());
+            let (from, to) = keys::recodes_range();
+            while !store.snapshot().await.unwrap().scan(&from, &to, 1).await.unwrap().is_empty() {
+                sleep(TICK).await;
+            }
+        }
+        lock(&world.chains.down).clear();
+        while world.rebuilt() != world.rows().await {
+            assert!(all_there(&world));
+            sleep(TICK).await;
+        }
+    }
+    world.settled().await;
+    let (from, to) = keys::mirror_moved_range();
+    let snapshot = world.server.as_ref().unwrap().0.snapshot().await.unwrap();
+    assert!(snapshot.scan(&from, &to, 10).await.unwrap().is_empty());
+    // No log that they were in brings them back, however often the one with their end is compacted.
+    for number in 0..files {
+        world.change(Change::Unlink { place: number.to_string().into() }).await;
+    }
+    world.caught_up().await;
+    world.settled().await;
+    let ends = lock(&world.chains.chunks).keys().map(|(chain, _)| *chain).collect::<BTreeSet<_>>();
+    for chain in ends {
+        // As if this log had been compacted, and said nothing of what ended.
+        let mut gathered = Gathered::default();
+        for ((there, chunk), bytes) in lock(&world.chains.chunks).iter() {
+            let generation = log_generation(chunk.inode).unwrap();
+            let place = Place { chain: *there, generation, index: chunk.index, offset: 0 };
+            let _ = decode_segment(place, bytes, |version, record| {
+                if *there != chain {
+                    gathered.take(*there, version, record);
+                }
+            });
+        }
+        assert!(ids.iter().all(|id| !gathered.is_there(*id)), "{chain} was not told");
+    }
 }

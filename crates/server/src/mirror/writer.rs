@@ -171,12 +171,13 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
         let snapshot = self.store.snapshot().await?;
         let mut works = BTreeMap::new();
         let waiting: Vec<ChainId> = run.pending.chains().collect();
+        let early = run.pending.early();
         for chain in waiting {
             // A chain that nobody serves takes nothing.
             if routing.chain(chain).is_none_or(|info| info.head().is_none()) {
                 continue;
             }
-            let Some(waiting) = run.pending.remove(chain) else { continue };
+            let Some(waiting) = run.pending.remove(chain, &early) else { continue };
             let mut work = Work { waiting: None, records: Vec::new(), dead: 0, fact: None };
             for (id, item) in &waiting.items {
                 let record = match item {
@@ -189,6 +190,12 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
                     }
                     Item::Gone { version, .. } => {
                         let record = encode_record(version.0, Record::Gone(*id));
+                        work.dead += record.len() as u64 + RECORD_BYTES;
+                        record
+                    }
+                    Item::Moved { version, .. } => {
+                        // An end, for the records before the move; the one of the move itself is newer.
+                        let record = encode_record(version.0.saturating_sub(1), Record::Gone(*id));
                         work.dead += record.len() as u64 + RECORD_BYTES;
                         record
                     }

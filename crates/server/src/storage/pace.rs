@@ -55,7 +55,7 @@ impl Bucket {
 }
 
 /// A bucket that many wait for, one after the other.
-pub(super) struct Pace {
+pub struct Pace {
     start: Instant,
     bucket: Mutex<Bucket>,
     rate: watch::Sender<u64>,
@@ -63,8 +63,15 @@ pub(super) struct Pace {
     queue: tokio::sync::Mutex<()>,
 }
 
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace::new()
+    }
+}
+
 impl Pace {
-    pub(super) fn new() -> Pace {
+    /// Without a limit.
+    pub fn new() -> Pace {
         Pace {
             start: Instant::now(),
             bucket: Mutex::default(),
@@ -74,7 +81,7 @@ impl Pace {
     }
 
     /// Sets the limit, in bytes a second; 0: none. Who waits goes by it at once.
-    pub(super) fn set_limit(&self, rate: u64) {
+    pub fn set_limit(&self, rate: u64) {
         if self.limit() != rate {
             self.bucket().set_rate(self.start.elapsed(), rate);
             self.rate.send_replace(rate);
@@ -82,12 +89,12 @@ impl Pace {
     }
 
     /// Bytes a second; 0: no limit.
-    pub(super) fn limit(&self) -> u64 {
+    pub fn limit(&self) -> u64 {
         *self.rate.borrow()
     }
 
     /// Waits until so many bytes may be sent.
-    pub(super) async fn admit(&self, bytes: u64) {
+    pub async fn admit(&self, bytes: u64) {
         if self.limit() == 0 {
             return;
         }

@@ -71,6 +71,7 @@ impl World {
                 let entries = entries.collect();
                 Ok(MetaReply::Entries { directory, entries, more })
             }
+            MetaRequest::Followings => Ok(MetaReply::Followings(Vec::new())),
             MetaRequest::Totals => Ok(MetaReply::Totals(Totals::default())),
             MetaRequest::Classes => Ok(MetaReply::Classes(self.routing.classes.clone())),
             _ => Err(MetaError::Invalid),

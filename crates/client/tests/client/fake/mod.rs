@@ -238,6 +238,37 @@ impl World {
         self.memory.get_mut(&target).unwrap().remove(&chunk);
     }
 
+    /// What a metadata server does when a file has followed its class: its chunks are where another layout names them, and
+    /// nowhere else.
+    pub(crate) fn move_file(&mut self, inode: InodeId, layout: types::Layout) {
+        let attributes = self.inodes.get_mut(&inode).unwrap();
+        let old = attributes.layout.replace(layout).unwrap();
+        let (length, dense) = (attributes.length as usize, attributes.dense);
+        let mut content = vec![0; length];
+        for (index, bytes) in content.chunks_mut(old.chunk_size as usize).enumerate() {
+            let chunk = ChunkId { inode, index: types::ChunkIndex(index as u32) };
+            let head = self.routing.chain(old.chain(chunk.index)).unwrap().head().unwrap();
+            if let Some(there) = self.memory.get(&head).and_then(|chunks| chunks.get(&chunk)) {
+                let count = there.len().min(bytes.len());
+                bytes[..count].copy_from_slice(&there[..count]);
+            }
+        }
+        for chunks in self.memory.values_mut().chain(self.disk.values_mut()) {
+            chunks.retain(|chunk, _| chunk.inode != inode);
+        }
+        for (index, bytes) in content.chunks(layout.chunk_size as usize).enumerate() {
+            let chunk = ChunkId { inode, index: types::ChunkIndex(index as u32) };
+            if !dense && bytes.iter().all(|byte| *byte == 0) {
+                continue; // A hole.
+            }
+            let members: Vec<_> = self.routing.chain(layout.chain(chunk.index)).unwrap().serving().collect();
+            for target in members {
+                self.memory.entry(target).or_default().insert(chunk, bytes.to_vec());
+                self.disk.entry(target).or_default().insert(chunk, bytes.to_vec());
+            }
+        }
+    }
+
     fn every(count: u64, every: u64) -> bool {
         every > 0 && count.is_multiple_of(every)
     }

@@ -125,6 +125,9 @@ impl World {
             Some((last, _)) if *last > origin.sequence.0 => return Err(StorageError::OldSequence),
             _ => {}
         }
+        if let Operation::Write { chunk, .. } = operation {
+            assert!(self.is_home(chain, *chunk), "a write to where the file is not any more");
+        }
         self.counts.updates += 1;
         self.counts.bytes_written += u64::try_from(payload.len()).unwrap();
         *self.counts.effects.entry((Channel::Storage, origin)).or_default() += 1;
@@ -194,6 +197,12 @@ impl World {
         Ok(())
     }
 
+    /// Whether a chunk is on this chain: targets hold chunks of several, which are not told apart here.
+    fn is_home(&self, chain: ChainId, chunk: ChunkId) -> bool {
+        let layout = self.inodes.get(&chunk.inode).and_then(|attributes| attributes.layout);
+        layout.is_none_or(|layout| layout.chain(chunk.index) == chain)
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn read(
         &mut self,
@@ -215,8 +224,8 @@ impl World {
         if let Some((_, _, position)) = bad {
             return Err(StorageError::Corrupt { offset: *position });
         }
-        let bytes =
-            self.memory.get(&target).and_then(|chunks| chunks.get(&chunk)).ok_or(StorageError::NoChunk)?;
+        let there = self.memory.get(&target).and_then(|chunks| chunks.get(&chunk));
+        let bytes = there.filter(|_| self.is_home(chain, chunk)).ok_or(StorageError::NoChunk)?;
         let start = usize::try_from(offset).unwrap().min(bytes.len());
         let end = (start + usize::try_from(length).unwrap()).min(bytes.len());
         let mut payload = bytes[start..end].to_vec();

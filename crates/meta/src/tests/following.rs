@@ -1,0 +1,177 @@
+//! Directories whose files follow their class: which files, and how far it is.
+
+use super::recode::{begin, put};
+use super::*;
+use types::following::{Amount, Cursor, Following, Stage};
+
+fn follow(world: &mut World, uid: u32, path: &str, class: Option<&str>) -> Result<(), MetaError> {
+    let class = class.map(str::to_owned);
+    world.change(uid, Change::FollowClass { place: path.into(), class }).map(done)
+}
+
+fn followings(world: &mut World, uid: u32) -> Vec<Following> {
+    match world.read(uid, MetaRequest::Followings).unwrap() {
+        MetaReply::Followings(all) => all,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn page(
+    world: &mut World,
+    directory: InodeId,
+    after: Option<Cursor>,
+    limit: u32,
+) -> Result<(Vec<InodeId>, Option<Cursor>), MetaError> {
+    match world.read(ROOT, MetaRequest::ToFollow { directory, after, limit })? {
+        MetaReply::ToFollow { files, next } => Ok((files.iter().map(|file| file.inode).collect(), next)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All files that are to be moved, found by pages of so many.
+fn all(world: &mut World, directory: InodeId, limit: u32) -> Vec<InodeId> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let (files, next) = page(world, directory, after, limit).unwrap();
+        found.extend(files);
+        match next {
+            Some(next) => after = Some(next),
+            None => return found,
+        }
+    }
+}
+
+fn note(world: &mut World, one: &Following, at: Option<&str>, met: Amount) -> Result<bool, MetaError> {
+    let at = at.map(|name| Cursor(vec![name.to_owned()]));
+    let (directory, number) = (one.directory, one.number);
+    match world.change(ROOT, Change::NoteFollowing { directory, number, at, met, trouble: None })? {
+        MetaReply::Followed { goes_on } => Ok(goes_on),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn move_file(world: &mut World, one: &Following, inode: InodeId) {
+    let (_, session, _) = begin(world, inode).unwrap().unwrap();
+    let following = Some((one.directory, one.number));
+    world.change(ROOT, Change::EndRecode { inode, session, following }).unwrap();
+}
+
+#[test]
+fn a_walk_finds_what_is_in_another_class_than_its_path_whatever_the_pages() {
+    let mut world = World::open();
+    for directory in ["d", "d/a", "d/a/deep", "d/own", "d/own/below", "d/z", "e"] {
+        world.mkdir(ROOT, directory, 0o777).unwrap();
+    }
+    let names = ["d/1", "d/a/2", "d/a/deep/3", "d/b", "d/own/no", "d/own/below/no", "d/z/4", "d/zz", "e/no"];
+    let files: Vec<InodeId> = names.iter().map(|name| put(&mut world, name)).collect();
+    world.symlink(ROOT, "d/link", "e").unwrap();
+    world
+        .change(ROOT, Change::SetClass { place: "d/own".into(), class: Some("default".to_owned()) })
+        .unwrap();
+    follow(&mut world, ROOT, "d", Some("other")).unwrap();
+    // What was made after it is there already.
+    put_in(&mut world, "d/a/new");
+    // Of two names the one counts that it got last.
+    world.change(ROOT, Change::Link { from: "e/no".into(), to: "d/a/linked".into() }).unwrap();
+    world.change(ROOT, Change::Link { from: "d/b".into(), to: "e/b".into() }).unwrap();
+    let expected: Vec<InodeId> = [0, 1, 2, 8, 6, 7].map(|at| files[at]).into();
+    let directory = world.stat(ROOT, "d").unwrap().inode;
+    for limit in [1, 2, 3, 5, 100] {
+        let mut found = all(&mut world, directory, limit);
+        let mut expected = expected.clone();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{limit} at a time");
+    }
+    // A directory that is gone, behind the cursor, is passed by.
+    let (first, next) = page(&mut world, directory, None, 2).unwrap();
+    assert_eq!(first, files[..2]);
+    world.rename(ROOT, "d/a", "e/a").unwrap();
+    let (rest, _) = page(&mut world, directory, next, 100).unwrap();
+    assert_eq!(rest, [files[6], files[7]]);
+}
+
+/// A file in the class of its directory.
+fn put_in(world: &mut World, path: &str) {
+    world.make(ROOT, path, 0o644).unwrap();
+}
+
+#[test]
+fn walks_are_counted_and_end_when_one_finds_nothing() {
+    let mut world = World::open();
+    world.mkdir(1, "d", 0o777).unwrap();
+    let files = [put(&mut world, "d/1"), put(&mut world, "d/2"), put(&mut world, "d/3")];
+    let each = world.stat(1, "d/1").unwrap().length;
+    follow(&mut world, 1, "d", Some("other")).unwrap();
+    let now = |world: &mut World| followings(world, 1).pop().unwrap();
+    let one = now(&mut world);
+    assert_eq!((one.path.as_str(), one.class.as_str(), one.stage), ("/d", "other", Stage::Counting));
+    let two = Amount { files: 2, bytes: 2 * each };
+    assert!(note(&mut world, &one, Some("2"), two).unwrap());
+    assert_eq!(now(&mut world).after, Some(Cursor(vec!["2".to_owned()])));
+    assert!(note(&mut world, &one, None, Amount::file(each)).unwrap());
+    let one = now(&mut world);
+    assert_eq!((one.stage, one.left.files, one.after.clone()), (Stage::Moving, 3, None));
+    move_file(&mut world, &one, files[0]);
+    move_file(&mut world, &one, files[2]);
+    let half = now(&mut world);
+    assert_eq!((half.done, half.left), (two, Amount::file(each)));
+    // The one between was being written.
+    assert!(note(&mut world, &one, None, Amount::file(each)).unwrap());
+    assert_eq!(now(&mut world).skipped, Amount::file(each));
+    move_file(&mut world, &one, files[1]);
+    let moved = now(&mut world);
+    assert_eq!((moved.done.files, moved.left.files, moved.skipped.files), (3, 0, 0));
+    // Another walk makes sure of it.
+    assert!(note(&mut world, &one, None, Amount::default()).unwrap());
+    assert!(!note(&mut world, &one, None, Amount::default()).unwrap());
+    assert_eq!(followings(&mut world, 1), []);
+    assert_eq!(note(&mut world, &one, None, Amount::default()), Err(MetaError::LeaseOver));
+}
+
+#[test]
+fn the_owner_sets_and_stops_and_sees() {
+    let mut world = World::open();
+    world.mkdir(1, "d", 0o777).unwrap();
+    put(&mut world, "d/1");
+    let stop = || Change::StopFollowing { place: "d".into() };
+    assert_eq!(world.change(1, stop()), Err(MetaError::NotFound));
+    assert_eq!(follow(&mut world, 2, "d", Some("other")), Err(MetaError::Denied));
+    assert_eq!(follow(&mut world, 1, "d/1", Some("other")), Err(MetaError::NotDirectory));
+    assert_eq!(follow(&mut world, 1, "d", Some("none")), Err(MetaError::NoClass));
+    assert_eq!(followings(&mut world, ROOT), []);
+    follow(&mut world, 1, "d", Some("other")).unwrap();
+    let first = followings(&mut world, 1).pop().unwrap();
+    assert_eq!(followings(&mut world, ROOT), std::slice::from_ref(&first));
+    assert_eq!(followings(&mut world, 2), []);
+    assert_eq!(world.change(2, stop()), Err(MetaError::Denied));
+    assert_eq!(
+        world.read(1, MetaRequest::ToFollow { directory: first.directory, after: None, limit: 1 }),
+        Err(MetaError::Invalid)
+    );
+    // Another setting takes the place of the first, whose walk is told.
+    follow(&mut world, 1, "d", None).unwrap();
+    assert_eq!(note(&mut world, &first, None, Amount::default()), Err(MetaError::LeaseOver));
+    world.change(1, stop()).map(done).unwrap();
+    assert_eq!(followings(&mut world, ROOT), []);
+    // Files that are there stay when a class is for new ones only.
+    follow(&mut world, 1, "d", Some("other")).unwrap();
+    world.change(1, Change::SetClass { place: "d".into(), class: None }).map(done).unwrap();
+    assert_eq!(followings(&mut world, ROOT), []);
+}
+
+#[test]
+fn a_directory_that_is_removed_is_followed_by_nobody() {
+    let mut world = World::open();
+    world.mkdir(1, "d", 0o777).unwrap();
+    put(&mut world, "d/1");
+    follow(&mut world, 1, "d", Some("other")).unwrap();
+    let one = followings(&mut world, ROOT).pop().unwrap();
+    world.remove_tree(1, "d").unwrap();
+    assert_eq!(page(&mut world, one.directory, None, 1), Err(MetaError::NotFound));
+    world.purge(10);
+    assert_eq!(page(&mut world, one.directory, None, 1), Err(MetaError::NotFound));
+    let stop = Change::StopFollowing { place: one.directory.into() };
+    world.change(ROOT, stop).map(done).unwrap();
+    assert_eq!(followings(&mut world, ROOT), []);
+}
