@@ -75,12 +75,12 @@ impl Client {
             == (layout.class, layout.table, layout.slots, layout.chunk_size);
         if same {
             // The same seed puts the copy's chunks on the chains of the source's.
-            copy.grant.moved(layout);
+            copy.grant.place(layout);
             let copy = Arc::new(copy);
             match self.clone_chunks(&source, &copy, layout, attributes.length).await {
                 Ok(Cloned::Moved) => {}
-                // A hole may have been a chunk that had just been moved: not if the file is where it was.
-                Ok(Cloned::All) if !attributes.dense && source.refresh().await?.layout != Some(layout) => {}
+                // A hole may have been a chunk that had just been moved, or was half there: not if the file is where it was.
+                Ok(Cloned::All) if source.refresh().await?.layout != Some(layout) => {}
                 Ok(Cloned::All) => {
                     let mut publish = publication(&to, &copy, attributes.length, &put);
                     publish.dense = attributes.dense;

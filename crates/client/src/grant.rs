@@ -53,8 +53,18 @@ impl Grant {
         self.current().layout
     }
 
-    /// The file's chunks are elsewhere.
+    /// The file's chunks are elsewhere, as an answer says that may be late. A capability to write is for the layout that it came
+    /// with: the servers do not know which one that is.
     pub(crate) fn moved(&self, layout: Layout) {
+        let mut current = self.current();
+        if current.layout != layout {
+            current.layout = layout;
+            current.capability = current.capability.filter(|held| held.rights == Rights::Read);
+        }
+    }
+
+    /// The chunks of a leased id will be there: nobody has written any.
+    pub(crate) fn place(&self, layout: Layout) {
         self.current().layout = layout;
     }
 
@@ -148,3 +158,6 @@ impl Grant {
         Ok(fresh)
     }
 }
+
+#[cfg(test)]
+mod tests;

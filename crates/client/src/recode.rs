@@ -146,10 +146,9 @@ impl ChunkCopy {
         let start = u64::from(index.0) * u64::from(self.layout.chunk_size);
         let length = u64::from(chunk_length(&self.layout, index, self.source.length()));
         let sparse = !self.source.attributes().dense;
-        if sparse {
-            // Holes are not written: nothing may be there, not even what a metadata server left that was lost since.
-            self.update(index, Operation::Remove { chunks: vec![self.chunk(index)] }, Bytes::new()).await?;
-        }
+        // Holes are not written, and what is written may be shorter: nothing may be there, not even what a metadata server
+        // left that was lost since.
+        self.update(index, Operation::Remove { chunks: vec![self.chunk(index)] }, Bytes::new()).await?;
         let too_large = || crate::pipeline::too_large(ACTION, &self.target.path);
         let mut pieces = spans(&self.layout, start, length).ok_or_else(too_large)?;
         let Some(first) = pieces.next() else { return Ok(()) };

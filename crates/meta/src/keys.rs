@@ -289,12 +289,17 @@ pub fn recode(id: InodeId) -> Key {
 
 /// Of all files.
 pub fn recodes_range() -> (Key, Key) {
-    (vec![RECODE], vec![RECODE + 1])
+    (recode(InodeId(0)), vec![RECODE + 1])
 }
 
 /// The inode of a key of [`recode`].
 pub fn recode_inode(key: &[u8]) -> Option<InodeId> {
     Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[RECODE])?.try_into().ok()?)))
+}
+
+/// Before this time no recode begins: somebody may hold a capability to write that the store does not know of.
+pub fn recodes_from() -> Key {
+    vec![RECODE]
 }
 
 /// A directory whose files follow its class.

@@ -17,12 +17,16 @@
 //! - **Answers to retries** stay. A lane's number is drawn by its client at random and its sequence numbers only rise: a
 //!   retry of something that was done before the backup gets its answer, one of something done since is done again, on
 //!   a tree in which it has not happened.
-//! - **Garbage** stays: inodes that were dead then are dead now, and their ids are never used again.
+//! - **Garbage** stays: inodes that were dead then are dead now, and their ids are never used again. So does what living files left
+//!   in other classes, with the notes that keep data from being moved there before it is removed.
+//! - **Data that was being copied to another class** is not copied on: nobody knows whether the copy became the file's. No other
+//!   is begun until every capability to write has ended that may have been given out since.
 
 use crate::manager::raise;
 use kv::local::Import;
 use kv::{Key, KvError, Revision};
 use meta::mirror::Log;
+use meta::records::Recode;
 use meta::{keys, records};
 use types::{InodeId, Time};
 
@@ -66,13 +70,13 @@ pub fn raise(import: &mut Import<'_>, revision: Revision, now: Time) -> Result<R
     let forgotten = [
         (keys::lease(InodeId(0)), keys::leases_end()),
         keys::appends_range(),
-        keys::recodes_range(),
         keys::mirror_gone_range(),
         keys::mirror_moved_range(),
     ];
     for (from, to) in forgotten {
         forget(import, &from, &to, |_| Ok(()))?;
     }
+    end_recodes(import, now)?;
     let mut floor: u32 = match import.get(&keys::mirror_floor())? {
         Some(bytes) => records::decode(&bytes, "generation of record logs")?,
         None => 0,
@@ -86,6 +90,25 @@ pub fn raise(import: &mut Import<'_>, revision: Revision, now: Time) -> Result<R
     import.write(keys::mirror_floor(), Some(records::encode(&generation_beyond(floor, now))))?;
     import.write(keys::mirror_position(), None)?;
     Ok(Revision(beyond(revision.0, now, REVISIONS)))
+}
+
+/// Ends what was being copied to other chains. What garbage records will still remove there stays noted.
+fn end_recodes(import: &mut Import<'_>, now: Time) -> Result<(), KvError> {
+    let from = now.after(meta::CAPABILITY_LIFETIME).after(meta::CLOCK_MARGIN);
+    import.write(keys::recodes_from(), Some(records::encode(&from)))?;
+    let (mut from, to) = keys::recodes_range();
+    loop {
+        let rows = import.scan(&from, &to, SCAN)?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        from.clone_from(last);
+        from.push(0);
+        for (key, value) in rows {
+            let mut recode: Recode = records::decode(&value, "recode")?;
+            recode.session = None;
+            let kept = recode != Recode::default();
+            import.write(key, kept.then(|| records::encode(&recode)))?;
+        }
+    }
 }
 
 /// Removes the rows of a range, after `look` has seen each.

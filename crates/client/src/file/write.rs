@@ -72,10 +72,25 @@ impl File {
                 written.extend(finished);
             }
         }
-        let held = self.note(written, durability);
+        let mut held = self.note(written.clone(), durability);
         drop(writing);
         if offset + total > self.length() {
-            self.grow(offset + total).await?;
+            let mut layout = self.grow(offset + total).await?.layout;
+            // What lies beyond the end is not moved with the file, if it moved before the end was known.
+            while let Some(now) = layout
+                && written.iter().any(|write| write.layout != now)
+            {
+                let (left, there): (Vec<_>, Vec<_>) =
+                    written.into_iter().partition(|write| write.layout != now);
+                written = there;
+                for Written { span, bytes, .. } in left {
+                    let (client, content) = (&self.client, &self.state.content);
+                    let again = client.write_piece("write", content, span, bytes, durability).await?;
+                    held = self.note(again.clone(), durability);
+                    written.extend(again);
+                }
+                layout = self.grow(offset + total).await?.layout;
+            }
         }
         if held > HELD_MAX { self.sync().await } else { Ok(()) }
     }
@@ -167,14 +182,24 @@ impl File {
     }
 
     /// Writes once more, durably, all that is kept of the chains with doubtful writes, in the order of their histories: what
-    /// was written over doubtful bytes later must lie over them again. Gives the numbers of those.
+    /// was written over doubtful bytes later must lie over them again. If the file was moved meanwhile that may be on any
+    /// chain of where it is now: then it is all that is kept, where the file was first. Gives the numbers of those.
     async fn rewrite(&self, epochs: &BTreeMap<ChainId, Epoch>) -> Result<Vec<u64>> {
         let _alone = self.state.rewriting.write().await;
         let mut writes = self.unsynced().writes.clone();
         let doubtful = writes.iter().filter(|(_, write)| self.is_doubtful(write, epochs));
         let chains: BTreeSet<ChainId> = doubtful.map(|(_, write)| self.chain_of(write)).collect();
-        writes.retain(|(_, write)| chains.contains(&self.chain_of(write)));
-        writes.sort_by_key(|(_, write)| (write.updated.epoch, write.updated.version));
+        let mut layouts: Vec<Layout> = Vec::new();
+        for (_, write) in &writes {
+            if !layouts.contains(&write.layout) {
+                layouts.push(write.layout);
+            }
+        }
+        if layouts.len() == 1 {
+            writes.retain(|(_, write)| chains.contains(&self.chain_of(write)));
+        }
+        let place = |write: &Written| layouts.iter().position(|layout| *layout == write.layout);
+        writes.sort_by_key(|(_, write)| (place(write), write.updated.epoch, write.updated.version));
         tracing::info!(
             path = self.path(),
             writes = writes.len(),

@@ -115,3 +115,25 @@ async fn a_copy_of_a_file_that_moved_since_it_was_opened_is_whole() {
         assert!(copy.read_at(0, u64::MAX).await.unwrap().into_bytes() == holed);
     }
 }
+
+#[tokio::test]
+async fn what_was_written_beyond_the_end_is_written_again_when_the_file_moved_before_that_was_known() {
+    for durability in [Durability::Disk, Durability::Memory] {
+        let cluster = Cluster::start().await;
+        let client = cluster.client().await;
+        let file = client.create("/f", CreateOptions::default()).await.unwrap();
+        let mut model = noise(100_000, 1);
+        file.write_at(0, Bytes::from(model.clone()), durability).await.unwrap();
+        for number in 1..5 {
+            cluster.world().faults.move_before_growth = Some(layout(number));
+            // Over the end, in one piece and in several.
+            let bytes = noise(if number % 2 == 0 { 1000 } else { 3 * CHUNK_SIZE as usize }, number + 1);
+            let offset = model.len() - 500;
+            file.write_at(offset as u64, Bytes::from(bytes.clone()), durability).await.unwrap();
+            model.resize(offset + bytes.len(), 0);
+            model[offset..].copy_from_slice(&bytes);
+            let reader = client.open("/f", Rights::Read).await.unwrap();
+            assert!(reader.read_at(0, u64::MAX).await.unwrap().into_bytes() == model, "move {number}");
+        }
+    }
+}

@@ -33,7 +33,7 @@ pub(super) async fn begin<S: Snapshot>(
     if wanted.id == layout.class {
         return Ok(MetaReply::Done);
     }
-    if may_be_written(writable_until, context.now) {
+    if may_be_written(writable_until, context.now) || is_too_early(batch, context.now).await? {
         return Err(MetaError::Busy.into());
     }
     let mut recode = recode_of(batch, inode).await?.unwrap_or_default();
@@ -312,6 +312,14 @@ async fn count<S: Snapshot>(
 /// Whether somebody may hold a capability to write, by any clock.
 fn may_be_written(writable_until: Time, now: Time) -> bool {
     writable_until != Time(0) && now <= writable_until.after(CLOCK_MARGIN)
+}
+
+/// Whether the store was restored so short a time ago that somebody may hold a capability it knows nothing of.
+async fn is_too_early<S: Snapshot>(batch: &mut Batch<S>, now: Time) -> Result<bool, Failure> {
+    match batch.get(&keys::recodes_from()).await? {
+        Some(bytes) => Ok(now < decode::<Time>(&bytes, "time of recodes")?),
+        None => Ok(false),
+    }
 }
 
 /// Whether a session may be taken from its mover, by any clock.

@@ -3,10 +3,20 @@ use crate::manager::record::{self, Record, Reign};
 use cluster::{Chain, Seat};
 use env::SimTable;
 use kv::local::SPACES;
-use types::{CapabilityKey, Epoch, Incarnation, MemberState, TableId, TargetId};
+use meta::records::{Left, RecodeSession};
+use types::{CapabilityKey, ClassId, Epoch, Incarnation, Layout, MemberState, TableId, TargetId};
 
 fn seat(target: u32, state: MemberState) -> Seat {
     Seat { target: TargetId(target), state, run: Incarnation(77) }
+}
+
+fn copied() -> RecodeSession {
+    let layout = Layout { class: ClassId(2), table: TableId(2), slots: 4, chunk_size: 65_536, seed: 1 };
+    RecodeSession { session: 7, layout, expires: Time(9) }
+}
+
+fn left() -> Left {
+    Left { table: TableId(2), records: 1, read_until: Time(0) }
 }
 
 #[test]
@@ -35,6 +45,14 @@ fn nothing_is_used_twice_after_a_restore() {
         (keys::mirror_position(), Some(records::encode(&100u64))),
         (keys::mirror_gone(InodeId(30)), Some(vec![3])),
         (keys::inode(InodeId(30)), Some(vec![4])),
+        (
+            keys::recode(InodeId(31)),
+            Some(records::encode(&Recode { session: Some(copied()), left: Vec::new() })),
+        ),
+        (
+            keys::recode(InodeId(32)),
+            Some(records::encode(&Recode { session: Some(copied()), left: vec![left()] })),
+        ),
     ];
     for (key, value) in rows {
         import.write(key, value).unwrap();
@@ -50,10 +68,18 @@ fn nothing_is_used_twice_after_a_restore() {
         keys::mirror_log(chain_id),
         keys::mirror_position(),
         keys::mirror_gone(InodeId(30)),
+        keys::recode(InodeId(31)),
     ] {
         assert_eq!(import.get(&gone).unwrap(), None);
     }
     assert_eq!(import.get(&keys::inode(InodeId(30))).unwrap(), Some(vec![4]));
+    // What is still to be removed from another class keeps data from being moved there, and nothing is moved for a while.
+    let kept: Recode =
+        records::decode(&import.get(&keys::recode(InodeId(32))).unwrap().unwrap(), "recode").unwrap();
+    assert_eq!(kept, Recode { session: None, left: vec![left()] });
+    let from: Time =
+        records::decode(&import.get(&keys::recodes_from()).unwrap().unwrap(), "time of recodes").unwrap();
+    assert_eq!(from, now.after(meta::CAPABILITY_LIFETIME).after(meta::CLOCK_MARGIN));
     let floor: u32 = records::decode(&import.get(&keys::mirror_floor()).unwrap().unwrap(), "floor").unwrap();
     assert_eq!(floor, 1_800_000_000);
     for (key, value) in import.scan(b"C", b"D", 100).unwrap() {

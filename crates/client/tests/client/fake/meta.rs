@@ -120,6 +120,10 @@ impl World {
                 Ok(MetaReply::Attributes(Box::new(attributes.clone())))
             }
             Change::Grow { inode, length, modified } => {
+                if let Some(layout) = self.faults.move_before_growth.take() {
+                    self.move_file(inode, layout);
+                    self.faults.capabilities_void = self.capabilities_given();
+                }
                 let attributes = self.inodes.get_mut(&inode).ok_or(MetaError::NotFound)?;
                 attributes.dense &= length <= attributes.length;
                 attributes.length = attributes.length.max(length);

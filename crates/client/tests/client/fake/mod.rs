@@ -42,6 +42,8 @@ pub(crate) struct Faults {
     pub(crate) leases_over: u32,
     /// Capabilities given before this count are refused by the storage servers.
     pub(crate) capabilities_void: u64,
+    /// Where the file is moved to before its next growth is known.
+    pub(crate) move_before_growth: Option<types::Layout>,
 }
 
 /// What happened.
