@@ -435,3 +435,23 @@ fn the_records_are_for_ever() {
     assert_eq!(encode(&following), bytes);
     assert_eq!(decode::<Following>(&bytes, "following").unwrap(), following);
 }
+
+#[test]
+fn nothing_moves_while_somebody_may_hold_what_a_restored_store_does_not_know_of() {
+    let mut world = World::open();
+    world.mkdir(1, "d", 0o777).unwrap();
+    let inode = put(&mut world, "d/f");
+    set_class(&mut world, "d", "other");
+    let from = world.now.after(Duration::from_secs(100));
+    world.runtime.block_on(async {
+        let snapshot = world.store.snapshot().await.unwrap();
+        let writes = vec![(keys::recodes_from(), Some(crate::records::encode(&from)))];
+        let commit = kv::Commit { snapshot: snapshot.revision(), writes, ..kv::Commit::default() };
+        assert!(matches!(world.store.commit(commit).await.unwrap(), Outcome::Committed(_)));
+    });
+    sweep(&mut world);
+    world.pass(Duration::from_secs(99));
+    assert_eq!(begin(&mut world, inode).unwrap_err(), MetaError::Busy);
+    world.pass(Duration::from_secs(1));
+    assert!(begin(&mut world, inode).unwrap().is_some());
+}
