@@ -14,6 +14,7 @@ pub mod faults;
 pub mod history;
 pub mod log;
 pub mod machine;
+pub mod mover;
 pub mod network;
 pub mod panics;
 pub mod roles;

@@ -43,6 +43,9 @@ pub struct Work {
     /// Beside them an administrator has data moved.
     #[serde(default)]
     pub moves: bool,
+    /// Beside them files follow the class of their directory, to and fro.
+    #[serde(default)]
+    pub follows: bool,
     /// The longest pause between two operations of a task, in milliseconds.
     pub pause_ms: u64,
     /// When all is mended, how long in seconds until every client has had all its answers.

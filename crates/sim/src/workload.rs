@@ -7,20 +7,21 @@
 use crate::administrator::Administrator;
 use crate::history::{Call, History, Reply};
 use crate::machine::Parts;
+use crate::mover::Mover;
 use crate::roles::{CLIENT, meta_address};
 use crate::scenario::Work;
 use bytes::Bytes;
 use client::{Client, CreateOptions, Error, ErrorKind, File, ListOptions, Options, PutOptions};
 use env::Random;
 use net::{Identity, Security, User};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use types::meta::{Follow, Replace};
 use types::storage::Durability;
-use types::{Gid, InodeId, Rights, Time, Uid};
+use types::{Attributes, Gid, InodeId, Rights, TableId, Time, Uid};
 
 /// Files that hold registers, and where in each they are: two chunks, and not at the edges of blocks.
 const FILES: usize = 3;
@@ -48,8 +49,8 @@ struct Inner {
     idle: AtomicUsize,
     /// Clients that have all their answers.
     finished: AtomicUsize,
-    /// Inodes that have a name at the end.
-    inodes: Mutex<Option<BTreeSet<InodeId>>>,
+    /// Inodes that have a name at the end, and the tables of their chains.
+    files: Mutex<BTreeMap<InodeId, Option<TableId>>>,
 }
 
 impl Stage {
@@ -65,9 +66,9 @@ impl Stage {
         self.inner.finished.load(Ordering::SeqCst)
     }
 
-    /// Inodes that had a name when the first client finished.
-    pub fn inodes(&self) -> BTreeSet<InodeId> {
-        self.inner.inodes.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+    /// Inodes that had a name when the last client finished, and the tables of their chains.
+    pub fn files(&self) -> BTreeMap<InodeId, Option<TableId>> {
+        self.inner.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn is_mended(&self) -> bool {
@@ -137,6 +138,11 @@ pub async fn run(mut parts: Parts, team: Team, work: Work, history: History, sta
         let random = Random::new(worker.random.number());
         let (client, stage) = (worker.client.clone(), worker.stage.clone());
         tasks.spawn(Administrator { client, team, stage, random }.work());
+    }
+    if work.follows && id == 0 {
+        let random = Random::new(worker.random.number());
+        let (client, stage) = (worker.client.clone(), worker.stage.clone());
+        tasks.spawn(Mover { client, stage, random }.work());
     }
     while let Some(ended) = tasks.join_next().await {
         // A panic has been seen by the world already.
@@ -284,6 +290,7 @@ impl Worker {
                 0..=2 => self.put(name).await,
                 3 => self.unlink(name).await,
                 4 => self.rename(name, other).await,
+                5 if self.work.follows => self.read_whole(name).await,
                 _ => self.look(name).await,
             };
             if let Err(error) = done {
@@ -386,12 +393,31 @@ impl Worker {
         }
         match self.client.list("/", ListOptions::default()).collect().await {
             Ok(entries) => {
-                let found = entries.into_iter().map(|entry| entry.attributes.inode).collect();
-                let mut inodes = self.stage.inner.inodes.lock().unwrap_or_else(PoisonError::into_inner);
-                *inodes = Some(found);
+                let table = |attributes: &Attributes| attributes.layout.map(|layout| layout.table);
+                let found =
+                    entries.iter().map(|entry| (entry.attributes.inode, table(&entry.attributes))).collect();
+                *self.stage.inner.files.lock().unwrap_or_else(PoisonError::into_inner) = found;
             }
             Err(error) => self.history.wrong(format!("client {}, when all was mended: {error}", self.id)),
         }
+    }
+
+    /// What a name leads to is whole, wherever it is moved meanwhile.
+    async fn read_whole(&self, name: usize) -> Result<(), Error> {
+        let file = self.client.open(&name_of(name), Rights::Read).await?;
+        let attributes = file.attributes();
+        let bytes = file.read_at(0, attributes.length).await?.into_bytes();
+        let whole = bytes.len() as u64 == attributes.length;
+        let found = value_of(&bytes);
+        if !whole || found.as_ref().ok().map(|value| i64::try_from(*value)) != Some(Ok(attributes.modified.0))
+        {
+            let (length, wanted) = (bytes.len(), attributes.modified.0);
+            self.history.wrong(format!(
+                "client {} read {length} bytes of n{name}, which was put with {wanted}, and got {found:?}",
+                self.id
+            ));
+        }
+        Ok(())
     }
 
     /// A name that is there leads to all the bytes that were put under it.

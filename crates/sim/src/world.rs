@@ -458,7 +458,7 @@ impl World {
         let stores = Stores::open(storage)?;
         stores.check_equal(&routing)?;
         if self.scenario.work.no_leaks {
-            stores.check_owned(&routing, &self.stage.inodes())?;
+            stores.check_owned(&routing, &self.stage.files())?;
         }
         Ok(())
     }

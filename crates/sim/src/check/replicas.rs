@@ -7,7 +7,7 @@ use meta::mirror::log_generation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use types::{ChainId, ChunkId, Epoch, InodeId, Routing, TargetId, Version};
+use types::{ChainId, ChunkId, Epoch, InodeId, Routing, TableId, TargetId, Version};
 
 /// A chunk: the version of its last update, and its bytes.
 type Chunks = BTreeMap<ChunkId, (Version, Vec<u8>)>;
@@ -61,14 +61,19 @@ impl Stores {
         Ok(())
     }
 
-    /// Whether every chunk of a serving member is of one of these inodes.
-    pub fn check_owned(&self, routing: &Routing, inodes: &BTreeSet<InodeId>) -> Result<(), String> {
+    /// Whether every chunk of a serving member is of one of these inodes, on chains of its table.
+    pub fn check_owned(
+        &self,
+        routing: &Routing,
+        files: &BTreeMap<InodeId, Option<TableId>>,
+    ) -> Result<(), String> {
         for (chain, info) in routing.chains() {
             for target in info.serving() {
                 let mut stray = self.listed(target, chain)?.into_iter();
-                if let Some(chunk) = stray
-                    .find(|chunk| log_generation(chunk.inode).is_none() && !inodes.contains(&chunk.inode))
-                {
+                if let Some(chunk) = stray.find(|chunk| {
+                    log_generation(chunk.inode).is_none()
+                        && files.get(&chunk.inode) != Some(&Some(chain.table))
+                }) {
                     return Err(format!(
                         "chunk {chunk} on chain {chain}, target {target}, is of no file: its space is lost"
                     ));
