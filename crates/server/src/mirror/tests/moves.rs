@@ -63,3 +63,21 @@ async fn a_file_that_moved_stays_when_everything_is_written_anew_while_others_co
     assert_eq!(world.rebuilt().get(&key), world.rows().await.get(&key));
     world.caught_up().await;
 }
+
+#[tokio::test]
+async fn a_file_that_changes_all_the_time_leaves_where_it_was() {
+    let (mut world, id) = with_a_file().await;
+    world.stop_mirror().await;
+    let store = world.server.as_ref().unwrap().0.clone();
+    let export = Arc::new(store.clone());
+    let mirror = Mirror::new(store.clone(), export, world.routing.subscribe(), world.chains.clone());
+    let mut run = None;
+    world.move_file(id).await;
+    for round in 0..3 {
+        world.chmod("f", 0o600 + round).await;
+        assert!(mirror.work(&mut run).await.is_ok());
+        assert!(world.rebuilt().contains_key(&keys::inode(id)));
+    }
+    assert_eq!(store.snapshot().await.unwrap().get(&keys::mirror_moved(id)).await.unwrap(), None);
+    world.caught_up().await;
+}
