@@ -13,7 +13,7 @@ use kv::Snapshot;
 use std::sync::Arc;
 use types::following::{Amount, Cursor, PAGE_FILES_MAX, Stage, ToMove};
 use types::meta::{MetaError, MetaReply, Place};
-use types::{ClassId, InodeId};
+use types::{ClassId, InodeId, StorageClass};
 
 /// The most directories whose files follow at a time.
 const FOLLOWINGS_MAX: usize = 1000;
@@ -174,8 +174,8 @@ pub(crate) async fn followings<V: View>(
             Err(Failure::Refused(_)) => String::new(),
             Err(failure) => return Err(failure),
         };
-        let (class, _) = class::effective(view, context.classes, directory).await?;
-        all.push(told(directory, following, path, class.name));
+        let class = class_of(view, context, directory).await?.map(|class| class.name).unwrap_or_default();
+        all.push(told(directory, following, path, class));
     }
     Ok(MetaReply::Followings(all))
 }
@@ -304,5 +304,29 @@ async fn is_to_move<V: View>(
     if inode.parent == here {
         return Ok(layout.class != wanted);
     }
-    Ok(class::effective(view, context.classes, inode.parent).await?.0.id != layout.class)
+    let Some(class) = class_of(view, context, inode.parent).await? else { return Ok(false) };
+    // That name goes when the purge comes to it, and then another one counts.
+    Ok(class.id != layout.class && is_below_root(view, inode.parent).await?)
+}
+
+/// The class of files in a directory. `None`: a directory above it is gone.
+async fn class_of<V: View>(
+    view: &mut V,
+    context: &Context<'_>,
+    directory: InodeId,
+) -> Result<Option<StorageClass>, Failure> {
+    match class::effective(view, context.classes, directory).await {
+        Ok((class, _)) => Ok(Some(class)),
+        Err(Failure::Refused(MetaError::NotFound)) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether neither a directory nor one above it was removed.
+async fn is_below_root<V: View>(view: &mut V, directory: InodeId) -> Result<bool, Failure> {
+    match path::line(view, directory).await {
+        Ok(_) => Ok(true),
+        Err(Failure::Refused(MetaError::NotFound)) => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }

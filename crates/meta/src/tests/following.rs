@@ -175,3 +175,29 @@ fn a_directory_that_is_removed_is_followed_by_nobody() {
     world.change(ROOT, stop).map(done).unwrap();
     assert_eq!(followings(&mut world, ROOT), []);
 }
+
+#[test]
+fn a_name_below_a_directory_that_was_removed_keeps_no_walk_from_going_on() {
+    let mut world = World::open();
+    for directory in ["d", "e", "e/p", "e/p/t", "g", "g/p", "g/p/t"] {
+        world.mkdir(ROOT, directory, 0o777).unwrap();
+    }
+    let files = ["d/1", "d/2", "d/3"].map(|name| put(&mut world, name));
+    let other = Some("other".to_owned());
+    world.change(ROOT, Change::SetClass { place: "e/p".into(), class: other }).unwrap();
+    world.change(ROOT, Change::Link { from: "d/1".into(), to: "e/p/t/1".into() }).unwrap();
+    world.change(ROOT, Change::Link { from: "d/2".into(), to: "g/p/t/2".into() }).unwrap();
+    follow(&mut world, ROOT, "d", Some("other")).unwrap();
+    follow(&mut world, ROOT, "g/p/t", None).unwrap();
+    let directory = world.stat(ROOT, "d").unwrap().inode;
+    assert_eq!(all(&mut world, directory, 10), [files[0], files[2]]);
+    // Each first the tree, then what it was in: nothing is above it any more.
+    for path in ["e/p", "g/p", "e", "g"] {
+        world.remove_tree(ROOT, path).unwrap();
+        assert_eq!(followings(&mut world, ROOT).len(), 2);
+        let found = all(&mut world, directory, 10);
+        assert!(found.contains(&files[2]) && !found.contains(&files[0]), "{path} is gone: {found:?}");
+    }
+    world.purge(10);
+    assert_eq!(all(&mut world, directory, 10), files);
+}
