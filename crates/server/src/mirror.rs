@@ -257,18 +257,20 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
         run.read = snapshot.revision();
         run.feed = None;
         run.pending.expect_hints(self.hints(&snapshot).await?);
+        // What moves from here on is in the history that follows.
+        let moved = self.moved(&snapshot).await?;
         let mut from = keys::inode(types::InodeId(0));
         let to = keys::inodes_end();
         loop {
-            let snapshot = self.store.snapshot().await?;
-            let rows = snapshot.scan(&from, &to, SCAN_ROWS).await?;
+            let newer = self.store.snapshot().await?;
+            let rows = newer.scan(&from, &to, SCAN_ROWS).await?;
             let Some((last, _)) = rows.last() else { break };
             from.clone_from(last);
             from.push(0);
             let routing = self.routing.borrow().clone();
             for (key, value) in &rows {
                 // Until it is written, nothing is.
-                run.pending.take_inode(snapshot.revision(), Revision(0), key, value, &routing)?;
+                run.pending.take_inode(newer.revision(), Revision(0), key, value, &routing)?;
             }
             self.take_in(run).await?;
             while run.pending.len() > GATHER_MAX {
@@ -281,7 +283,10 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
             }
         }
         self.take_in(run).await?;
-        self.take_moved(run).await?;
+        for (key, value) in moved {
+            // The end on the old chain is older than all that is read here, and not than what an earlier run wrote there.
+            run.pending.take_moved(snapshot.revision(), key, &value)?;
+        }
         self.flush(run, Keep::Logs).await?;
         let position = run.pending.since().unwrap_or(run.read);
         self.commit(vec![(keys::mirror_position(), Some(records::encode(&position.0)))]).await?;
@@ -295,14 +300,10 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
         Ok(rows(snapshot, from, &to).await?.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// Takes in what moved before all inodes were read: what it left behind goes when its record is written.
-    async fn take_moved(&self, run: &mut Run) -> Result<(), Trouble> {
-        let snapshot = self.store.snapshot().await?;
+    /// What has moved and left a record behind, which goes when the new one is written.
+    async fn moved(&self, snapshot: &S::Snapshot) -> Result<Vec<(Key, Value)>, Trouble> {
         let (from, to) = keys::mirror_moved_range();
-        for (key, value) in rows(&snapshot, from, &to).await? {
-            run.pending.take_moved(snapshot.revision(), key, &value)?;
-        }
-        Ok(())
+        Ok(rows(snapshot, from, &to).await?)
     }
 
     /// Writes what is pending to the chains that take it, and keeps how far that is.

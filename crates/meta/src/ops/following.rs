@@ -9,16 +9,20 @@ use crate::path;
 use crate::records::{Body, Entry, Following, Inode, decode, encode};
 use crate::view::View;
 use crate::{Batch, Context, Failure, keys};
-use kv::Snapshot;
+use kv::{Key, Snapshot, Value};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use types::following::{Amount, Cursor, PAGE_FILES_MAX, Stage, ToMove};
 use types::meta::{MetaError, MetaReply, Place};
-use types::{ClassId, InodeId};
+use types::{ClassId, InodeId, StorageClass};
 
 /// The most directories whose files follow at a time.
 const FOLLOWINGS_MAX: usize = 1000;
-/// Entries that one page looks at: some 10 ms of work.
+/// Entries that one page reads: some 10 ms of work.
 const PAGE_ENTRIES_MAX: usize = 5000;
+/// Entries of a directory that are read at once. Those behind a subdirectory are kept until the walk is back from it, or read
+/// again by the next page: more would be in vain where the tree is deep.
+const SCAN_ENTRIES: usize = 64;
 
 /// Which files follow when a class is set.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,8 +178,8 @@ pub(crate) async fn followings<V: View>(
             Err(Failure::Refused(_)) => String::new(),
             Err(failure) => return Err(failure),
         };
-        let (class, _) = class::effective(view, context.classes, directory).await?;
-        all.push(told(directory, following, path, class.name));
+        let class = class_of(view, context, directory).await?.map(|class| class.name).unwrap_or_default();
+        all.push(told(directory, following, path, class));
     }
     Ok(MetaReply::Followings(all))
 }
@@ -206,6 +210,14 @@ fn told(
 struct Level {
     directory: InodeId,
     after: String,
+    /// Entries behind it that were read already.
+    rest: VecDeque<(Key, Value)>,
+}
+
+impl Level {
+    fn new(directory: InodeId) -> Level {
+        Level { directory, after: String::new(), rest: VecDeque::new() }
+    }
 }
 
 /// See [`types::meta::MetaRequest::ToFollow`].
@@ -230,33 +242,32 @@ pub(crate) async fn to_follow<V: View>(
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut looked_at = 0;
     while let Some(level) = levels.last_mut() {
-        if files.len() >= most || looked_at >= PAGE_ENTRIES_MAX {
+        let here = level.directory;
+        let row = level.rest.pop_front();
+        if files.len() >= most || (row.is_none() && looked_at >= PAGE_ENTRIES_MAX) {
             let next = levels.into_iter().map(|level| level.after).collect();
             return Ok(MetaReply::ToFollow { files, next: Some(Cursor(next)) });
         }
-        let mut from = keys::entry(level.directory, &level.after);
-        if !level.after.is_empty() {
-            from = super::after_key(&from);
-        }
-        let here = level.directory;
-        let page = (most - files.len()).min(PAGE_ENTRIES_MAX - looked_at);
-        let entries = view.scan(&from, &keys::entries_end(here), page).await?;
-        if entries.is_empty() {
-            levels.pop();
+        let Some((key, value)) = row else {
+            let mut from = keys::entry(here, &level.after);
+            if !level.after.is_empty() {
+                from = super::after_key(&from);
+            }
+            level.rest = view.scan(&from, &keys::entries_end(here), SCAN_ENTRIES).await?.into();
+            // That there is nothing is to be found out as well.
+            looked_at += level.rest.len().max(1);
+            if level.rest.is_empty() {
+                levels.pop();
+            }
             continue;
-        }
-        for (key, value) in entries {
-            looked_at += 1;
-            let entry: Entry = decode(&value, "entry")?;
-            level.after = keys::entry_name(&key).unwrap_or_default().to_owned();
-            let Some(inode) = view.inode(entry.inode).await? else { continue };
-            if follows(&inode) {
-                levels.push(Level { directory: entry.inode, after: String::new() });
-                break;
-            }
-            if is_to_move(view, context, (here, wanted.id), &inode).await? {
-                files.push(ToMove { inode: entry.inode, length: inode.length });
-            }
+        };
+        let entry: Entry = decode(&value, "entry")?;
+        level.after = keys::entry_name(&key).unwrap_or_default().to_owned();
+        let Some(inode) = view.inode(entry.inode).await? else { continue };
+        if follows(&inode) {
+            levels.push(Level::new(entry.inode));
+        } else if is_to_move(view, context, (here, wanted.id), &inode).await? {
+            files.push(ToMove { inode: entry.inode, length: inode.length });
         }
     }
     Ok(MetaReply::ToFollow { files, next: None })
@@ -268,7 +279,7 @@ async fn descend<V: View>(
     directory: InodeId,
     after: Option<&Cursor>,
 ) -> Result<Vec<Level>, Failure> {
-    let mut levels = vec![Level { directory, after: String::new() }];
+    let mut levels = vec![Level::new(directory)];
     for (depth, name) in after.map(|cursor| cursor.0.as_slice()).unwrap_or_default().iter().enumerate() {
         let Some(level) = levels.last_mut() else { break };
         level.after.clone_from(name);
@@ -278,9 +289,7 @@ async fn descend<V: View>(
         }
         let Some(entry) = view.entry(level.directory, name).await? else { break };
         match view.inode(entry.inode).await? {
-            Some(inode) if follows(&inode) => {
-                levels.push(Level { directory: entry.inode, after: String::new() });
-            }
+            Some(inode) if follows(&inode) => levels.push(Level::new(entry.inode)),
             Some(_) | None => break,
         }
     }
@@ -304,5 +313,29 @@ async fn is_to_move<V: View>(
     if inode.parent == here {
         return Ok(layout.class != wanted);
     }
-    Ok(class::effective(view, context.classes, inode.parent).await?.0.id != layout.class)
+    let Some(class) = class_of(view, context, inode.parent).await? else { return Ok(false) };
+    // That name goes when the purge comes to it, and then another one counts.
+    Ok(class.id != layout.class && is_below_root(view, inode.parent).await?)
+}
+
+/// The class of files in a directory. `None`: a directory above it is gone.
+async fn class_of<V: View>(
+    view: &mut V,
+    context: &Context<'_>,
+    directory: InodeId,
+) -> Result<Option<StorageClass>, Failure> {
+    match class::effective(view, context.classes, directory).await {
+        Ok((class, _)) => Ok(Some(class)),
+        Err(Failure::Refused(MetaError::NotFound)) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether neither a directory nor one above it was removed.
+async fn is_below_root<V: View>(view: &mut V, directory: InodeId) -> Result<bool, Failure> {
+    match path::line(view, directory).await {
+        Ok(_) => Ok(true),
+        Err(Failure::Refused(MetaError::NotFound)) => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }

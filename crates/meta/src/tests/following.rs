@@ -2,6 +2,10 @@
 
 use super::recode::{begin, put};
 use super::*;
+use crate::ops;
+use crate::view::View;
+use kv::{Key, KvError, Value};
+use std::sync::Arc;
 use types::following::{Amount, Cursor, Following, Stage};
 
 fn follow(world: &mut World, uid: u32, path: &str, class: Option<&str>) -> Result<(), MetaError> {
@@ -174,4 +178,96 @@ fn a_directory_that_is_removed_is_followed_by_nobody() {
     let stop = Change::StopFollowing { place: one.directory.into() };
     world.change(ROOT, stop).map(done).unwrap();
     assert_eq!(followings(&mut world, ROOT), []);
+}
+
+#[test]
+fn a_name_below_a_directory_that_was_removed_keeps_no_walk_from_going_on() {
+    let mut world = World::open();
+    for directory in ["d", "e", "e/p", "e/p/t", "g", "g/p", "g/p/t"] {
+        world.mkdir(ROOT, directory, 0o777).unwrap();
+    }
+    let files = ["d/1", "d/2", "d/3"].map(|name| put(&mut world, name));
+    let other = Some("other".to_owned());
+    world.change(ROOT, Change::SetClass { place: "e/p".into(), class: other }).unwrap();
+    world.change(ROOT, Change::Link { from: "d/1".into(), to: "e/p/t/1".into() }).unwrap();
+    world.change(ROOT, Change::Link { from: "d/2".into(), to: "g/p/t/2".into() }).unwrap();
+    follow(&mut world, ROOT, "d", Some("other")).unwrap();
+    follow(&mut world, ROOT, "g/p/t", None).unwrap();
+    let directory = world.stat(ROOT, "d").unwrap().inode;
+    assert_eq!(all(&mut world, directory, 10), [files[0], files[2]]);
+    // Each first the tree, then what it was in: nothing is above it any more.
+    for path in ["e/p", "g/p", "e", "g"] {
+        world.remove_tree(ROOT, path).unwrap();
+        assert_eq!(followings(&mut world, ROOT).len(), 2);
+        let found = all(&mut world, directory, 10);
+        assert!(found.contains(&files[2]) && !found.contains(&files[0]), "{path} is gone: {found:?}");
+    }
+    world.purge(10);
+    assert_eq!(all(&mut world, directory, 10), files);
+}
+
+/// Counts the rows that scans read.
+struct Counting<V> {
+    view: V,
+    rows: usize,
+}
+
+impl<V: View> View for Counting<V> {
+    async fn get(&mut self, key: &[u8]) -> Result<Option<Value>, KvError> {
+        self.view.get(key).await
+    }
+
+    async fn scan(&mut self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
+        let rows = self.view.scan(from, to, limit).await?;
+        self.rows += rows.len();
+        Ok(rows)
+    }
+
+    async fn inode(&mut self, id: InodeId) -> Result<Option<Arc<Inode>>, KvError> {
+        self.view.inode(id).await
+    }
+}
+
+/// How many rows each page of a walk reads.
+fn rows_read(world: &World, directory: InodeId) -> Vec<usize> {
+    let context = Context { now: world.now, key: &world.key, classes: &world.classes };
+    let (mut pages, mut after) = (Vec::new(), None);
+    world.runtime.block_on(async {
+        loop {
+            let view = Reader::new(world.store.snapshot().await.unwrap());
+            let mut view = Counting { view, rows: 0 };
+            let caller = user(ROOT);
+            let found = ops::to_follow(&mut view, &context, &caller, directory, after.as_ref(), 1000);
+            let MetaReply::ToFollow { next, .. } = found.await.unwrap() else { panic!() };
+            pages.push(view.rows);
+            match next {
+                Some(next) => after = Some(next),
+                None => return pages,
+            }
+        }
+    })
+}
+
+#[test]
+fn a_walk_reads_each_name_of_a_wide_directory_once_and_little_of_it_at_a_time() {
+    let mut world = World::open();
+    world.mkdir(ROOT, "wide", 0o777).unwrap();
+    for number in 0..600 {
+        world.mkdir(ROOT, &format!("wide/{number}"), 0o777).unwrap();
+    }
+    let wide = world.stat(ROOT, "wide").unwrap().inode;
+    assert_eq!(rows_read(&world, wide), [600]);
+    // Deep as well: before the walk is back, it is another page's.
+    let mut path = "deep".to_owned();
+    for _ in 0..80 {
+        world.mkdir(ROOT, &path, 0o777).unwrap();
+        for number in 0..75 {
+            world.symlink(ROOT, &format!("{path}/l{number}"), "x").unwrap();
+        }
+        path.push_str("/d");
+    }
+    let deep = world.stat(ROOT, "deep").unwrap().inode;
+    let pages = rows_read(&world, deep);
+    assert!(pages.iter().all(|rows| *rows < 5100), "{pages:?}");
+    assert!(pages.iter().sum::<usize>() < 3 * 6100, "{pages:?}");
 }

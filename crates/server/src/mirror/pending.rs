@@ -25,6 +25,8 @@ pub(super) enum Item {
     Moved {
         version: Revision,
         to: ChainId,
+        /// A record is there. What waits for that chain since is newer: the end need not wait for it.
+        arrived: bool,
         _hint: Arc<Key>,
     },
 }
@@ -125,7 +127,7 @@ impl Pending {
         }
         let hint = Arc::new(key);
         let before = Revision(version.0.saturating_sub(1));
-        self.put(from, before, id, Item::Moved { version, to, _hint: hint.clone() });
+        self.put(from, before, id, Item::Moved { version, to, arrived: false, _hint: hint.clone() });
         self.hints.push(hint);
         Ok(())
     }
@@ -162,16 +164,25 @@ impl Pending {
     /// Inodes whose record is not yet where it has moved to: until then the one on the old chain is all there is of it.
     pub(super) fn early(&self) -> BTreeSet<(ChainId, InodeId)> {
         let waits = |id: &InodeId, item: &Item| match item {
-            Item::Moved { to, .. } => {
+            Item::Moved { to, arrived: false, .. } => {
                 self.chains.get(to).is_some_and(|waiting| waiting.items.contains_key(id))
             }
-            Item::Live { .. } | Item::Gone { .. } => false,
+            Item::Moved { arrived: true, .. } | Item::Live { .. } | Item::Gone { .. } => false,
         };
         let all = self
             .chains
             .iter()
             .flat_map(|(chain, waiting)| waiting.items.iter().map(move |(id, item)| (*chain, id, item)));
         all.filter(|(_, id, item)| waits(id, item)).map(|(chain, id, _)| (chain, *id)).collect()
+    }
+
+    /// These inodes' records are on these chains now.
+    pub(super) fn arrive(&mut self, written: &BTreeSet<(ChainId, InodeId)>) {
+        for (id, item) in self.chains.values_mut().flat_map(|waiting| &mut waiting.items) {
+            if let Item::Moved { to, arrived, .. } = item {
+                *arrived |= written.contains(&(*to, *id));
+            }
+        }
     }
 
     /// The chain did not take it.

@@ -1,5 +1,7 @@
 //! The mirror over the local engine, with chains in memory that can be down.
 
+mod moves;
+
 use super::*;
 use crate::manager::record;
 use crate::metadata::{ClassSource, MetaOptions, MetaService, RemoveError};
@@ -189,11 +191,26 @@ impl World {
         world
     }
 
-    async fn start(&mut self) {
+    /// There is the other class as well.
+    fn add_class(&self) {
+        self.routing.send_modify(|routing| {
+            let routing = Arc::make_mut(routing);
+            routing.version += 1;
+            routing.classes.push(other());
+            let table = routing.tables[&TableId(1)].clone();
+            routing.tables.insert(TableId(2), table);
+        });
+    }
+
+    async fn stop_mirror(&mut self) {
         if let Some(mirror) = self.mirror.take() {
             mirror.abort();
             assert!(mirror.await.is_err(), "the mirror ended");
         }
+    }
+
+    async fn start(&mut self) {
+        self.stop_mirror().await;
         self.server = None;
         let options = Options {
             segment_bytes: 1 << 16,
@@ -490,13 +507,7 @@ async fn dead_records_are_compacted_away() {
 #[tokio::test]
 async fn a_file_that_moves_is_found_all_the_time_and_not_once_it_is_removed() {
     let mut world = World::new().await;
-    world.routing.send_modify(|routing| {
-        let routing = Arc::make_mut(routing);
-        routing.version += 1;
-        routing.classes.push(other());
-        let table = routing.tables[&TableId(1)].clone();
-        routing.tables.insert(TableId(2), table);
-    });
+    world.add_class();
     let files = 12;
     for number in 0..files {
         world.make(&number.to_string()).await;

@@ -11,7 +11,7 @@ use meta::mirror::{
     encode_record, log_generation, log_inode,
 };
 use meta::records::{Inode, encode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -139,6 +139,7 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
             });
         }
         let mut writes = Vec::new();
+        let mut arrived = BTreeSet::new();
         while let Some(call) = calls.join_next().await {
             let (chain, mut tail, written) = match call {
                 Ok(call) => call,
@@ -152,6 +153,8 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
                         (tail.fact, tail.log.fact) = (fact, fact);
                     }
                     writes.push((keys::mirror_log(chain), Some(encode(&tail.log))));
+                    let written = work.waiting.into_iter().flat_map(|waiting| waiting.items.into_keys());
+                    arrived.extend(written.map(|id| (chain, id)));
                 }
                 Err(NotNow) => {
                     tracing::debug!(%chain, "records of inodes wait: the chain takes nothing now");
@@ -163,6 +166,7 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
             }
             run.tails.insert(chain, tail);
         }
+        run.pending.arrive(&arrived);
         Ok(writes)
     }
 
