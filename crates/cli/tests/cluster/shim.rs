@@ -34,6 +34,7 @@ pub(crate) struct Shim {
 
 impl Shim {
     /// Whether this machine's kernel has FUSE. Where it has none the tests say so, and test nothing.
+    #[allow(clippy::print_stderr, reason = "whoever reads the tests' output must see it")]
     pub(crate) fn is_possible() -> bool {
         let possible = Path::new("/dev/fuse").exists();
         if !possible {
