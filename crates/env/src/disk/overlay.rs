@@ -162,6 +162,11 @@ impl File for BaseFile {
         Ok(())
     }
 
+    /// What is there is not this process's to make durable.
+    fn write_again(&self, _from: u64, _to: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn start_writeback(&self, _offset: u64, _length: u64) -> io::Result<()> {
         Ok(())
     }
