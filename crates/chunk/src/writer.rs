@@ -385,6 +385,7 @@ fn with_room<T>(shared: &Shared, write: impl Fn() -> io::Result<T>) -> io::Resul
                 } else {
                     tries += 1;
                     if shared.stepped_by().is_none() {
+                        // The keeper may be freeing space: nobody tells when. In steps it does nothing meanwhile.
                         std::thread::sleep(FULL_PAUSE);
                     }
                 }
