@@ -8,6 +8,17 @@ use tempfile::TempDir;
 
 /// What the return of a server may take on a busy machine; on a quiet one it is seconds.
 const RETURN_MAX: Duration = Duration::from_secs(90);
+/// What anything else may take that is waited for.
+const UNTIL_MAX: Duration = Duration::from_secs(180);
+
+/// Waits until something is so that nothing tells an outsider of: it is asked for, again and again, for some minutes at most.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < UNTIL_MAX, "it did not come to this: {what}");
+        std::thread::sleep(Duration::from_millis(100)); // Nothing tells.
+    }
+}
 
 /// One metadata server and some storage servers, each with one target and a host name of its own.
 pub(crate) struct Apart {
@@ -120,12 +131,6 @@ impl Apart {
     pub(crate) fn start_meta(&mut self) {
         let arguments: Vec<&str> = self.meta_arguments.iter().map(String::as_str).collect();
         self.meta = Some(Server::start(self.home.path(), &arguments));
-    }
-
-    /// A storage server that has ended, started again.
-    pub(crate) fn storage_again(&self, server: usize) -> Server {
-        let arguments: Vec<&str> = self.storage_arguments[server].iter().map(String::as_str).collect();
-        Server::start(self.home.path(), &arguments)
     }
 
     /// Starts a storage server again that has ended, with `more` arguments.

@@ -60,6 +60,7 @@ fn wait_for_health(cloud: &Cloud, word: &str) {
             return;
         }
         assert!(start.elapsed() < Duration::from_secs(60), "not {word}: {status}");
+        // Nothing tells an outsider when the last piece is healed.
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -202,6 +203,7 @@ fn a_kill_in_the_middle_of_healing_loses_nothing() {
                 break;
             }
         }
+        // As said: another moment in each round.
         std::thread::sleep(Duration::from_millis(17 * round));
         cloud.server().kill();
         cloud.start();

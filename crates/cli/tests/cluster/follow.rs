@@ -1,7 +1,7 @@
 //! Files follow the class of their directory to other chains, with other chunk sizes, while they are read and appended to and
 //! servers die.
 
-use crate::apart::Apart;
+use crate::apart::{Apart, until};
 use crate::cloud::{Cloud, noise};
 use crate::recover::{FRESH, assert_same, succeeds, text, tree, without_root};
 use bytes::Bytes;
@@ -123,14 +123,12 @@ fn done(cluster: &Apart) -> Option<u64> {
 
 /// Waits until more than so many files were moved.
 fn wait_beyond(cluster: &Apart, files: u64) -> u64 {
-    loop {
-        let done = done(cluster).expect("it is not slow enough");
-        if done > files {
-            return done;
-        }
-        // Nothing tells an outsider when a file has moved.
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let mut moved = 0;
+    until(&format!("more than {files} files are moved"), || {
+        moved = done(cluster).expect("it is not slow enough");
+        moved > files
+    });
+    moved
 }
 
 /// Bytes of chunks on all targets.
@@ -142,9 +140,9 @@ fn live(cluster: &Apart) -> u64 {
 
 /// Waits until what was left behind is gone.
 fn wait_cleared(cluster: &Apart) {
-    while !cluster.sr(&["status"]).contains(" 0 removed and not yet cleared away") {
-        std::thread::sleep(Duration::from_millis(100)); // Nothing tells an outsider.
-    }
+    until("all that is removed is cleared away", || {
+        cluster.sr(&["status"]).contains(" 0 removed and not yet cleared away")
+    });
 }
 
 /// Each file is as it should be, in this class.
@@ -237,16 +235,10 @@ fn files_follow_their_directory_to_another_class_and_back_while_they_are_used() 
     let meta = text(&cluster.path("meta"));
     let storage = addresses.iter().flat_map(|address| ["--storage", address.as_str()]);
     let rebuild: Vec<&str> = ["rebuild", "--dir", &meta].into_iter().chain(storage).collect();
-    while !std::process::Command::new(crate::cloud::SR)
-        .args(&rebuild)
-        .args(["--dry-run"])
-        .output()
-        .unwrap()
-        .status
-        .success()
-    {
-        std::thread::sleep(Duration::from_millis(200)); // The servers' leases end two seconds after the metadata server did.
-    }
+    until("the storage servers' leases are over", || {
+        let mut command = std::process::Command::new(crate::cloud::SR);
+        command.args(&rebuild).arg("--dry-run").output().unwrap().status.success()
+    });
     succeeds(&rebuild);
     cluster.start_meta();
     cluster.wait_serving();

@@ -1,13 +1,14 @@
 //! Files that are written while something happens, and checked afterwards.
 
-use crate::apart::Apart;
+use crate::apart::{Apart, until};
 use crate::cloud::{client, noise, succeed};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(crate) const WRITERS: usize = 2;
+const WRITERS: usize = 2;
 
 /// The content of a file, from its name's number and how often it was written.
 fn content(file: u64, round: u64) -> Vec<u8> {
@@ -15,7 +16,7 @@ fn content(file: u64, round: u64) -> Vec<u8> {
 }
 
 /// Writes files to the cluster of this home, some of them again and again, until told to stop; notes what was acknowledged.
-pub(crate) fn write(home: &Path, writer: usize, stop: &AtomicBool, acknowledged: &Mutex<BTreeMap<u64, u64>>) {
+fn write(home: &Path, writer: usize, stop: &AtomicBool, acknowledged: &Mutex<BTreeMap<u64, u64>>) {
     let local = home.join(format!("local-{writer}"));
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -28,6 +29,32 @@ pub(crate) fn write(home: &Path, writer: usize, stop: &AtomicBool, acknowledged:
         succeed(output, &arguments);
         acknowledged.lock().unwrap().insert(file, round);
     }
+}
+
+/// Runs `work` while files are written, of which some are there before it; notes what was acknowledged, in it too.
+pub(crate) fn under_load(
+    cluster: &mut Apart,
+    acknowledged: &Mutex<BTreeMap<u64, u64>>,
+    work: impl FnOnce(&mut Apart),
+) {
+    let stop = AtomicBool::new(false);
+    let home = cluster.home.path().to_owned();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (home, stop) = (&home, &stop);
+            scope.spawn(move || write(home, writer, stop, acknowledged));
+        }
+        // The writers must be told to stop whatever happens: they are waited for.
+        let worked = catch_unwind(AssertUnwindSafe(|| {
+            let before = acknowledged.lock().unwrap().len();
+            until("ten more files are written", || acknowledged.lock().unwrap().len() >= before + 10);
+            work(cluster);
+        }));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = worked {
+            resume_unwind(panic);
+        }
+    });
 }
 
 /// Every acknowledged file is there as it was last written.

@@ -1,28 +1,9 @@
 //! Servers are lost for good, added, drained and removed while files are written.
 
-use crate::apart::Apart;
-use crate::load::{WRITERS, verify, write};
+use crate::apart::{Apart, until};
+use crate::load::{under_load, verify};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Runs `work` while files are written; answers what was acknowledged, before it and in it.
-fn under_load(cluster: &mut Apart, acknowledged: &Mutex<BTreeMap<u64, u64>>, work: impl FnOnce(&mut Apart)) {
-    let stop = AtomicBool::new(false);
-    let home = cluster.home.path().to_owned();
-    std::thread::scope(|scope| {
-        for writer in 0..WRITERS {
-            let (home, stop) = (&home, &stop);
-            scope.spawn(move || write(home, writer, stop, acknowledged));
-        }
-        let before = acknowledged.lock().unwrap().len();
-        while acknowledged.lock().unwrap().len() < before + 10 {
-            std::thread::yield_now();
-        }
-        work(cluster);
-        stop.store(true, Ordering::Relaxed);
-    });
-}
 
 /// What `sr target ls --json` says of one.
 fn target(cluster: &Apart, id: u64) -> Option<serde_json::Value> {
@@ -43,13 +24,11 @@ fn a_server_that_is_lost_for_good_is_repaired_from_the_others() {
     cluster.sr(&["put", &cluster.path("w").display().to_string(), "/wide/w"]);
     under_load(&mut cluster, &acknowledged, |cluster| {
         cluster.storage[3].kill();
-        while cluster.degraded() == 0 {
-            std::thread::sleep(std::time::Duration::from_millis(100)); // Given up when its lease is over.
-        }
+        until("the server that was killed is given up", || cluster.degraded() > 0);
         // Chains with one copy on it cannot be repaired; all others can.
-        while target(cluster, 14).unwrap()["chains"].as_u64().unwrap() > single_chains(cluster) {
-            std::thread::sleep(std::time::Duration::from_millis(200)); // Nothing tells an outsider.
-        }
+        until("all chains with another copy are repaired", || {
+            target(cluster, 14).unwrap()["chains"].as_u64().unwrap() <= single_chains(cluster)
+        });
     });
     let acknowledged = acknowledged.into_inner().unwrap();
     verify(&cluster, &acknowledged);
@@ -103,10 +82,9 @@ fn servers_are_added_and_drained_while_files_are_written() {
     cluster.storage[0].kill();
     let acknowledged = acknowledged.into_inner().unwrap();
     verify(&cluster, &acknowledged);
-    let gone = || cluster.sr(&["node", "ls"]).lines().any(|line| line.contains("11  gone"));
-    while !gone() {
-        std::thread::sleep(std::time::Duration::from_millis(100)); // Given up when its lease is over.
-    }
+    until("the server that was killed is given up", || {
+        cluster.sr(&["node", "ls"]).lines().any(|line| line.contains("11  gone"))
+    });
     cluster.sr(&["node", "remove", "11"]);
     assert!(target(&cluster, 11).is_none());
     cluster.sr(&["fsck", "/"]);

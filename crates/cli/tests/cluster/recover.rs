@@ -185,6 +185,7 @@ fn the_tree_comes_back_from_the_storage_servers_that_are_left() {
         }
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(errors.contains("the metadata is not gone"), "{errors}");
+        // Two seconds are left at most.
         std::thread::sleep(Duration::from_millis(100));
     };
     let summary: serde_json::Value = serde_json::from_str(dry.lines().next().unwrap()).unwrap();

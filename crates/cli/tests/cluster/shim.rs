@@ -11,7 +11,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,6 +24,8 @@ pub(crate) struct Faults {
     pub(crate) reads: AtomicBool,
     pub(crate) writes: AtomicBool,
     pub(crate) syncs: AtomicBool,
+    /// How often something failed.
+    pub(crate) failed: AtomicU64,
 }
 
 /// A mounted shim; unmounted when dropped.
@@ -149,17 +151,22 @@ impl Shared {
         Ok(attributes(self.names.lock().unwrap().number(path), &metadata))
     }
 
-    fn fails(fault: &AtomicBool) -> Result<(), Errno> {
-        if fault.load(Ordering::SeqCst) { Err(Errno::EIO) } else { Ok(()) }
+    /// Fails if that is what it is told to do.
+    fn check(&self, fault: impl Fn(&Faults) -> &AtomicBool) -> Result<(), Errno> {
+        if fault(&self.faults).load(Ordering::SeqCst) {
+            self.faults.failed.fetch_add(1, Ordering::SeqCst);
+            return Err(Errno::EIO);
+        }
+        Ok(())
     }
 
     fn set_length(&self, path: &Path, length: u64) -> Result<(), Errno> {
-        Shared::fails(&self.faults.writes)?;
+        self.check(|faults| &faults.writes)?;
         Ok(OpenOptions::new().write(true).open(path)?.set_len(length)?)
     }
 
     fn read_at(&self, handle: FileHandle, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        Shared::fails(&self.faults.reads)?;
+        self.check(|faults| &faults.reads)?;
         let file = self.file(handle)?;
         let mut bytes = vec![0; size as usize];
         let mut filled = 0;
@@ -264,7 +271,7 @@ impl Filesystem for Shared {
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
         let made = self.child(parent, name).and_then(|path| {
-            Shared::fails(&self.faults.writes)?;
+            self.check(|faults| &faults.writes)?;
             fs::create_dir(&path)?;
             self.attributes(path)
         });
@@ -273,7 +280,7 @@ impl Filesystem for Shared {
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let done = self.child(parent, name).and_then(|path| {
-            Shared::fails(&self.faults.writes)?;
+            self.check(|faults| &faults.writes)?;
             fs::remove_file(&path)?;
             self.names.lock().unwrap().moved(&path, None);
             Ok(())
@@ -283,7 +290,7 @@ impl Filesystem for Shared {
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let done = self.child(parent, name).and_then(|path| {
-            Shared::fails(&self.faults.writes)?;
+            self.check(|faults| &faults.writes)?;
             fs::remove_dir(&path)?;
             self.names.lock().unwrap().moved(&path, None);
             Ok(())
@@ -302,7 +309,7 @@ impl Filesystem for Shared {
         reply: ReplyEmpty,
     ) {
         let done = self.child(parent, name).and_then(|from| {
-            Shared::fails(&self.faults.writes)?;
+            self.check(|faults| &faults.writes)?;
             let to = self.child(new_parent, new_name)?;
             fs::rename(&from, &to)?;
             self.names.lock().unwrap().moved(&from, Some(&to));
@@ -330,7 +337,7 @@ impl Filesystem for Shared {
         reply: ReplyCreate,
     ) {
         let made = self.child(parent, name).and_then(|path| {
-            Shared::fails(&self.faults.writes)?;
+            self.check(|faults| &faults.writes)?;
             let mut options = OpenOptions::new();
             options.read(true).write(true).truncate(flags & libc::O_TRUNC != 0);
             options.create(true).create_new(flags & libc::O_EXCL != 0);
@@ -367,7 +374,7 @@ impl Filesystem for Shared {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = Shared::fails(&self.faults.writes).and_then(|()| {
+        let written = self.check(|faults| &faults.writes).and_then(|()| {
             self.file(handle)?.write_all_at(bytes, offset)?;
             Ok(u32::try_from(bytes.len()).unwrap())
         });
@@ -393,12 +400,12 @@ impl Filesystem for Shared {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, _data: bool, reply: ReplyEmpty) {
-        let done = Shared::fails(&self.faults.syncs).and_then(|()| Ok(self.file(handle)?.sync_data()?));
+        let done = self.check(|faults| &faults.syncs).and_then(|()| Ok(self.file(handle)?.sync_data()?));
         answer!(reply, done, () => reply.ok());
     }
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _data: bool, reply: ReplyEmpty) {
-        let done = Shared::fails(&self.faults.syncs).and_then(|()| Ok(sync(&self.path(number)?)?));
+        let done = self.check(|faults| &faults.syncs).and_then(|()| Ok(sync(&self.path(number)?)?));
         answer!(reply, done, () => reply.ok());
     }
 
@@ -442,7 +449,7 @@ impl Filesystem for Shared {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let done = Shared::fails(&self.faults.writes).and_then(|()| {
+        let done = self.check(|faults| &faults.writes).and_then(|()| {
             let flags = rustix::fs::FallocateFlags::from_bits_retain(u32::try_from(mode).unwrap());
             rustix::fs::fallocate(&*self.file(handle)?, flags, offset, length).map_err(io::Error::from)?;
             Ok(())
