@@ -257,6 +257,7 @@ pub struct Following {
     pub after: Option<Cursor>,
     pub done: Amount,
     pub left: Amount,
+    /// What the walk before this one left, and is not moved yet.
     pub skipped: Amount,
     /// In this walk: files moved, and what was met and not moved.
     pub moved: u64,

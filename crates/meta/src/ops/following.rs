@@ -120,12 +120,7 @@ pub(super) async fn note<S: Snapshot>(
     following.trouble = note.trouble.map(str::to_owned);
     match following.stage {
         Stage::Counting => following.left = following.left.plus(note.met),
-        Stage::Moving => {
-            following.met = following.met.plus(note.met);
-            // Of an earlier walk more may be known to wait than this one has come to.
-            following.skipped.files = following.skipped.files.max(following.met.files);
-            following.skipped.bytes = following.skipped.bytes.max(following.met.bytes);
-        }
+        Stage::Moving => following.met = following.met.plus(note.met),
     }
     let goes_on = note.at.is_some() || next_walk(&mut following);
     if goes_on {
@@ -190,7 +185,9 @@ fn told(
     path: String,
     class: String,
 ) -> types::following::Following {
-    let Following { number, since, stage, after, done, left, skipped, trouble, .. } = following;
+    let Following { number, since, stage, after, done, left, skipped, met, trouble, .. } = following;
+    // What the walk before left waits until it is moved, whether this one has come to it or not.
+    let skipped = Amount { files: skipped.files.max(met.files), bytes: skipped.bytes.max(met.bytes) };
     types::following::Following {
         directory,
         number,
