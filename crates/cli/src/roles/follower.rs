@@ -148,6 +148,8 @@ struct Page {
     trouble: Option<String>,
     /// The page must be done again: why.
     held: Option<String>,
+    /// That is because there was no room.
+    full: bool,
 }
 
 /// The walk ended, or was ended.
@@ -159,9 +161,10 @@ impl Walk {
         let mut stage = order.stage;
         tracing::info!(directory = %order.directory, class = order.class, "files follow their class");
         let mut started = Instant::now();
-        let mut waits = false;
+        let (mut waits, mut full) = (false, false);
         loop {
-            let Ok((page, next)) = self.page(&order.class, stage, at.clone()).await else { return };
+            let Ok((page, next)) = self.page(&order.class, stage, at.clone(), full).await else { return };
+            full = page.full;
             if let Some(why) = page.held {
                 tracing::warn!(directory = %order.directory, why, "files cannot follow their class now");
                 // The same place again: of a walk that stands still only the reason is noted.
@@ -197,11 +200,12 @@ impl Walk {
         class: &str,
         stage: Stage,
         after: Option<Cursor>,
+        was_full: bool,
     ) -> Result<(Page, Option<Cursor>), Over> {
         let full = full_target(&self.routing.borrow(), class);
         if let Some(target) = full.filter(|_| stage == Stage::Moving) {
             let why = format!("class {class} has no room: target {target} is full");
-            return Ok((Page { held: Some(why), ..Page::default() }, None));
+            return Ok((Page { held: Some(why), full: true, ..Page::default() }, None));
         }
         let limit = if stage == Stage::Counting { COUNT_FILES } else { PAGE_FILES };
         let (files, next) = match self.client.to_follow(self.name.0, after, limit).await {
@@ -221,12 +225,14 @@ impl Walk {
                     files.iter().fold(Amount::default(), |sum, file| sum.plus(Amount::file(file.length)));
                 Page { met: all, ..Page::default() }
             }
-            Stage::Moving => self.move_all(files).await,
+            Stage::Moving => self.move_all(files, was_full).await,
         };
         Ok((page, next))
     }
 
-    async fn move_all(&self, files: Vec<ToMove>) -> Page {
+    /// Moves files. One after the other where there was no room for many: of those that are begun together perhaps none comes
+    /// to its end, though there is room for some.
+    async fn move_all(&self, files: Vec<ToMove>, one_by_one: bool) -> Page {
         let mut page = Page::default();
         let mut moves = JoinSet::new();
         for file in files {
@@ -240,7 +246,7 @@ impl Walk {
                 let _turn = turn;
                 (file, client.recode(file.inode, name, limit).await)
             });
-            while let Some(moved) = moves.try_join_next() {
+            while let Some(moved) = if one_by_one { moves.join_next().await } else { moves.try_join_next() } {
                 self.take(&mut page, moved).await;
             }
         }
@@ -266,6 +272,7 @@ impl Walk {
             Err(error) => match error.kind() {
                 ErrorKind::Full => {
                     page.held = Some(format!("the class has no room: {}", error.cause()));
+                    page.full = true;
                     return;
                 }
                 ErrorKind::NotReachable | ErrorKind::Busy => {

@@ -1,7 +1,7 @@
 //! Disks that go bad while clients write: one that fails reads, writes or syncs, and one that is full.
 
 use crate::apart::{Apart, until};
-use crate::cloud::noise;
+use crate::cloud::{Cloud, Server, noise};
 use crate::load;
 use crate::shim::{Faults, Shim};
 use std::collections::BTreeMap;
@@ -87,11 +87,17 @@ fn what_a_disk_cannot_read_comes_from_the_other_copy() {
 struct Small<'a>(&'a Path);
 
 impl Small<'_> {
-    fn over(directory: &Path, size: u32) -> Small<'_> {
+    /// Moves a directory with all that is in it onto one.
+    fn under(directory: &Path, size: u32) -> Small<'_> {
+        let before = directory.with_extension("before");
+        std::fs::rename(directory, &before).unwrap();
+        std::fs::create_dir(directory).unwrap();
         let size = format!("size={size}m");
         let mounted =
             Command::new("mount").args(["-t", "tmpfs", "-o", &size, "small"]).arg(directory).status();
         assert!(mounted.unwrap().success());
+        let copied = Command::new("cp").arg("-a").args([&before.join("."), directory]).status();
+        assert!(copied.unwrap().success());
         Small(directory)
     }
 }
@@ -107,17 +113,9 @@ impl Drop for Small<'_> {
 fn a_full_cluster_refuses_writes_and_takes_removals() {
     let mut cluster = Apart::new(2, 2);
     let directories = [11, 12].map(|id| cluster.path(&format!("storage-{id}/targets/{id}")));
-    for (server, directory) in directories.iter().enumerate() {
-        assert!(cluster.storage[server].interrupt());
-        std::fs::rename(directory, directory.with_extension("before")).unwrap();
-        std::fs::create_dir(directory).unwrap();
-    }
-    let mounted: Vec<Small<'_>> = directories.iter().map(|directory| Small::over(directory, 700)).collect();
-    for (server, directory) in directories.iter().enumerate() {
-        let content = directory.with_extension("before").join(".");
-        assert!(Command::new("cp").arg("-a").args([&content, directory]).status().unwrap().success());
-        cluster.start_storage(server, &[]);
-    }
+    assert!(cluster.storage.iter_mut().all(Server::interrupt));
+    let mounted: Vec<Small<'_>> = directories.iter().map(|directory| Small::under(directory, 700)).collect();
+    (0..2).for_each(|server| cluster.start_storage(server, &[]));
     cluster.wait_whole();
     let bytes = noise(30_000_000, 1);
     let local = cluster.path("local");
@@ -147,6 +145,32 @@ fn a_full_cluster_refuses_writes_and_takes_removals() {
         cluster.run(&["put", &local, "/again"]).status.success()
     });
     assert!(cluster.run(&["cat", "/again"]).stdout == bytes);
-    cluster.storage.iter_mut().for_each(crate::cloud::Server::kill);
+    cluster.storage.iter_mut().for_each(Server::kill);
     drop(mounted);
+}
+
+#[test]
+fn files_follow_as_far_as_there_is_room_and_wait_with_a_reason() {
+    let mut cloud = Cloud::with(&["--copies", "1"]);
+    assert!(cloud.server().interrupt());
+    let directory = cloud.path("cloud");
+    let small = Small::under(&directory, 900);
+    cloud.start();
+    let bytes = noise(40_000_000, 1);
+    let local = cloud.write("local", &bytes).display().to_string();
+    cloud.sr(&["class", "create", "two", "--copies", "2"]);
+    cloud.sr(&["mkdir", "/d"]);
+    for name in 0..5 {
+        cloud.sr(&["put", &local, &format!("/d/f{name}")]);
+    }
+    // Each needs 80 MB more before it gives 40 back: all together have no room, some of them have.
+    cloud.sr(&["class", "set", "two", "/d"]);
+    let status = || cloud.sr(&["class", "status"]);
+    until("it says why nothing goes on", || status().contains("no room"));
+    until("some files are moved", || !status().contains(": 0 of 5 files"));
+    for name in 0..5 {
+        assert!(cloud.run(&["cat", &format!("/d/f{name}")]).stdout == bytes, "/d/f{name}");
+    }
+    cloud.server().kill();
+    drop(small);
 }
