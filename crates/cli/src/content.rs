@@ -4,6 +4,7 @@ use crate::outcome::Stop;
 use crate::remote::{self, Missing};
 use crate::session::Session;
 use crate::text::size;
+use crate::transfer::REOPENED_MAX;
 use bytes::Bytes;
 use clap::Args;
 use client::glob::Match;
@@ -41,31 +42,40 @@ impl Cat {
         )
         .await?;
         for Match { path, .. } in found {
-            let file = match session.client.open(path.as_str(), Rights::Read).await {
-                Ok(file) => file,
-                Err(error) => {
-                    session.report.failed(error)?;
-                    continue;
-                }
-            };
-            let mut reader = file.reader(self.offset, self.length.unwrap_or(u64::MAX));
-            loop {
-                match reader.next().await {
-                    // The reader of a pipe may be slow: the other tasks of this thread go on elsewhere.
-                    Ok(Some(bytes)) => tokio::task::block_in_place(|| session.out.bytes(&bytes))?,
-                    Ok(None) => {
-                        session.report.done();
-                        break;
-                    }
-                    Err(error) => {
-                        session.report.failed(error)?;
-                        break;
-                    }
-                }
+            match self.print(session, &path).await? {
+                Ok(()) => session.report.done(),
+                Err(error) => session.report.failed(error)?,
             }
             session.out.flush()?;
         }
         Ok(())
+    }
+
+    async fn print(&self, session: &mut Session, path: &str) -> Result<Result<(), client::Error>, Stop> {
+        let mut tries = 1..REOPENED_MAX;
+        loop {
+            let file = match session.client.open(path, Rights::Read).await {
+                Ok(file) => file,
+                Err(error) => return Ok(Err(error)),
+            };
+            let mut reader = file.reader(self.offset, self.length.unwrap_or(u64::MAX));
+            let mut is_begun = false;
+            loop {
+                match reader.next().await {
+                    // The reader of a pipe may be slow: the other tasks of this thread go on elsewhere.
+                    Ok(Some(bytes)) => tokio::task::block_in_place(|| session.out.bytes(&bytes))?,
+                    Ok(None) => return Ok(Ok(())),
+                    // It was replaced, and its bytes are gone already: what has its name now is wanted.
+                    Err(error)
+                        if error.kind() == ErrorKind::NotFound && !is_begun && tries.next().is_some() =>
+                    {
+                        break;
+                    }
+                    Err(error) => return Ok(Err(error)),
+                }
+                is_begun = true;
+            }
+        }
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) mod upload;
 pub(crate) const SMALL_MAX: u64 = 1024 * 1024;
 /// Larger files under way at the same time: each fills the network with its own window.
 pub(crate) const LARGE_JOBS: usize = 4;
+/// How often a file is begun that is replaced while it is read.
+pub(crate) const REOPENED_MAX: usize = 4;
 /// Bytes read or written at once.
 pub(crate) const PIECE: usize = 1024 * 1024;
 /// Files from this size on are worth continuing after an interruption.

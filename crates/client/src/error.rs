@@ -127,6 +127,15 @@ impl Error {
         Error::new(ErrorKind::Broken, action, subject, "the server gave an answer of the wrong kind")
     }
 
+    /// The same error of a file that is open already. That there is no such file would be said of its path, where another
+    /// one may be by now.
+    pub(crate) fn while_open(mut self) -> Error {
+        if self.kind() == ErrorKind::NotFound {
+            self.details.cause = "it was removed or replaced while it was open".to_owned();
+        }
+        self
+    }
+
     /// The same error for another subject: a retry or a parallel part failed on behalf of the whole.
     pub(crate) fn about(mut self, action: &str, subject: &str) -> Error {
         self.details.action = action.to_string();

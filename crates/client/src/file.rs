@@ -87,7 +87,7 @@ impl FileState {
     pub(crate) async fn refresh(&self, client: &Client) -> Result<Attributes> {
         let request =
             MetaRequest::Stat { place: Place::inode(self.content.inode), follow: types::meta::Follow::No };
-        let reply = client.meta("stat", &self.content.path, &request).await?;
+        let reply = client.meta("stat", &self.content.path, &request).await.map_err(Error::while_open)?;
         let attributes = tree::attributes(reply, "stat", &self.content.path)?;
         self.put(attributes.clone());
         Ok(attributes)
@@ -97,7 +97,7 @@ impl FileState {
     pub(crate) async fn refresh_layout(&self, client: &Client) -> Result<()> {
         let place = Place::inode(self.content.inode);
         let request = MetaRequest::Stat { place, follow: types::meta::Follow::No };
-        let reply = client.meta("stat", &self.content.path, &request).await?;
+        let reply = client.meta("stat", &self.content.path, &request).await.map_err(Error::while_open)?;
         if let Some(layout) = tree::attributes(reply, "stat", &self.content.path)?.layout {
             self.content.grant.moved(layout);
         }

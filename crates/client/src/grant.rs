@@ -121,7 +121,7 @@ impl Grant {
         let fresh = match self.source {
             GrantSource::Open { inode, rights } => {
                 let request = MetaRequest::Open { place: Place::inode(inode), rights };
-                match client.meta("open", subject, &request).await? {
+                match client.meta("open", subject, &request).await.map_err(Error::while_open)? {
                     MetaReply::Opened { attributes, capability } => {
                         let mut current = self.current();
                         current.layout = attributes.layout.unwrap_or(current.layout);

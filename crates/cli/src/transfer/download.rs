@@ -3,7 +3,7 @@
 use super::local;
 use super::partial::{Earlier, Partial, write_whole};
 use super::progress::Progress;
-use super::{LARGE_JOBS, SMALL_MAX};
+use super::{LARGE_JOBS, REOPENED_MAX, SMALL_MAX};
 use crate::outcome::{Report, Stop};
 use crate::remote;
 use bytes::Bytes;
@@ -14,9 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use types::{Attributes, Rights};
-
-/// How often a file is begun that is replaced while it is read.
-const REOPENED_MAX: usize = 4;
 
 /// What all downloads of a command share.
 pub(crate) struct Downloads {

@@ -300,9 +300,14 @@ fn a_file_that_is_replaced_comes_whole() {
         });
         for round in 0..60 {
             let name = format!("got-{round}");
-            // It may be refused when the old bytes are gone already; what comes is one or the other.
-            if cloud.run(&["get", "/same", &name]).status.success() {
-                assert!(contents.contains(&fs::read(cloud.path(&name)).unwrap()), "round {round}");
+            // What comes is one or the other. It may fail when the old bytes were gone already each time: there always is a file.
+            let got = cloud.run(&["get", "/same", &name]);
+            assert!(!got.status.success() || contents.contains(&fs::read(cloud.path(&name)).unwrap()));
+            let cat = cloud.run(&["cat", "/same"]);
+            assert!(!cat.status.success() || contents.contains(&cat.stdout));
+            for said in [got.stderr, cat.stderr] {
+                let said = String::from_utf8(said).unwrap();
+                assert!(said.is_empty() || said.contains("was removed or replaced while"), "{said}");
             }
         }
         over.store(true, std::sync::atomic::Ordering::Relaxed);
