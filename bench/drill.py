@@ -395,8 +395,8 @@ class Faults:
         if kind == "rebalance":
             return 0.0
         if kind == "kill":
-            return self.draw.uniform(25.0, 40.0) if self.draw.random() < 0.2 else self.draw.uniform(0.2, 8.0)
-        return self.draw.uniform(0.2, 3.0) if kind.startswith("meta") else self.draw.uniform(1.0, 15.0)
+            return self.draw.uniform(25.0, 35.0) if self.draw.random() < 0.1 else self.draw.uniform(0.2, 6.0)
+        return self.draw.uniform(0.2, 3.0) if kind.startswith("meta") else self.draw.uniform(0.5, 9.0)
 
     def play(self, kind, server, other, seconds):
         cluster, network = self.cluster, self.cluster.network
@@ -465,11 +465,11 @@ class Faults:
 def events(options, faults, partitions, until):
     """Lets events happen until there were enough, or the time is over; those of the metadata server in their own time, so that
     they come beside the others. Answers how many there were."""
-    storage, meta = {"kill": 30, "stop": 25}, {"meta kill": 15, "meta stop": 4}
+    storage, meta = {"kill": 30, "stop": 25}, {"meta kill": 36, "meta stop": 12}
     if partitions:
         storage |= {"cut": 15, "part": 7, "deafen": 7}
-        meta |= {"meta cut": 4}
-    meta |= {"rebalance": 4}
+        meta |= {"meta cut": 12}
+    meta |= {"rebalance": 8}
     both, begin, done = sum(storage.values()) + sum(meta.values()), time.monotonic() + 3.0, 0
     streams = []
     for kinds in (storage, meta):
