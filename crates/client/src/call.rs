@@ -138,7 +138,11 @@ impl Client {
         busy: WhenBusy,
     ) -> Result<MetaReply> {
         let ticket = self.shared.meta_lanes.take().await;
-        let body = encode(&MetaRequest::Change { origin: ticket.origin, change });
+        let origin = ticket.origin;
+        let body = encode(&match self.owner {
+            None => MetaRequest::Change { origin, change },
+            Some((uid, gid)) => MetaRequest::ChangeFor { origin, change, uid, gid },
+        });
         self.ask_meta(action, subject, body, busy).await
     }
 

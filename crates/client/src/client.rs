@@ -16,6 +16,8 @@ use types::{ClientId, Gid, Rights, Routing, Uid};
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
+    /// Whose is what is made: others than the user this is, for an administrator.
+    pub(crate) owner: Option<(Uid, Gid)>,
 }
 
 pub(crate) struct Shared {
@@ -79,9 +81,16 @@ impl Client {
             second_tries: Semaphore::new(SECOND_TRIES),
             options,
         });
-        let client = Client { shared };
+        let client = Client { shared, owner: None };
         client.first_routing().await?;
         Ok(client)
+    }
+
+    /// The same client, whose changes are made in the name of another user and group: what it makes is theirs. Whether they
+    /// may do so was checked by whoever calls this. The administrator's: others are refused.
+    #[must_use]
+    pub fn in_the_name_of(&self, uid: Uid, gid: Gid) -> Client {
+        Client { shared: self.shared.clone(), owner: Some((uid, gid)) }
     }
 
     /// This client's id: drawn at random when it connected.

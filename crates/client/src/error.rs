@@ -53,6 +53,7 @@ struct Details {
     subject: String,
     cause: String,
     advice: Option<String>,
+    refusal: Option<MetaError>,
 }
 
 impl Error {
@@ -65,7 +66,7 @@ impl Error {
     ) -> Error {
         let (action, subject, cause) = (action.into(), subject.into(), cause.into());
         let advice = kind.advice().map(str::to_string);
-        Error { details: Box::new(Details { kind, action, subject, cause, advice }) }
+        Error { details: Box::new(Details { kind, action, subject, cause, advice, refusal: None }) }
     }
 
     /// The same error with other advice on what to do next.
@@ -87,6 +88,11 @@ impl Error {
     /// Why, without the path: for messages that name the path already.
     pub fn cause(&self) -> &str {
         &self.details.cause
+    }
+
+    /// What the metadata server said, if it was it that refused.
+    pub fn refusal(&self) -> Option<&MetaError> {
+        self.details.refusal.as_ref()
     }
 
     /// What to do next, if there is anything to be said.
@@ -119,7 +125,9 @@ impl Error {
             }
             other => other.describe().to_owned(),
         };
-        Error::new(kind, action, subject, cause)
+        let mut refused = Error::new(kind, action, subject, cause);
+        refused.details.refusal = Some(error.clone());
+        refused
     }
 
     /// The answer is of another kind than the request asks for.

@@ -104,11 +104,23 @@ impl FileState {
         Ok(())
     }
 
+    /// What is certain to be the latest.
+    fn set(&self, attributes: Attributes) {
+        *self.attributes.lock().unwrap_or_else(PoisonError::into_inner) = attributes;
+    }
+
     fn put(&self, attributes: Attributes) {
         if let Some(layout) = attributes.layout {
             self.content.grant.moved(layout);
         }
-        *self.attributes.lock().unwrap_or_else(PoisonError::into_inner) = attributes;
+        // Of two answers that come at once the later one counts, whichever comes last.
+        let mut seen = self.attributes.lock().unwrap_or_else(PoisonError::into_inner);
+        if attributes.changed >= seen.changed {
+            let length = if attributes.changed == seen.changed { seen.length } else { 0 };
+            *seen = attributes;
+            // Two writes of one moment: the longer one holds.
+            seen.length = seen.length.max(length);
+        }
     }
 }
 

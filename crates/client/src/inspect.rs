@@ -108,6 +108,16 @@ const READ_TIME: Duration = Duration::from_secs(20);
 const ANSWER_TIME: Duration = Duration::from_secs(3);
 
 impl Client {
+    /// Whether this user is the administrator.
+    pub async fn is_administrator(&self) -> Result<bool> {
+        // Only the administrator may ask what became of inodes: of none, here.
+        match self.meta("ask who this is", "", &MetaRequest::Fates { inodes: Vec::new() }).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// One question to a storage server, asked once.
     pub(crate) async fn ask_storage(
         &self,

@@ -85,7 +85,9 @@ pub async fn read<S: Snapshot>(
         MetaRequest::ToFollow { directory, after, limit } => {
             ops::to_follow(reader, context, caller, *directory, after.as_ref(), *limit).await?
         }
-        MetaRequest::Change { .. } => return Err(MetaError::Invalid.into()),
+        MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } => {
+            return Err(MetaError::Invalid.into());
+        }
     };
     Ok(Found::Reply(reply))
 }

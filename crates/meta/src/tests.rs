@@ -39,7 +39,7 @@ pub(crate) const ROOT: u32 = 0;
 pub(crate) fn user(uid: u32) -> Caller {
     match uid {
         0 => Caller::administrator(),
-        uid => Caller { uid: Uid(uid), groups: vec![Gid(uid), Gid(100)] },
+        uid => Caller::user(Uid(uid), vec![Gid(uid), Gid(100)]),
     }
 }
 

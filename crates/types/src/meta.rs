@@ -122,6 +122,9 @@ pub enum MetaRequest {
     /// What became of inodes (at most [`FATES_MAX`]) whose chunks were found on chains of this table: a file that is in
     /// another one has none there. Administrator only. -> [`MetaReply::Fates`]
     FatesIn { table: TableId, inodes: Vec<InodeId> },
+    /// [`MetaRequest::Change`] by the administrator in the name of another: what is made is that user's and group's. Nothing is
+    /// checked for them: whoever asks has done so, the kernel of a mount for example. Administrator only.
+    ChangeFor { origin: Origin, change: Change, uid: Uid, gid: Gid },
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].

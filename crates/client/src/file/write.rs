@@ -22,8 +22,8 @@ pub(super) struct Unsynced {
     count: u64,
     /// Bytes of them.
     held: usize,
-    /// Something was overwritten, and the metadata does not know yet.
-    touched: bool,
+    /// Something was written, up to here at most, and the metadata does not know yet.
+    touched: Option<u64>,
 }
 
 impl Unsynced {
@@ -72,10 +72,10 @@ impl File {
                 written.extend(finished);
             }
         }
-        let mut held = self.note(written.clone(), durability);
+        let mut held = self.keep(written.clone(), durability);
         drop(writing);
         if offset + total > self.length() {
-            let mut layout = self.grow(offset + total).await?.layout;
+            let mut layout = self.tell(offset + total).await?.layout;
             // What lies beyond the end is not moved with the file, if it moved before the end was known.
             while let Some(now) = layout
                 && written.iter().any(|write| write.layout != now)
@@ -86,19 +86,20 @@ impl File {
                 for Written { span, bytes, .. } in left {
                     let (client, content) = (&self.client, &self.state.content);
                     let again = client.write_piece("write", content, span, bytes, durability).await?;
-                    held = self.note(again.clone(), durability);
+                    held = self.keep(again.clone(), durability);
                     written.extend(again);
                 }
-                layout = self.grow(offset + total).await?.layout;
+                layout = self.tell(offset + total).await?.layout;
             }
         }
         if held > HELD_MAX { self.sync().await } else { Ok(()) }
     }
 
     /// Keeps what is not on disk; gives the bytes kept.
-    fn note(&self, written: Vec<Written>, durability: Durability) -> usize {
+    fn keep(&self, written: Vec<Written>, durability: Durability) -> usize {
         let mut unsynced = self.unsynced();
-        unsynced.touched = true;
+        let end = written.iter().map(|write| write.span.position + u64::from(write.span.length)).max();
+        unsynced.touched = unsynced.touched.max(end);
         if durability == Durability::Memory || !unsynced.writes.is_empty() {
             written.into_iter().for_each(|write| unsynced.keep(write));
         }
@@ -123,6 +124,26 @@ impl File {
         Ok(attributes)
     }
 
+    /// Has the modification time say that the file was written, as [`File::sync`] does, but waits for no disk.
+    pub async fn note_written(&self) -> Result<()> {
+        if self.unsynced().touched.is_some() {
+            self.tell(0).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the metadata that the file was written up to `end`, and what it was not told before. Another client may have cut
+    /// the file since its length was seen last.
+    async fn tell(&self, end: u64) -> Result<Attributes> {
+        let touched = self.unsynced().touched.take();
+        let told = self.grow(end.max(touched.unwrap_or_default())).await;
+        if told.is_err() {
+            let mut unsynced = self.unsynced();
+            unsynced.touched = unsynced.touched.max(touched);
+        }
+        told
+    }
+
     fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
         self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,16 +163,8 @@ impl File {
         if writes.iter().any(|(_, write)| self.is_doubtful(write, &epochs)) {
             rewritten = self.rewrite(&epochs).await?;
         }
-        let touched = {
-            let mut unsynced = self.unsynced();
-            unsynced.release(count, &rewritten);
-            unsynced.touched
-        };
-        if touched {
-            self.grow(0).await?;
-            self.unsynced().touched = false;
-        }
-        Ok(())
+        self.unsynced().release(count, &rewritten);
+        self.note_written().await
     }
 
     /// A barrier on each chain that was written to, and its epoch.
@@ -254,7 +267,9 @@ impl File {
             // Until the capability to do so came, the file may have been moved.
             while !self.cut_chunks(length, old).await? {}
         }
-        self.resize(length).await?;
+        let attributes = self.resize(length).await?;
+        self.unsynced().touched = None;
+        self.state.set(attributes);
         Ok(())
     }
 

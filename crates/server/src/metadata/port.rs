@@ -55,7 +55,7 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::ToFollow { .. } => "to_follow",
         MetaRequest::ExportRows { .. } => "export_rows",
         MetaRequest::ExportChanges { .. } => "export_changes",
-        MetaRequest::Change { change, .. } => match change {
+        MetaRequest::Change { change, .. } | MetaRequest::ChangeFor { change, .. } => match change {
             Change::Create { .. } => "create",
             Change::MakeDirectory { .. } => "make_directory",
             Change::MakeSymbolicLink { .. } => "make_symbolic_link",

@@ -440,11 +440,30 @@ async fn what_was_leased_and_never_published_is_removed_by_inode() {
 }
 
 #[tokio::test]
+async fn only_the_administrator_makes_changes_in_the_name_of_others() {
+    let service = start(MemoryStore::new(), 1).await;
+    let make = |place: &str, sequence| MetaRequest::ChangeFor {
+        origin: origin(2, 0, sequence),
+        change: Change::MakeDirectory { place: place.into(), mode: Mode(0o755), parents: false },
+        uid: Uid(7),
+        gid: Gid(8),
+    };
+    let user = Caller::user(Uid(5), vec![Gid(5)]);
+    assert_eq!(service.answer(&user, make("/a", 1)).await, Err(MetaError::Denied));
+    let made = service.answer(&Caller::administrator(), make("/a", 2)).await.unwrap();
+    let MetaReply::Attributes(made) = made else { panic!() };
+    assert_eq!((made.uid, made.gid), (Uid(7), Gid(8)));
+    // Exact under retries.
+    let again = service.answer(&Caller::administrator(), make("/a", 2)).await.unwrap();
+    assert_eq!(again, MetaReply::Attributes(made));
+}
+
+#[tokio::test]
 async fn classes_are_made_once() {
     let service = start(MemoryStore::new(), 1).await;
     let wanted = class(0, "fast");
     let make = |class: StorageClass| Change::MakeClass { class, shortfall: Shortfall::Refused };
-    let user = Caller { uid: Uid(5), groups: vec![Gid(5)] };
+    let user = Caller::user(Uid(5), vec![Gid(5)]);
     let request = MetaRequest::Change { origin: origin(2, 0, 1), change: make(wanted.clone()) };
     assert_eq!(service.answer(&user, request).await, Err(MetaError::Denied));
     let first = change(&service, origin(1, 0, 1), make(wanted.clone())).await.unwrap();
