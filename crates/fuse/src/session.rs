@@ -1,0 +1,230 @@
+//! The loop: requests in, answers out.
+
+use crate::{Device, Operation, Reply, Request, TRANSFER_MAX, parse};
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinSet;
+
+/// The protocol that is spoken here, and the oldest of its minor versions that is understood.
+const MAJOR: u32 = 7;
+const MINOR: u32 = 45;
+const MINOR_MIN: u32 = 31;
+/// A message: a transfer and its header.
+const BUFFER: usize = TRANSFER_MAX as usize + 4096;
+/// A message up to this is copied out of the buffer that it came in, which is used again.
+const SMALL: usize = 64 * 1024;
+/// Requests that the kernel makes by itself (read-ahead, say), under way at most.
+const BACKGROUND_MAX: u16 = 64;
+
+/// What kernel and file system may agree on (`FUSE_*` of `fuse.h`).
+pub mod capabilities {
+    pub const ASYNC_READ: u64 = 1;
+    pub const POSIX_LOCKS: u64 = 1 << 1;
+    pub const ATOMIC_TRUNCATE: u64 = 1 << 3;
+    pub const BIG_WRITES: u64 = 1 << 5;
+    pub const DONT_MASK: u64 = 1 << 6;
+    pub const FLOCK_LOCKS: u64 = 1 << 10;
+    pub const AUTO_INVALIDATE_DATA: u64 = 1 << 12;
+    pub const READ_DIRECTORY_PLUS: u64 = 1 << 13;
+    pub const READ_DIRECTORY_PLUS_AUTO: u64 = 1 << 14;
+    pub const PARALLEL_DIRECTORIES: u64 = 1 << 18;
+    pub const POSIX_ACL: u64 = 1 << 20;
+    pub const MAX_PAGES: u64 = 1 << 22;
+    pub const CACHE_SYMBOLIC_LINKS: u64 = 1 << 23;
+    pub const INIT_EXT: u64 = 1 << 30;
+    pub const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
+}
+
+/// What was agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Init {
+    pub minor: u32,
+    pub capabilities: u64,
+    pub read_ahead: u32,
+}
+
+/// A file system.
+pub trait FileSystem: Send + Sync + 'static {
+    /// Which [`capabilities`] it wants; those that the kernel does not offer are left out.
+    fn wanted(&self) -> u64;
+
+    /// Answers a request. Many run at once; what the kernel sends one after the other may end in another order. It is
+    /// polled once where it was read: one that can answer without waiting costs no switch between tasks.
+    fn answer(self: Arc<Self>, request: Request, reply: Reply) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Nothing of this is answered (`Forget`, `Interrupt`).
+    fn told(&self, operation: Operation);
+}
+
+/// The way to the kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Channel(Arc<AsyncFd<OwnedFd>>);
+
+impl Channel {
+    /// Sends one message. The kernel takes it whole and at once, or never: a request that was interrupted, or whose file
+    /// system is unmounted, wants no answer any more.
+    pub(crate) fn send(&self, parts: &[IoSlice<'_>]) {
+        let sent = loop {
+            match rustix::io::writev(self.0.get_ref(), parts) {
+                Err(Errno::INTR) => {}
+                sent => break sent,
+            }
+        };
+        match sent {
+            Ok(_) | Err(Errno::NOENT | Errno::NODEV) => {}
+            Err(error) => tracing::warn!(%error, "the kernel does not take a message"),
+        }
+    }
+
+    /// The next message; `None`: there are no more, the file system was unmounted.
+    async fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<Option<Bytes>> {
+        loop {
+            buffer.clear();
+            buffer.reserve(BUFFER);
+            // The end of a mount is an error of its device, and nothing to read.
+            let read = self.0.async_io(Interest::READABLE | Interest::ERROR, |device| {
+                rustix::io::read(device, spare_capacity(buffer)).map_err(io::Error::from)
+            });
+            match read.await {
+                Ok(count) if count <= SMALL => return Ok(Some(Bytes::copy_from_slice(buffer))),
+                Ok(_) => return Ok(Some(Bytes::from(std::mem::take(buffer)))),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::ENODEV) => return Ok(None),
+                    // It was interrupted before it was read.
+                    Some(libc::ENOENT | libc::EINTR | libc::EAGAIN) => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+}
+
+/// A file system that the kernel knows.
+pub struct Session<F> {
+    channel: Channel,
+    file_system: Arc<F>,
+    pub init: Init,
+}
+
+/// Greets the kernel of a device that was mounted.
+pub async fn serve<F: FileSystem>(device: Device, file_system: Arc<F>) -> io::Result<Session<F>> {
+    #[allow(
+        deprecated,
+        reason = "its replacement is unsafe to call; a descriptor that is owned keeps its promise"
+    )]
+    let device = AsyncFd::with_interest(device.into_fd(), Interest::READABLE)?;
+    let channel = Channel(Arc::new(device));
+    let mut buffer = Vec::new();
+    loop {
+        let Some(message) = channel.receive(&mut buffer).await? else {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "unmounted before it was mounted"));
+        };
+        let Ok(request) = parse(message) else { return Err(not_fuse("its first message is malformed")) };
+        let reply = Reply::new(channel.clone(), request.header.unique);
+        let Operation::Init { major, minor, read_ahead, flags } = request.operation else {
+            return Err(not_fuse("its first message is no greeting"));
+        };
+        if major > MAJOR {
+            // It greets again with the version that it is told.
+            reply.bytes(&init_answer(&Init { minor: MINOR, capabilities: 0, read_ahead: 0 }));
+            continue;
+        }
+        if major < MAJOR || minor < MINOR_MIN {
+            reply.error(libc::EPROTO);
+            return Err(not_fuse(&format!(
+                "it speaks version {major}.{minor}; {MAJOR}.{MINOR_MIN} is the oldest"
+            )));
+        }
+        let base = capabilities::ASYNC_READ | capabilities::BIG_WRITES | capabilities::MAX_PAGES;
+        let agreed = (base | capabilities::INIT_EXT | file_system.wanted()) & flags;
+        let init = Init { minor: minor.min(MINOR), capabilities: agreed, read_ahead };
+        reply.bytes(&init_answer(&init));
+        return Ok(Session { channel, file_system, init });
+    }
+}
+
+impl<F: FileSystem> Session<F> {
+    /// The file system itself.
+    pub fn file_system(&self) -> Arc<F> {
+        self.file_system.clone()
+    }
+
+    /// Answers requests until the file system is unmounted, `readers` at a time reading them.
+    pub async fn run(self, readers: usize) -> io::Result<()> {
+        let mut tasks = JoinSet::new();
+        for _ in 0..readers.max(1) {
+            tasks.spawn(read(self.channel.clone(), self.file_system.clone()));
+        }
+        let mut result = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            result = result.and(ended.map_err(io::Error::other).flatten());
+        }
+        result
+    }
+}
+
+async fn read<F: FileSystem>(channel: Channel, file_system: Arc<F>) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    while let Some(message) = channel.receive(&mut buffer).await? {
+        let Ok(request) = parse(message.clone()) else {
+            // The number of the request is where it always is.
+            if let Some(Ok(unique)) = message.get(8..16).map(<[u8; 8]>::try_from) {
+                Reply::new(channel.clone(), u64::from_ne_bytes(unique)).error(libc::EINVAL);
+            }
+            continue;
+        };
+        match request.operation {
+            Operation::Forget { .. } | Operation::Interrupt { .. } => file_system.told(request.operation),
+            _ => {
+                let reply = Reply::new(channel.clone(), request.header.unique);
+                let mut answer = Box::pin(file_system.clone().answer(request, reply));
+                let polled = poll_fn(|context| {
+                    Poll::Ready(catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context).is_ready())))
+                });
+                match polled.await {
+                    Ok(true) => {}
+                    Ok(false) => drop(tokio::spawn(answer)),
+                    // The reply that was dropped with it has answered.
+                    Err(_) => tracing::error!("a request was given up: its handler is broken"),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn init_answer(init: &Init) -> Vec<u8> {
+    let (low, high) = (init.capabilities & u64::from(u32::MAX), init.capabilities >> 32);
+    let mut body = Vec::with_capacity(64);
+    let number = |number: u64| u32::try_from(number).unwrap_or(0);
+    for field in [MAJOR, init.minor, init.read_ahead, number(low)] {
+        body.extend_from_slice(&field.to_ne_bytes());
+    }
+    for field in [BACKGROUND_MAX, BACKGROUND_MAX / 4 * 3] {
+        body.extend_from_slice(&field.to_ne_bytes());
+    }
+    // Times are whole nanoseconds.
+    for field in [TRANSFER_MAX, 1] {
+        body.extend_from_slice(&field.to_ne_bytes());
+    }
+    let pages = u16::try_from(TRANSFER_MAX / 4096).unwrap_or(u16::MAX);
+    for field in [pages, 0] {
+        body.extend_from_slice(&field.to_ne_bytes());
+    }
+    body.extend_from_slice(&number(high).to_ne_bytes());
+    body.resize(64, 0);
+    body
+}
+
+fn not_fuse(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the kernel cannot be spoken to: {why}"))
+}
