@@ -5,6 +5,7 @@ mod care;
 mod directory;
 mod follower;
 mod meta;
+mod mount;
 mod parts;
 mod ready;
 mod rebuild;
@@ -36,6 +37,10 @@ pub(crate) enum Command {
     Rebuild(rebuild::Rebuild),
     /// Copy readable files off one target's directory, with no server running
     Salvage(salvage::Salvage),
+    /// Show the cloud as a directory of this host
+    Mount(mount::MountCommand),
+    /// End a mount
+    Umount(mount::UmountCommand),
 }
 
 /// Carries a role's command out. An error is a sentence for the user.
@@ -47,5 +52,7 @@ pub(crate) async fn run(command: Command, context: Option<PathBuf>) -> Result<()
         Command::Ca(command) => ca::run(command),
         Command::Rebuild(arguments) => rebuild::run(arguments).await,
         Command::Salvage(arguments) => salvage::run(arguments),
+        Command::Mount(arguments) => mount::run(arguments, context).await,
+        Command::Umount(arguments) => mount::umount(arguments).await,
     }
 }

@@ -13,6 +13,7 @@ mod follow;
 mod fsck;
 mod load;
 mod missing;
+mod mount;
 mod moves;
 mod real;
 mod recover;

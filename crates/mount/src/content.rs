@@ -1,0 +1,418 @@
+//! The bytes of files that are open: one [`Content`] for each, whatever number of times it is open.
+//!
+//! Writes are taken at once and written behind, joined where they follow each other; a bounded amount is on its way. What
+//! fails then is told by the next write, sync or close. Reads see what was written, by any handle.
+
+use crate::cache::{BLOCK, Cache, Key};
+use crate::contents::known;
+use crate::errno::{Errno, Result};
+use bytes::{Bytes, BytesMut};
+use client::{Client, ErrorKind, File};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use types::meta::Place;
+use types::storage::Durability;
+use types::{Attributes, InodeId, Rights, Time};
+
+/// Small writes are joined up to this.
+const RUN_MAX: usize = 4 << 20;
+/// A write of this size goes by itself: joining it would copy it.
+const LARGE: usize = 256 << 10;
+/// Bytes of one file on their way to the servers at most; more make a write wait.
+const FLYING_MAX: usize = 32 << 20;
+/// What was written is sent after this long at the latest.
+const IDLE: Duration = Duration::from_secs(1);
+/// Pauses between tries to append while another client does, the first and the longest.
+const APPEND_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+
+/// The longest wait for another client's append: its session may have to run out.
+const APPEND_MAX: Duration = Duration::from_secs(120);
+
+/// Versions are drawn from one counter, so that no two files share one.
+static VERSIONS: AtomicU64 = AtomicU64::new(1);
+
+/// The bytes of one file.
+pub(crate) struct Content {
+    client: Client,
+    cache: Arc<Cache>,
+    inode: InodeId,
+    state: Mutex<State>,
+    writing: tokio::sync::Mutex<Writing>,
+}
+
+struct State {
+    file: File,
+    rights: Rights,
+    /// Of the bytes, for the cache.
+    version: u64,
+    /// The time of the last change and the length that the servers had then.
+    seen: (Time, u64),
+    /// There is something that the servers do not have, or may not: up to where, and since when.
+    dirty: Option<(u64, Time)>,
+    /// Something was written since the last sync.
+    written: bool,
+    /// Why something could not be written, the last time, and how often that was: whoever writes is told of each.
+    failed: Option<Errno>,
+    failures: u64,
+}
+
+#[derive(Default)]
+struct Writing {
+    /// Bytes that were written one after the other, from this position on.
+    start: u64,
+    run: BytesMut,
+    flying: VecDeque<Flight>,
+    flying_bytes: usize,
+    /// All of it will be sent soon.
+    timed: bool,
+}
+
+/// Bytes on their way to the servers.
+struct Flight {
+    start: u64,
+    length: usize,
+    task: JoinHandle<client::Result<()>>,
+}
+
+fn now() -> Time {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+fn length_of(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+fn draw_version() -> u64 {
+    VERSIONS.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Content {
+    pub(crate) fn new(client: Client, cache: Arc<Cache>, file: File, rights: Rights) -> Content {
+        let attributes = file.attributes();
+        let inode = file.inode();
+        let state = State {
+            file,
+            rights,
+            version: draw_version(),
+            seen: (attributes.changed, attributes.length),
+            dirty: None,
+            written: false,
+            failed: None,
+            failures: 0,
+        };
+        Content { client, cache, inode, state: Mutex::new(state), writing: tokio::sync::Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self) -> File {
+        self.state().file.clone()
+    }
+
+    /// Makes sure that it may be used with these rights.
+    pub(crate) async fn need(&self, rights: Rights) -> Result<()> {
+        if rights == Rights::Read || self.state().rights == Rights::ReadWrite {
+            return Ok(());
+        }
+        let file = self.client.open(Place::inode(self.inode), Rights::ReadWrite).await.map_err(known)?;
+        let mut state = self.state();
+        // Of two that come at once one is kept: what is written through it is kept with it.
+        if state.rights != Rights::ReadWrite {
+            (state.file, state.rights) = (file, Rights::ReadWrite);
+        }
+        Ok(())
+    }
+
+    /// The attributes as the servers have them, with what they do not know yet.
+    pub(crate) async fn attributes(&self) -> Result<Attributes> {
+        let before = self.state().dirty;
+        let mut attributes = self.file().refresh().await.map_err(known)?;
+        let mut state = self.state();
+        // What was dirty when the servers were asked, they may not have known although they know it now.
+        let dirty = [before, state.dirty];
+        if dirty == [None, None] && state.seen != (attributes.changed, attributes.length) {
+            state.seen = (attributes.changed, attributes.length);
+            state.version = draw_version();
+        }
+        for (end, since) in dirty.into_iter().flatten() {
+            attributes.length = attributes.length.max(end);
+            attributes.modified = attributes.modified.max(since);
+            attributes.changed = attributes.changed.max(since);
+        }
+        Ok(attributes)
+    }
+
+    /// Up to `size` bytes at `offset`, fewer at the end. `ahead`: so many bytes behind them will be wanted too.
+    pub(crate) async fn read(self: &Arc<Self>, offset: u64, size: u32, ahead: u64) -> Result<Vec<Bytes>> {
+        let is_random = ahead == 0 && u64::from(size) < BLOCK;
+        let (from, to) = if is_random {
+            (offset, offset.saturating_add(u64::from(size)))
+        } else {
+            let end = offset.saturating_add(u64::from(size));
+            (offset / BLOCK * BLOCK, end.next_multiple_of(BLOCK))
+        };
+        self.settle(from, to).await;
+        let (file, version) = {
+            let state = self.state();
+            (state.file.clone(), state.version)
+        };
+        let end = offset.saturating_add(u64::from(size)).min(file.length());
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        if is_random {
+            return Ok(file.read_at(offset, end - offset).await?.0);
+        }
+        let blocks = offset / BLOCK..end.div_ceil(BLOCK);
+        for index in blocks.end..(end.saturating_add(ahead).min(file.length())).div_ceil(BLOCK) {
+            self.prefetch(&file, Key { version, index });
+        }
+        let mut pieces = Vec::new();
+        for index in blocks {
+            let block = self.cache.get(Key { version, index }, fetch(&file, index)).await?;
+            let start = index * BLOCK;
+            let from = usize::try_from(offset.max(start) - start).unwrap_or(usize::MAX).min(block.len());
+            let to = usize::try_from(end.min(start + BLOCK) - start).unwrap_or(usize::MAX).min(block.len());
+            pieces.push(block.slice(from..to));
+            // The file became shorter meanwhile.
+            if to < usize::try_from(end.min(start + BLOCK) - start).unwrap_or(usize::MAX) {
+                break;
+            }
+        }
+        Ok(pieces)
+    }
+
+    fn prefetch(self: &Arc<Self>, file: &File, key: Key) {
+        if self.cache.has(&key) {
+            return;
+        }
+        let (content, file) = (self.clone(), file.clone());
+        tokio::spawn(async move {
+            // Who reads it meets the error himself.
+            let _ = content.cache.get(key, fetch(&file, key.index)).await;
+        });
+    }
+
+    /// Has what was written between two positions at the servers.
+    async fn settle(&self, from: u64, to: u64) {
+        if self.state().dirty.is_none() {
+            return;
+        }
+        let mut writing = self.writing.lock().await;
+        // Beyond the end that the servers know there may be a hole before what was written.
+        if writing.overlaps(from, to) || to > self.file().length() {
+            self.drain(&mut writing).await;
+        }
+    }
+
+    /// Takes bytes to be written at `offset`.
+    pub(crate) async fn write(self: &Arc<Self>, offset: u64, bytes: Bytes) -> Result<()> {
+        let mut writing = self.writing.lock().await;
+        {
+            let mut state = self.state();
+            let end = offset.saturating_add(length_of(bytes.len()));
+            let known = state.dirty.map_or(0, |(end, _)| end);
+            state.dirty = Some((known.max(end), now()));
+            state.written = true;
+            state.version = draw_version();
+        }
+        self.send_later(&mut writing);
+        let follows = offset == writing.start + length_of(writing.run.len());
+        if !follows || writing.run.len() + bytes.len() > RUN_MAX || bytes.len() >= LARGE {
+            self.seal(&mut writing).await;
+        }
+        if bytes.len() >= LARGE {
+            self.fly(&mut writing, offset, bytes).await;
+            return Ok(());
+        }
+        if writing.run.is_empty() {
+            writing.start = offset;
+        }
+        writing.run.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    /// Sees to it that what is written is at the servers soon.
+    fn send_later(self: &Arc<Self>, writing: &mut Writing) {
+        if writing.timed {
+            return;
+        }
+        writing.timed = true;
+        let content = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(IDLE).await;
+            let mut writing = content.writing.lock().await;
+            writing.timed = false;
+            content.drain(&mut writing).await;
+            if let Err(error) = content.file().note_written().await {
+                content.fail(error.into());
+            }
+        });
+    }
+
+    /// Sends the run.
+    async fn seal(&self, writing: &mut Writing) {
+        if !writing.run.is_empty() {
+            let (start, run) = (writing.start, writing.run.split().freeze());
+            self.fly(writing, start, run).await;
+        }
+    }
+
+    /// Sends bytes, once there is room, and after those that they lie over.
+    async fn fly(&self, writing: &mut Writing, start: u64, bytes: Bytes) {
+        let end = start.saturating_add(length_of(bytes.len()));
+        while writing.flying_bytes + bytes.len() > FLYING_MAX && !writing.flying.is_empty()
+            || writing.flying.iter().any(|flight| flight.overlaps(start, end))
+        {
+            self.land(writing).await;
+        }
+        writing.flying_bytes += bytes.len();
+        let (file, length) = (self.file(), bytes.len());
+        let task = tokio::spawn(async move { file.write_at(start, bytes, Durability::Memory).await });
+        writing.flying.push_back(Flight { start, length, task });
+    }
+
+    /// Waits for the first of those on their way.
+    async fn land(&self, writing: &mut Writing) {
+        let Some(flight) = writing.flying.front_mut() else { return };
+        let landed = (&mut flight.task).await;
+        let length = flight.length;
+        writing.flying.pop_front();
+        writing.flying_bytes -= length;
+        match landed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.fail(error.into()),
+            Err(_) => self.fail(Errno(libc::EIO)),
+        }
+        // What was read beside it may have been the bytes before it.
+        self.state().version = draw_version();
+    }
+
+    fn fail(&self, errno: Errno) {
+        let mut state = self.state();
+        state.failed = Some(errno);
+        state.failures += 1;
+    }
+
+    /// How often something could not be written.
+    pub(crate) fn failures(&self) -> u64 {
+        self.state().failures
+    }
+
+    /// Whether something was written since the last sync.
+    pub(crate) fn is_written(&self) -> bool {
+        self.state().written
+    }
+
+    /// Fails if something could not be written that `told` does not count.
+    pub(crate) fn tell(&self, told: &AtomicU64) -> Result<()> {
+        let (failed, failures) = {
+            let state = self.state();
+            (state.failed, state.failures)
+        };
+        match failed {
+            Some(errno) if told.swap(failures, Ordering::Relaxed) != failures => Err(errno),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has all that was written at the servers.
+    async fn drain(&self, writing: &mut Writing) {
+        self.seal(writing).await;
+        while !writing.flying.is_empty() {
+            self.land(writing).await;
+        }
+        let mut state = self.state();
+        if state.dirty.take().is_some() {
+            state.version = draw_version();
+        }
+    }
+
+    /// Has all that was written at the servers, where others see it, and its time. What of it could not be written is to be
+    /// had from [`Content::tell`].
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let mut writing = self.writing.lock().await;
+        self.drain(&mut writing).await;
+        self.file().note_written().await.map_err(known)
+    }
+
+    /// Has all that was written on disk. As [`Content::flush`].
+    pub(crate) async fn sync(&self) -> Result<()> {
+        let mut writing = self.writing.lock().await;
+        self.drain(&mut writing).await;
+        let was = std::mem::take(&mut self.state().written);
+        let synced = self.file().sync().await;
+        if synced.is_err() {
+            self.state().written = was;
+        }
+        synced.map_err(known)
+    }
+
+    /// Sets the length.
+    pub(crate) async fn truncate(&self, length: u64) -> Result<()> {
+        self.need(Rights::ReadWrite).await?;
+        let mut writing = self.writing.lock().await;
+        self.drain(&mut writing).await;
+        let result = self.file().truncate(length).await;
+        self.state().version = draw_version();
+        result.map_err(known)
+    }
+
+    /// Writes bytes at the end, wherever that is by then: of several clients that append, each one's bytes are whole and
+    /// nobody's are lost.
+    pub(crate) async fn append(&self, bytes: Bytes) -> Result<()> {
+        let mut writing = self.writing.lock().await;
+        self.drain(&mut writing).await;
+        // As long as a session that its holder did not end.
+        let deadline = tokio::time::Instant::now() + APPEND_MAX;
+        let mut pause = APPEND_PAUSE.0;
+        let mut appender = loop {
+            match self.client.append(Place::inode(self.inode)).await {
+                Ok(appender) => break appender,
+                Err(error) if error.kind() == ErrorKind::Busy && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(APPEND_PAUSE.1);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let mut written = appender.write(bytes).await;
+        if written.is_ok() {
+            written = appender.flush().await;
+        }
+        // What was flushed is there for all to see, and must not be written again.
+        if let Err(error) = appender.close().await {
+            tracing::warn!(%error, "an append session was not ended; others wait for its end");
+        }
+        self.state().version = draw_version();
+        written?;
+        if let Err(error) = self.file().refresh().await {
+            tracing::warn!(%error, "the new length is not known");
+        }
+        Ok(())
+    }
+}
+
+impl Writing {
+    fn overlaps(&self, from: u64, to: u64) -> bool {
+        let end = self.start.saturating_add(length_of(self.run.len()));
+        (!self.run.is_empty() && self.start < to && from < end)
+            || self.flying.iter().any(|flight| flight.overlaps(from, to))
+    }
+}
+
+impl Flight {
+    fn overlaps(&self, from: u64, to: u64) -> bool {
+        self.start < to && from < self.start.saturating_add(length_of(self.length))
+    }
+}
+
+async fn fetch(file: &File, index: u64) -> Result<Bytes> {
+    Ok(file.read_at(index * BLOCK, BLOCK).await?.into_bytes())
+}

@@ -1,0 +1,151 @@
+//! Which files are in use, and how often.
+
+use crate::cache::Cache;
+use crate::content::Content;
+use crate::errno::{Errno, Result};
+use client::{Client, File};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Semaphore;
+use types::meta::{Follow, Place};
+use types::{Attributes, InodeId, Rights};
+
+/// Files that are brought to disk after their last close at a time.
+const SYNCS: usize = 16;
+
+/// The files that are in use.
+pub(crate) struct Contents {
+    client: Client,
+    cache: Arc<Cache>,
+    /// Each use is asked for at the servers: the rights of one user are not those of another.
+    asks: bool,
+    used: Mutex<HashMap<InodeId, Used>>,
+    syncs: Semaphore,
+}
+
+/// A file that is open so many times, or whose bytes are on their way to a disk.
+struct Used {
+    content: Arc<Content>,
+    times: usize,
+}
+
+impl Contents {
+    pub(crate) fn new(client: Client, cache: u64, asks: bool) -> Contents {
+        Contents {
+            client,
+            cache: Arc::new(Cache::new(cache)),
+            asks,
+            used: Mutex::default(),
+            syncs: Semaphore::new(SYNCS),
+        }
+    }
+
+    fn used(&self) -> MutexGuard<'_, HashMap<InodeId, Used>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes of a file if it is in use.
+    pub(crate) fn get(&self, inode: InodeId) -> Option<Arc<Content>> {
+        self.used().get(&inode).map(|used| used.content.clone())
+    }
+
+    /// The attributes of an inode that the kernel knows by its number, with what the servers do not know yet.
+    pub(crate) async fn attributes(&self, inode: InodeId) -> Result<Attributes> {
+        match self.get(inode) {
+            Some(content) => content.attributes().await,
+            None => self.client.stat(Place::inode(inode), Follow::No).await.map_err(known),
+        }
+    }
+
+    /// One more use of a file, with these rights. [`Contents::release`] ends it.
+    pub(crate) async fn open(self: &Arc<Self>, inode: InodeId, rights: Rights) -> Result<Arc<Content>> {
+        let there = if self.asks { None } else { self.again(inode) };
+        let content = match there {
+            Some(content) => content,
+            None => {
+                let file = self.client.open(Place::inode(inode), rights).await.map_err(known)?;
+                self.insert(file, rights)
+            }
+        };
+        match content.need(rights).await {
+            Ok(()) => Ok(content),
+            Err(errno) => {
+                self.release(inode);
+                Err(errno)
+            }
+        }
+    }
+
+    fn again(&self, inode: InodeId) -> Option<Arc<Content>> {
+        let mut used = self.used();
+        let used = used.get_mut(&inode)?;
+        used.times += 1;
+        Some(used.content.clone())
+    }
+
+    /// One more use of a file that was opened or made.
+    pub(crate) fn insert(&self, file: File, rights: Rights) -> Arc<Content> {
+        match self.used().entry(file.inode()) {
+            Entry::Occupied(mut used) => {
+                used.get_mut().times += 1;
+                used.get().content.clone()
+            }
+            Entry::Vacant(slot) => {
+                let content = Content::new(self.client.clone(), self.cache.clone(), file, rights);
+                slot.insert(Used { content: Arc::new(content), times: 1 }).content.clone()
+            }
+        }
+    }
+
+    /// One use less. What was written is brought to disk before the file is let go of: whoever syncs it until then waits for
+    /// the same, and pages that the kernel had left to write get there too.
+    pub(crate) fn release(self: &Arc<Self>, inode: InodeId) {
+        let content = self.get(inode);
+        match content {
+            Some(content) if content.is_written() => {
+                let contents = self.clone();
+                tokio::spawn(async move {
+                    // The semaphore is never closed.
+                    let _turn = contents.syncs.acquire().await;
+                    // Who removed the file does not want its bytes.
+                    match content.sync().await {
+                        Ok(()) | Err(Errno(libc::ENOENT | libc::ESTALE)) => {}
+                        Err(Errno(errno)) => {
+                            tracing::error!(%inode, errno, "what was written and closed is not on disk");
+                        }
+                    }
+                    contents.drop_use(inode);
+                });
+            }
+            _ => self.drop_use(inode),
+        }
+    }
+
+    fn drop_use(&self, inode: InodeId) {
+        let mut used = self.used();
+        let Entry::Occupied(mut entry) = used.entry(inode) else { return };
+        entry.get_mut().times -= 1;
+        if entry.get().times == 0 {
+            entry.remove();
+        }
+    }
+
+    /// Has everything on disk.
+    pub(crate) async fn end(&self) {
+        let contents: Vec<_> = self.used().values().map(|used| used.content.clone()).collect();
+        for content in contents {
+            if let Err(Errno(errno)) = content.sync().await {
+                tracing::error!(errno, "what was written before the unmount may be lost");
+            }
+        }
+    }
+}
+
+/// An inode that the kernel knows by its number is no more, though its name may be: the kernel looks the name up again.
+pub(crate) fn known(error: client::Error) -> Errno {
+    match Errno::from(error) {
+        Errno(libc::ENOENT) => Errno(libc::ESTALE),
+        errno => errno,
+    }
+}

@@ -1,0 +1,578 @@
+//! The file system that the kernel asks.
+
+use crate::attributes::{Numbers, for_kernel, kind_of, mode_of};
+use crate::cache::BLOCK;
+use crate::content::Content;
+use crate::contents::{Contents, known};
+use crate::directory::{OpenDirectory, found};
+use crate::errno::{Errno, Result};
+use crate::handles::Handles;
+use bytes::Bytes;
+use client::{Client, CreateOptions, File, Parents};
+use fuse::{AttributesToSet, Device, FileSystem, Header, OpenFlags, Operation, Reply, Request, TimeToSet};
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use types::meta::{Exclusive, Follow, Place, Replace, SetAttributes, SetTime, XattrReplace};
+use types::{Attributes, Gid, InodeId, Rights, Time, Uid};
+
+/// How what was read is kept, and what the mount shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The directory of the cloud that is mounted.
+    pub root: InodeId,
+    pub owner: Owner,
+    /// Bytes of the cache.
+    pub cache: u64,
+}
+
+/// Whose is what is made through the mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The user's who mounts.
+    Mounter,
+    /// The user's who makes it: the mount is the administrator's, and the kernel checks.
+    Asker,
+}
+
+/// A mounted file system.
+pub struct Mount {
+    session: fuse::Session<System>,
+}
+
+/// Bytes that are fetched ahead of who reads one after the other, at first and at most.
+const AHEAD: (u64, u64) = (2 * BLOCK, 16 * BLOCK);
+/// Two reads of one stream may overtake each other by so much: the kernel sends several at once.
+const REORDER: u64 = BLOCK;
+/// The block that totals are counted in.
+const STAT_BLOCK: u32 = 4096;
+/// Messages are read by so many tasks.
+const READERS: usize = 2;
+
+pub(crate) struct System {
+    client: Client,
+    settings: Settings,
+    numbers: Numbers,
+    contents: Arc<Contents>,
+    files: Handles<OpenFile>,
+    directories: Handles<OpenDirectory>,
+}
+
+struct OpenFile {
+    content: Arc<Content>,
+    inode: InodeId,
+    /// It was opened to be written.
+    writes: bool,
+    /// The kernel keeps nothing of it, and does not ask whether what it has is right.
+    is_direct: bool,
+    pattern: Mutex<Pattern>,
+    /// The failures of writing that whoever has this was told of.
+    told: AtomicU64,
+}
+
+/// How a file is read through one handle.
+#[derive(Clone, Copy)]
+struct Pattern {
+    /// Where the next read begins if it follows the last.
+    next: u64,
+    ahead: u64,
+}
+
+impl Pattern {
+    /// Bytes to fetch ahead of a read; 0 if it does not follow the last one.
+    fn note(&mut self, offset: u64, size: u32) -> u64 {
+        let end = offset.saturating_add(u64::from(size));
+        let follows =
+            offset.saturating_add(REORDER) >= self.next && offset <= self.next.saturating_add(REORDER);
+        self.ahead = match (follows, self.ahead) {
+            (false, _) => 0,
+            (true, 0) => AHEAD.0,
+            (true, ahead) if end > self.next => (ahead * 2).min(AHEAD.1),
+            (true, ahead) => ahead,
+        };
+        self.next = if follows { self.next.max(end) } else { end };
+        self.ahead
+    }
+}
+
+impl Mount {
+    /// Greets the kernel of a mounted device.
+    pub async fn start(client: Client, settings: Settings, device: Device) -> io::Result<Mount> {
+        let asks = settings.owner == Owner::Mounter;
+        let system = System {
+            contents: Arc::new(Contents::new(client.clone(), settings.cache, asks)),
+            client,
+            settings,
+            numbers: Numbers { root: settings.root },
+            files: Handles::default(),
+            directories: Handles::default(),
+        };
+        Ok(Mount { session: fuse::serve(device, Arc::new(system)).await? })
+    }
+
+    /// Serves until it is unmounted.
+    pub async fn run(self) -> io::Result<()> {
+        let system = self.session.file_system();
+        self.session.run(READERS).await?;
+        system.contents.end().await;
+        Ok(())
+    }
+}
+
+impl FileSystem for System {
+    fn wanted(&self) -> u64 {
+        use fuse::capabilities::{
+            AUTO_INVALIDATE_DATA, DIRECT_IO_ALLOW_MMAP, PARALLEL_DIRECTORIES, READ_DIRECTORY_PLUS,
+            READ_DIRECTORY_PLUS_AUTO,
+        };
+        AUTO_INVALIDATE_DATA
+            | DIRECT_IO_ALLOW_MMAP
+            | PARALLEL_DIRECTORIES
+            | READ_DIRECTORY_PLUS
+            | READ_DIRECTORY_PLUS_AUTO
+    }
+
+    async fn answer(self: Arc<Self>, request: Request, reply: Reply) {
+        let Request { header, operation } = request;
+        if let Err((reply, Errno(errno))) = self.dispatch(&header, operation, reply).await {
+            reply.error(errno);
+        }
+    }
+
+    // Inodes are known by their numbers: nothing is kept that the kernel could let go of. What is asked ends by its deadline.
+    fn told(&self, _: Operation) {}
+}
+
+/// Gives the reply back with what went wrong.
+type Answered = std::result::Result<(), (Reply, Errno)>;
+
+/// The outcome goes into the reply by `with`; or the reply comes back with what went wrong.
+fn give<T>(reply: Reply, outcome: Result<T>, with: impl FnOnce(Reply, T)) -> Answered {
+    match outcome {
+        Ok(value) => {
+            with(reply, value);
+            Ok(())
+        }
+        Err(errno) => Err((reply, errno)),
+    }
+}
+
+impl System {
+    #[allow(clippy::too_many_lines, reason = "a table: an arm per operation")]
+    async fn dispatch(&self, header: &Header, operation: Operation, reply: Reply) -> Answered {
+        let inode = self.numbers.inode(header.node);
+        let entry = |reply: Reply, entry| reply.entry(&entry);
+        let done = |reply: Reply, ()| reply.done();
+        match operation {
+            Operation::Lookup { name } => give(reply, self.lookup(inode, &name).await, entry),
+            Operation::GetAttributes { .. } => {
+                let attributes = self.attributes(inode).await;
+                give(reply, attributes, |reply, attributes| reply.attributes(&attributes, Duration::ZERO))
+            }
+            Operation::SetAttributes(set) => {
+                let attributes = self.set_attributes(inode, set).await;
+                give(reply, attributes, |reply, attributes| reply.attributes(&attributes, Duration::ZERO))
+            }
+            Operation::ReadLink => {
+                give(reply, self.link_target(inode).await, |reply, target| reply.bytes(target.as_bytes()))
+            }
+            Operation::SymbolicLink { name, target } => {
+                give(reply, self.make_link(header, inode, &name, &target).await, entry)
+            }
+            Operation::MakeNode { name, mode, device, .. } => {
+                let made = self.make_node(header, inode, &name, mode, device).await;
+                give(reply, made, |reply, (file, _)| reply.entry(&found(&file.attributes(), self.numbers)))
+            }
+            Operation::MakeDirectory { name, mode, .. } => {
+                give(reply, self.make_directory(header, inode, &name, mode).await, entry)
+            }
+            Operation::Unlink { name } => give(reply, self.unlink(inode, &name).await, done),
+            Operation::RemoveDirectory { name } => {
+                give(reply, self.remove_directory(inode, &name).await, done)
+            }
+            Operation::Rename { name, to, new_name, flags } => {
+                let to = self.numbers.inode(to);
+                give(reply, self.rename((inode, &name), (to, &new_name), flags).await, done)
+            }
+            Operation::Link { node, name } => {
+                give(reply, self.link(self.numbers.inode(node), inode, &name).await, entry)
+            }
+            Operation::Open { flags } => {
+                let opened = self.open(inode, flags).await;
+                give(reply, opened, |reply, (handle, flags)| reply.opened(handle, flags))
+            }
+            Operation::Create { name, flags, mode, .. } => {
+                let created = self.create(header, inode, &name, flags, mode).await;
+                give(reply, created, |reply, (entry, handle, flags)| reply.created(&entry, handle, flags))
+            }
+            Operation::Read { handle, offset, size, .. } => {
+                give(reply, self.read(handle, offset, size).await, |reply, pieces| reply.pieces(&pieces))
+            }
+            Operation::Write { handle, offset, data, flags, from_cache } => {
+                let flags = if from_cache { 0 } else { flags.cast_signed() };
+                let written = self.write(handle, offset, data, flags).await;
+                give(reply, written, Reply::written)
+            }
+            Operation::Flush { handle, .. } => give(reply, self.flush(handle).await, done),
+            Operation::Sync { handle, .. } => give(reply, self.sync(handle).await, done),
+            Operation::Release { handle, .. } => {
+                self.release(handle);
+                reply.done();
+                Ok(())
+            }
+            Operation::OpenDirectory { .. } => {
+                let open = OpenDirectory::new(self.client.clone(), inode, self.numbers);
+                reply.opened(self.directories.insert(open), OpenFlags::default());
+                Ok(())
+            }
+            Operation::ReadDirectory { handle, offset, size, plus } => {
+                let page = self.page(handle, offset, size, plus).await;
+                give(reply, page, |reply, page| reply.directory(&page))
+            }
+            Operation::ReleaseDirectory { handle } => {
+                self.directories.remove(handle);
+                reply.done();
+                Ok(())
+            }
+            // A change of a directory is on disk when it is answered.
+            Operation::SyncDirectory { .. } | Operation::Destroy => {
+                reply.done();
+                Ok(())
+            }
+            Operation::StatFs => give(reply, self.statfs().await, |reply, stat| reply.statfs(&stat)),
+            Operation::SetXattr { name, value, flags } => {
+                give(reply, self.set_xattr(inode, &name, &value, flags).await, done)
+            }
+            Operation::GetXattr { name, size } => {
+                let value = self.get_xattr(inode, &name).await;
+                give(reply, value, |reply, value| sized(reply, &value, size))
+            }
+            Operation::ListXattrs { size } => {
+                let names = self.list_xattrs(inode).await;
+                give(reply, names, |reply, names| sized(reply, &names, size))
+            }
+            Operation::RemoveXattr { name } => give(reply, self.remove_xattr(inode, &name).await, done),
+            // The kernel does by itself what it can, and does not ask again.
+            Operation::Access { .. }
+            | Operation::CopyRange { .. }
+            | Operation::Seek { .. }
+            | Operation::Allocate { .. }
+            | Operation::TemporaryFile { .. }
+            | Operation::TestLock { .. }
+            | Operation::SetLock { .. }
+            | Operation::Init { .. }
+            | Operation::Forget { .. }
+            | Operation::Interrupt { .. }
+            | Operation::Other { .. } => Err((reply, Errno(libc::ENOSYS))),
+        }
+    }
+
+    /// Makes changes in the name of who asks, if that is how it is mounted.
+    fn client_for(&self, header: &Header) -> Client {
+        match self.settings.owner {
+            Owner::Mounter => self.client.clone(),
+            Owner::Asker => self.client.in_the_name_of(Uid(header.uid), Gid(header.gid)),
+        }
+    }
+
+    async fn lookup(&self, directory: InodeId, name: &Bytes) -> Result<fuse::Entry> {
+        // There are only names of UTF-8.
+        let Ok(place) = place(directory, name) else { return Err(Errno(libc::ENOENT)) };
+        let attributes = self.client.stat(place, Follow::No).await?;
+        self.found(attributes).await
+    }
+
+    /// What the kernel is told of a name: a file that is open may be longer than the servers know.
+    async fn found(&self, attributes: Attributes) -> Result<fuse::Entry> {
+        let attributes = match self.contents.get(attributes.inode) {
+            Some(content) => content.attributes().await?,
+            None => attributes,
+        };
+        Ok(found(&attributes, self.numbers))
+    }
+
+    async fn attributes(&self, inode: InodeId) -> Result<fuse::Attributes> {
+        let attributes = self.contents.attributes(inode).await?;
+        Ok(for_kernel(&attributes, self.numbers.node(inode)))
+    }
+
+    async fn set_attributes(&self, inode: InodeId, set: AttributesToSet) -> Result<fuse::Attributes> {
+        if let Some(length) = set.size {
+            let content = self.contents.open(inode, Rights::ReadWrite).await?;
+            let cut = content.truncate(length).await;
+            self.contents.release(inode);
+            cut?;
+        }
+        let time = |time: TimeToSet| match time {
+            TimeToSet::Now => SetTime::Now,
+            TimeToSet::At { seconds, nanoseconds } => SetTime::At(Time::from_parts(seconds, nanoseconds)),
+        };
+        let changes = SetAttributes {
+            mode: set.mode.map(mode_of),
+            uid: set.uid.map(Uid),
+            gid: set.gid.map(Gid),
+            accessed: set.accessed.map(time),
+            modified: set.modified.map(time),
+        };
+        if changes != SetAttributes::default() {
+            if let (Some(content), Some(_)) = (self.contents.get(inode), set.modified) {
+                // What is written later would set another time.
+                content.flush().await?;
+            }
+            let changed = self.client.set_attributes(Place::inode(inode), Follow::No, changes).await;
+            changed.map_err(|error| match known(error) {
+                Errno(libc::EACCES) => Errno(libc::EPERM),
+                errno => errno,
+            })?;
+        }
+        self.attributes(inode).await
+    }
+
+    async fn link_target(&self, inode: InodeId) -> Result<String> {
+        let attributes = self.client.stat(Place::inode(inode), Follow::No).await.map_err(known)?;
+        attributes.target.ok_or(Errno(libc::EINVAL))
+    }
+
+    async fn make_link(
+        &self,
+        header: &Header,
+        directory: InodeId,
+        name: &Bytes,
+        target: &Bytes,
+    ) -> Result<fuse::Entry> {
+        let (place, target) = (place(directory, name)?, text(target)?);
+        let attributes = self.client_for(header).make_symbolic_link(place, target).await?;
+        Ok(found(&attributes, self.numbers))
+    }
+
+    async fn make_node(
+        &self,
+        header: &Header,
+        directory: InodeId,
+        name: &Bytes,
+        mode: u32,
+        device: u32,
+    ) -> Result<(File, InodeId)> {
+        let kind = kind_of(mode).ok_or(Errno(libc::EINVAL))?;
+        let options = CreateOptions {
+            kind,
+            mode: mode_of(mode),
+            device: u64::from(device),
+            exclusive: Exclusive::Yes,
+            class: None,
+        };
+        let file = self.client_for(header).create(place(directory, name)?, options).await?;
+        let inode = file.inode();
+        Ok((file, inode))
+    }
+
+    async fn make_directory(
+        &self,
+        header: &Header,
+        directory: InodeId,
+        name: &Bytes,
+        mode: u32,
+    ) -> Result<fuse::Entry> {
+        let place = place(directory, name)?;
+        let client = self.client_for(header);
+        let attributes = client.make_directory(place, mode_of(mode), Parents::Require).await?;
+        Ok(found(&attributes, self.numbers))
+    }
+
+    async fn unlink(&self, directory: InodeId, name: &Bytes) -> Result<()> {
+        Ok(self.client.unlink(place(directory, name)?).await?)
+    }
+
+    async fn remove_directory(&self, directory: InodeId, name: &Bytes) -> Result<()> {
+        Ok(self.client.remove_directory(place(directory, name)?).await?)
+    }
+
+    async fn rename(&self, from: (InodeId, &Bytes), to: (InodeId, &Bytes), flags: u32) -> Result<()> {
+        let replace = match flags {
+            0 => Replace::Allowed,
+            libc::RENAME_NOREPLACE => Replace::Refused,
+            libc::RENAME_EXCHANGE => Replace::Exchange,
+            _ => return Err(Errno(libc::EINVAL)),
+        };
+        Ok(self.client.rename(place(from.0, from.1)?, place(to.0, to.1)?, replace).await?)
+    }
+
+    async fn link(&self, inode: InodeId, directory: InodeId, name: &Bytes) -> Result<fuse::Entry> {
+        let attributes = self.client.link(Place::inode(inode), place(directory, name)?).await?;
+        self.found(attributes).await
+    }
+
+    async fn open(&self, inode: InodeId, flags: u32) -> Result<(u64, OpenFlags)> {
+        let flags = flags.cast_signed();
+        let rights = if writes(flags) { Rights::ReadWrite } else { Rights::Read };
+        let content = self.contents.open(inode, rights).await?;
+        Ok(self.opened(content, inode, flags))
+    }
+
+    async fn create(
+        &self,
+        header: &Header,
+        directory: InodeId,
+        name: &Bytes,
+        flags: u32,
+        mode: u32,
+    ) -> Result<(fuse::Entry, u64, OpenFlags)> {
+        let flags = flags.cast_signed();
+        // Of what is there already the kernel checks whether it may be opened: it looks again.
+        let exclusive = Exclusive::Yes;
+        let options = CreateOptions { mode: mode_of(mode), exclusive, ..CreateOptions::default() };
+        let file = self.client_for(header).create(place(directory, name)?, options).await;
+        let file = file.map_err(|error| match Errno::from(error) {
+            Errno(libc::EEXIST) if flags & libc::O_EXCL == 0 => Errno(libc::ESTALE),
+            errno => errno,
+        })?;
+        let (inode, entry) = (file.inode(), found(&file.attributes(), self.numbers));
+        let content = self.contents.insert(file, Rights::ReadWrite);
+        let (handle, flags) = self.opened(content, inode, flags);
+        Ok((entry, handle, flags))
+    }
+
+    fn opened(&self, content: Arc<Content>, inode: InodeId, flags: i32) -> (u64, OpenFlags) {
+        // The kernel would keep what is appended where it believes the end to be.
+        let is_direct = flags & (libc::O_DIRECT | libc::O_APPEND) != 0;
+        let told = AtomicU64::new(content.failures());
+        let pattern = Mutex::new(Pattern { next: 0, ahead: 0 });
+        let file = OpenFile { content, inode, writes: writes(flags), is_direct, pattern, told };
+        let handle = self.files.insert(file);
+        (handle, if is_direct { OpenFlags::DIRECT } else { OpenFlags::default() })
+    }
+
+    async fn read(&self, handle: u64, offset: u64, size: u32) -> Result<Vec<Bytes>> {
+        let file = self.files.get(handle)?;
+        if file.is_direct {
+            file.content.attributes().await?;
+        }
+        let ahead = file.pattern.lock().unwrap_or_else(PoisonError::into_inner).note(offset, size);
+        file.content.read(offset, size, ahead).await
+    }
+
+    /// `flags` are those of this write: they may change while a file is open.
+    async fn write(&self, handle: u64, offset: u64, data: Bytes, flags: i32) -> Result<u32> {
+        let file = self.files.get(handle)?;
+        let count = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        file.content.tell(&file.told)?;
+        if flags & libc::O_APPEND != 0 {
+            file.content.append(data).await?;
+        } else {
+            file.content.write(offset, data).await?;
+        }
+        if flags & (libc::O_SYNC | libc::O_DSYNC) != 0 {
+            self.sync(handle).await?;
+        }
+        Ok(count)
+    }
+
+    /// A close: what went wrong is told to whoever wrote.
+    async fn flush(&self, handle: u64) -> Result<()> {
+        let file = self.files.get(handle)?;
+        if file.writes {
+            file.content.flush().await?;
+            file.content.tell(&file.told)?;
+        }
+        Ok(())
+    }
+
+    async fn sync(&self, handle: u64) -> Result<()> {
+        let file = self.files.get(handle)?;
+        file.content.sync().await?;
+        file.content.tell(&file.told)
+    }
+
+    /// The last close of a handle.
+    fn release(&self, handle: u64) {
+        if let Some(file) = self.files.remove(handle) {
+            self.contents.release(file.inode);
+        }
+    }
+
+    async fn page(&self, handle: u64, offset: u64, size: u32, plus: bool) -> Result<fuse::Directory> {
+        let dirty = |inode| self.contents.get(inode).is_some();
+        self.directories.get(handle)?.page(offset, size, plus, dirty).await
+    }
+
+    async fn statfs(&self) -> Result<fuse::StatFs> {
+        let totals = self.client.totals().await?;
+        let routing = self.client.routing();
+        let block = u64::from(STAT_BLOCK);
+        let capacity: u64 = routing.targets.values().map(|target| target.capacity).sum();
+        let used: u64 = routing.targets.values().map(|target| target.used).sum();
+        let free = capacity.saturating_sub(used) / block;
+        let files = totals.files.saturating_add(totals.directories);
+        Ok(fuse::StatFs {
+            blocks: capacity / block,
+            free,
+            available: free,
+            files: files.saturating_add(free),
+            files_free: free,
+            block_size: STAT_BLOCK,
+            name_max: u32::try_from(types::meta::NAME_MAX).unwrap_or(u32::MAX),
+        })
+    }
+
+    async fn set_xattr(&self, inode: InodeId, name: &Bytes, value: &[u8], flags: u32) -> Result<()> {
+        let name = xattr_name(name)?;
+        let replace = match flags.cast_signed() {
+            0 => XattrReplace::Either,
+            libc::XATTR_CREATE => XattrReplace::MustBeNew,
+            libc::XATTR_REPLACE => XattrReplace::MustExist,
+            _ => return Err(Errno(libc::EINVAL)),
+        };
+        let set = self.client.set_xattr(Place::inode(inode), Follow::No, name, value, replace).await;
+        set.map_err(|error| match known(error) {
+            Errno(libc::EFBIG) => Errno(libc::E2BIG),
+            errno => errno,
+        })
+    }
+
+    async fn get_xattr(&self, inode: InodeId, name: &Bytes) -> Result<Vec<u8>> {
+        let name = xattr_name(name)?;
+        self.client.get_xattr(Place::inode(inode), Follow::No, name).await.map_err(known)
+    }
+
+    async fn list_xattrs(&self, inode: InodeId) -> Result<Vec<u8>> {
+        let names = self.client.list_xattrs(Place::inode(inode), Follow::No).await.map_err(known)?;
+        Ok(names.iter().flat_map(|name| name.bytes().chain([0])).collect())
+    }
+
+    async fn remove_xattr(&self, inode: InodeId, name: &Bytes) -> Result<()> {
+        let name = xattr_name(name)?;
+        self.client.remove_xattr(Place::inode(inode), Follow::No, name).await.map_err(known)
+    }
+}
+
+/// Whether a file that is opened so may be written.
+fn writes(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// A name in a directory.
+fn place(directory: InodeId, name: &Bytes) -> Result<Place> {
+    Ok(Place { base: directory, path: text(name)?.to_owned() })
+}
+
+/// Names and targets of the cloud are UTF-8.
+fn text(bytes: &Bytes) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| Errno(libc::EILSEQ))
+}
+
+fn xattr_name(name: &Bytes) -> Result<&str> {
+    let name = text(name)?;
+    let is_kept = ["user.", "trusted."].iter().any(|space| name.starts_with(space));
+    if is_kept { Ok(name) } else { Err(Errno(libc::EOPNOTSUPP)) }
+}
+
+/// A value, or its length if that is all there is room for.
+fn sized(reply: Reply, value: &[u8], room: u32) {
+    let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    match room {
+        0 => reply.length(length),
+        room if room < length => reply.error(libc::ERANGE),
+        _ => reply.bytes(value),
+    }
+}
