@@ -14,7 +14,7 @@
 //!   been swept.
 //!
 //! Reading order: [`keys`], [`records`], [`view`], [`batch`], [`access`], [`path`], [`ops`] (the changes), [`read`] (the
-//! rest), [`pattern`], [`garbage`], `fate`, [`mirror`] (what is kept of inodes on the chains), [`rebuild`] (the tree from
+//! rest), [`pattern`], [`locks`], [`garbage`], `fate`, [`mirror`] (what is kept of inodes on the chains), [`rebuild`] (the tree from
 //! that).
 
 pub mod access;
@@ -23,6 +23,7 @@ mod fate;
 pub mod format;
 pub mod garbage;
 pub mod keys;
+pub mod locks;
 pub mod mirror;
 pub mod ops;
 pub mod path;
