@@ -1,6 +1,7 @@
 //! The mirror over the local engine, with chains in memory that can be down.
 
 mod moves;
+mod nameless;
 
 use super::*;
 use crate::manager::record;
