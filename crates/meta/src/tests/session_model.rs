@@ -31,6 +31,10 @@ enum Step {
     WantOpen(usize),
     LookUp(usize, usize),
     Opened(usize),
+    /// All three at once, while servers have batches that ran before.
+    Open(usize, usize),
+    /// A renewal that is answered at once.
+    Hear(usize, usize),
     Close(usize),
     Lock(usize, usize),
     Sweep(usize),
@@ -49,12 +53,14 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (server(), name()).prop_map(|(server, name)| Step::Publish(server, name)),
         1 => server().prop_map(Step::RemoveTree),
         2 => server().prop_map(Step::Purge),
-        10 => (client(), server()).prop_map(|(client, server)| Step::Renew(client, server)),
-        1 => (client(), server()).prop_map(|(client, server)| Step::End(client, server)),
+        4 => (client(), server()).prop_map(|(client, server)| Step::Renew(client, server)),
+        2 => (client(), server()).prop_map(|(client, server)| Step::End(client, server)),
         1 => client().prop_map(Step::Crash),
-        6 => client().prop_map(Step::WantOpen),
-        6 => (client(), name()).prop_map(|(client, name)| Step::LookUp(client, name)),
-        6 => client().prop_map(Step::Opened),
+        3 => client().prop_map(Step::WantOpen),
+        3 => (client(), name()).prop_map(|(client, name)| Step::LookUp(client, name)),
+        3 => client().prop_map(Step::Opened),
+        6 => (client(), name()).prop_map(|(client, name)| Step::Open(client, name)),
+        6 => (client(), server()).prop_map(|(client, server)| Step::Hear(client, server)),
         3 => client().prop_map(Step::Close),
         2 => (client(), server()).prop_map(|(client, server)| Step::Lock(client, server)),
         2 => server().prop_map(Step::Sweep),
@@ -286,6 +292,16 @@ impl Model {
             Step::Crash(client) => self.clients[client] = Client::default(),
             Step::WantOpen(..) | Step::LookUp(..) | Step::Opened(..) | Step::Close(..) => {
                 self.open_step(step)
+            }
+            Step::Open(client, name) => {
+                for step in [Step::WantOpen(client), Step::LookUp(client, name), Step::Opened(client)] {
+                    self.open_step(step);
+                }
+            }
+            Step::Hear(client, server) => {
+                self.renew(client, server);
+                self.run(server);
+                self.commit(server);
             }
             Step::Lock(client, server) => {
                 let Client { session: Some(session), open, .. } = &self.clients[client] else { return };
