@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Local,
     /// The other side broke the protocol, or an upload took longer than its lease.
     Broken,
+    /// The client was out of touch for so long that what it held open without a name, and had locked, may be lost.
+    SessionOver,
 }
 
 /// An error, as a sentence for the user: "cannot read /a/b at byte 4096: no copy of it is good; run `sr locate /a/b`".
@@ -118,6 +120,7 @@ impl Error {
             MetaError::LeaseOver | MetaError::TooOld => ErrorKind::Broken,
             MetaError::Unavailable => ErrorKind::NotReachable,
             MetaError::TooFewTargets { .. } => ErrorKind::TooFewTargets,
+            MetaError::SessionOver => ErrorKind::SessionOver,
         };
         let cause = match error {
             MetaError::TooFewTargets { targets, apart } => {
@@ -171,6 +174,7 @@ impl ErrorKind {
             | ErrorKind::Invalid
             | ErrorKind::Damaged
             | ErrorKind::TooFewTargets
+            | ErrorKind::SessionOver
             | ErrorKind::Local => None,
         }
     }

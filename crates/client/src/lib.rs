@@ -12,7 +12,7 @@
 //!
 //! Reading order: [`Context`] and [`Options`], [`Error`], [`Client`] with its metadata calls (`tree`), listings
 //! ([`Listing`], [`Walk`], [`glob`]), files ([`File`], [`Reader`]), making files ([`Uploader`], [`Appender`]), copies,
-//! and what an administrator asks (`inspect`, `health`, `fsck`) or has done (`following`, `recode`).
+//! what mounts need ([`Session`]), and what an administrator asks (`inspect`, `health`, `fsck`) or has done (`following`, `recode`).
 
 mod append;
 mod call;
@@ -40,6 +40,7 @@ mod reader;
 mod recode;
 mod retry;
 mod routes;
+mod session;
 mod span;
 mod transfer;
 mod tree;
@@ -59,5 +60,6 @@ pub use options::Options;
 pub use put::{PutOptions, Uploader};
 pub use reader::Reader;
 pub use recode::{Pace, Recoded};
+pub use session::{Held, Lost, Opening, Session, Standing};
 pub use tree::{CreateOptions, Parents};
 pub use walk::{Walk, WalkOptions, WalkPage};

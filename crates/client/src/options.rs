@@ -15,6 +15,8 @@ pub struct Options {
     pub bulk_connections: usize,
     /// The host this client runs on: copies on it are read first. `None`: as the kernel names it.
     pub host: Option<String>,
+    /// A session is renewed this often, and says then what is no longer held. The servers let it run for 30 s.
+    pub session_renewal: Duration,
 }
 
 /// Bytes of one stream in flight: 32 pieces cover a disk flush of 30 ms at 1 GB/s.
@@ -28,6 +30,7 @@ impl Default for Options {
             window: WINDOW,
             bulk_connections: 3,
             host: None,
+            session_renewal: Duration::from_secs(5),
         }
     }
 }

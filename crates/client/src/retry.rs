@@ -40,7 +40,7 @@ impl Retry {
 }
 
 /// Between half of `duration` and all of it.
-fn jitter(duration: Duration) -> Duration {
+pub(crate) fn jitter(duration: Duration) -> Duration {
     let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     Duration::from_nanos(nanoseconds / 2 + random() % (nanoseconds / 2).max(1))
 }

@@ -1,7 +1,9 @@
 //! Batches: changes that wait together, run one after the other and committed as one.
 
 use crate::keys;
-use crate::records::{Garbage, GarbageBody, GarbageFile, Gone, Inode, Moved, Share, decode, encode};
+use crate::records::{
+    Garbage, GarbageBody, GarbageFile, Gone, Inode, LiveSessions, Moved, Nameless, Share, decode, encode,
+};
 use crate::view::View;
 use kv::{Commit, Key, KvError, Snapshot, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +20,8 @@ const GARBAGE_FILES_MAX: usize = 1000;
 
 /// The most ended inodes of one record: about 40 KiB.
 const GONE_MAX: usize = 4000;
+/// The most files without a name of one record. What ends with one answer is within one transaction, as with a purge.
+const NAMELESS_MAX: usize = 500;
 
 /// Inode ids that this server may give out: taken from the common counter by a commit, and never by another server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +53,8 @@ struct Mark {
     inodes: usize,
     gone: usize,
     moved: usize,
+    nameless: usize,
+    nameless_written: usize,
     ids: IdBlock,
     weight: usize,
 }
@@ -74,6 +80,9 @@ pub struct Batch<S> {
     remains: Vec<Remains>,
     gone: Vec<Gone>,
     moved: Vec<Moved>,
+    /// Files that lost their last name, and how many of them are in records.
+    nameless: Vec<InodeId>,
+    nameless_written: usize,
     ids: IdBlock,
     weight: usize,
     /// Leases seen: by their last id the first.
@@ -105,6 +114,8 @@ impl<S: Snapshot> Batch<S> {
             remains: Vec::new(),
             gone: Vec::new(),
             moved: Vec::new(),
+            nameless: Vec::new(),
+            nameless_written: 0,
             ids,
             weight: 0,
             leases: BTreeMap::new(),
@@ -120,6 +131,8 @@ impl<S: Snapshot> Batch<S> {
             inodes: self.remains.len(),
             gone: self.gone.len(),
             moved: self.moved.len(),
+            nameless: self.nameless.len(),
+            nameless_written: self.nameless_written,
             ids: self.ids,
             weight: self.weight,
         };
@@ -152,6 +165,8 @@ impl<S: Snapshot> Batch<S> {
         self.remains.truncate(self.mark.inodes);
         self.gone.truncate(self.mark.gone);
         self.moved.truncate(self.mark.moved);
+        self.nameless.truncate(self.mark.nameless);
+        self.nameless_written = self.mark.nameless_written;
         self.ids = self.mark.ids;
         self.weight = self.mark.weight;
     }
@@ -261,6 +276,38 @@ impl<S: Snapshot> Batch<S> {
         self.moved.push(moved);
     }
 
+    /// Notes that a file lost its last name while there are sessions: each of them is asked whether it holds it.
+    pub(crate) fn nameless(&mut self, inode: InodeId) {
+        self.weight += 16;
+        self.nameless.push(inode);
+    }
+
+    /// Writes the questions about files that lost their names so far, to the sessions that there are so far: before a change of
+    /// the sessions, and at the end.
+    pub(crate) async fn ask_sessions(&mut self) -> Result<(), KvError> {
+        let asked = std::mem::replace(&mut self.nameless_written, self.nameless.len());
+        let nameless = self.nameless[asked..].to_vec();
+        if nameless.is_empty() {
+            return Ok(());
+        }
+        let pending: LiveSessions = match self.get(&keys::sessions_live()).await? {
+            Some(bytes) => decode(&bytes, "live sessions")?,
+            None => Vec::new(),
+        };
+        for inodes in nameless.chunks(NAMELESS_MAX) {
+            let mut inodes = inodes.to_vec();
+            inodes.sort_unstable();
+            let number = self.allocate(1).await?.0;
+            self.put(keys::question(number), encode(&Nameless { pending: pending.clone(), inodes }));
+        }
+        Ok(())
+    }
+
+    /// Whether this batch has written the key: what is there is not committed yet. Not for inodes.
+    pub(crate) fn is_written(&self, key: &[u8]) -> bool {
+        self.raw.get(key).is_some_and(|slot| slot.written)
+    }
+
     /// `count` (at most some thousands) new ids, one after the other; the first.
     pub async fn allocate(&mut self, count: u32) -> Result<InodeId, KvError> {
         let count = u64::from(count);
@@ -293,6 +340,7 @@ impl<S: Snapshot> Batch<S> {
     pub async fn finish(mut self, shard: u32, now: Time) -> Result<Finished, KvError> {
         let garbage = !self.files.is_empty() || !self.remains.is_empty();
         self.write_garbage(now).await?;
+        self.ask_sessions().await?;
         for gone in std::mem::take(&mut self.gone).chunks(GONE_MAX) {
             self.put(keys::mirror_gone(gone[0].0), encode(gone));
         }

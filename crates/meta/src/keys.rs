@@ -4,7 +4,7 @@
 //! is two range scans.
 
 use kv::Key;
-use types::{ChainId, ClientId, InodeId, Lane, Slot, TableId, Time};
+use types::{ChainId, ClientId, InodeId, Lane, SessionId, Slot, TableId, Time};
 
 const FORMAT: u8 = b'F';
 const INODE: u8 = b'I';
@@ -21,6 +21,10 @@ const HARD_LINK: u8 = b'H';
 const MIRROR: u8 = b'M';
 const RECODE: u8 = b'V';
 const FOLLOWING: u8 = b'J';
+const SESSION: u8 = b'S';
+const NAMELESS: u8 = b'O';
+const LOCKS: u8 = b'K';
+const USE: u8 = b'U';
 
 /// The record that says how to read all others.
 pub fn format() -> Key {
@@ -315,6 +319,79 @@ pub fn followings_range() -> (Key, Key) {
 /// The directory in a key of [`following`].
 pub fn following_directory(key: &[u8]) -> Option<InodeId> {
     Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[FOLLOWING])?.try_into().ok()?)))
+}
+
+/// The sessions that are asked about files without a name. Not there: there are none.
+pub fn sessions_live() -> Key {
+    vec![SESSION]
+}
+
+/// A session.
+pub fn session(id: SessionId) -> Key {
+    with_id(SESSION, InodeId(id.0))
+}
+
+/// All sessions.
+pub fn sessions_range() -> (Key, Key) {
+    (session(SessionId(0)), vec![SESSION + 1])
+}
+
+/// The session of a key of [`session`].
+pub fn session_id(key: &[u8]) -> Option<SessionId> {
+    Some(SessionId(u64::from_be_bytes(key.strip_prefix(&[SESSION])?.try_into().ok()?)))
+}
+
+/// Files that lost their last name, and that sessions have yet to speak about.
+pub fn question(number: u64) -> Key {
+    let mut key = vec![NAMELESS, b'q'];
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// All such files.
+pub fn questions_range() -> (Key, Key) {
+    (vec![NAMELESS, b'q'], vec![NAMELESS, b'q' + 1])
+}
+
+/// The number in a key of [`question`].
+pub fn question_number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.strip_prefix(&[NAMELESS, b'q'])?.try_into().ok()?))
+}
+
+/// The sessions that hold a file without a name.
+pub fn held(inode: InodeId) -> Key {
+    let mut key = vec![NAMELESS, b'h'];
+    key.extend_from_slice(&inode.0.to_be_bytes());
+    key
+}
+
+/// The locks of a file.
+pub fn locks(inode: InodeId) -> Key {
+    with_id(LOCKS, inode)
+}
+
+/// What a session has of an inode: it holds it, or has locks on it.
+pub const USE_HELD: u8 = b'h';
+/// See [`USE_HELD`].
+pub const USE_LOCKS: u8 = b'l';
+
+/// A session has something of an inode.
+pub fn session_use(session: SessionId, kind: u8, inode: InodeId) -> Key {
+    let mut key = with_id(USE, InodeId(session.0));
+    key.push(kind);
+    key.extend_from_slice(&inode.0.to_be_bytes());
+    key
+}
+
+/// All that a session has.
+pub fn session_uses_range(session: SessionId) -> (Key, Key) {
+    (with_id(USE, InodeId(session.0)), with_id(USE, InodeId(session.0.saturating_add(1))))
+}
+
+/// The kind and the inode in a key of [`session_use`].
+pub fn session_use_of(key: &[u8]) -> Option<(u8, InodeId)> {
+    let (kind, inode) = key.get(9..)?.split_first()?;
+    Some((*kind, InodeId(u64::from_be_bytes(inode.try_into().ok()?))))
 }
 
 fn with_id(kind: u8, id: InodeId) -> Key {

@@ -7,14 +7,15 @@
 //!
 //! Invariants (`docs/semantics/metadata.md`):
 //! - An inode id is given out once, for ever.
-//! - An inode's record is there exactly while a name, or a purge that has not come to it, leads to it.
+//! - An inode's record is there exactly while a name, a purge that has not come to it, or a session that may hold it leads
+//!   to it.
 //! - A directory's `length` is its number of entries, and every change of its entries rewrites it: whoever read the
 //!   directory's record conflicts with the change, so that no transaction needs range conflicts.
 //! - A chunk that no inode accounts for is in the garbage queue, or belongs to an inode lease or to a recode that has not
 //!   been swept.
 //!
 //! Reading order: [`keys`], [`records`], [`view`], [`batch`], [`access`], [`path`], [`ops`] (the changes), [`read`] (the
-//! rest), [`pattern`], [`garbage`], `fate`, [`mirror`] (what is kept of inodes on the chains), [`rebuild`] (the tree from
+//! rest), [`pattern`], [`locks`], [`garbage`], `fate`, [`mirror`] (what is kept of inodes on the chains), [`rebuild`] (the tree from
 //! that).
 
 pub mod access;
@@ -23,6 +24,7 @@ mod fate;
 pub mod format;
 pub mod garbage;
 pub mod keys;
+pub mod locks;
 pub mod mirror;
 pub mod ops;
 pub mod path;
@@ -52,6 +54,10 @@ pub const LEASE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 pub const APPEND_LIFETIME: Duration = Duration::from_secs(60);
 /// How long a recode holds without being renewed: as long as a file waits after its mover died.
 pub const RECODE_LIFETIME: Duration = Duration::from_secs(60);
+/// How long a session of a client holds without being renewed: as long as its locks keep others out after it died, and 30 s more.
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(30);
+/// The most sessions. Each file that is removed while there are any is asked about at all of them, in a record that lists them.
+pub const SESSIONS_MAX: usize = 1024;
 /// When it is first looked at whether what a moved file left behind may go: its record is on the chains by then as a rule, the
 /// new one after two seconds, and the end of the old one after four.
 pub const MIRROR_WAIT: Duration = Duration::from_secs(5);

@@ -9,11 +9,14 @@ mod create;
 mod directory;
 mod following;
 mod lease;
+mod lock;
+mod nameless;
 mod publish;
 mod purge;
 mod recode;
 mod remove;
 mod rename;
+mod session;
 mod settle;
 mod sweep;
 mod tree;
@@ -22,7 +25,9 @@ mod xattr;
 pub use class::{default_class, effective};
 pub(crate) use content::{is_recorded, openable, opened};
 pub(crate) use following::{followings, to_follow};
+pub(crate) use lock::test as test_lock;
 pub(crate) use recode::recode_of;
+pub(crate) use session::sessions;
 pub(crate) use sweep::after_key;
 
 /// What an inode adds to the totals.
@@ -36,6 +41,7 @@ use crate::{Batch, Caller, Context, Failure, keys};
 use kv::{Key, KvError, Snapshot};
 use types::Origin;
 use types::meta::{Change, MetaError, MetaReply, Place};
+use types::session::LockRange;
 
 pub use settle::{Settled, Settlement};
 
@@ -54,6 +60,8 @@ pub enum Job {
     SweepLeases { after: Key, limit: usize },
     /// Gives up, among `limit` files from the key `after` on, recodes whose mover is gone.
     SweepRecodes { after: Key, limit: usize },
+    /// Frees what sessions had that are over, among `limit` from the key `after` on.
+    SweepSessions { after: Key, limit: usize },
     /// Forgets answers that no retry can want any more, among `limit` from the key `after` on.
     SweepAnswers { after: Key, limit: usize },
     /// Records what came of collecting garbage.
@@ -95,6 +103,9 @@ pub async fn run<S: Snapshot>(
         }
         Job::SweepRecodes { after, limit } => {
             recode::sweep(batch, context, after, *limit).await.map(Answer::Progress)
+        }
+        Job::SweepSessions { after, limit } => {
+            session::sweep(batch, context, after, *limit).await.map(Answer::Progress)
         }
         Job::SweepAnswers { after, limit } => {
             sweep::answers(batch, context, after, *limit).await.map(Answer::Progress)
@@ -154,7 +165,8 @@ async fn exactly_once<S: Snapshot>(
     if let Some(reply) = recall(batch, origin).await? {
         return Ok(reply);
     }
-    let reply = change(batch, context, caller, what).await?;
+    let client = session::Client { caller, client: origin.client };
+    let reply = change(batch, context, client, what).await?;
     remember(batch, context, origin, &Ok(reply.clone()));
     Ok(reply)
 }
@@ -162,9 +174,10 @@ async fn exactly_once<S: Snapshot>(
 async fn change<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
-    caller: &Caller,
+    client: session::Client<'_>,
     change: &Change,
 ) -> Result<MetaReply, Failure> {
+    let caller = client.caller;
     match change {
         Change::Create { place, kind, mode, device, exclusive, class } => {
             let new = create::New { kind: *kind, mode: *mode, device: *device, class: class.as_deref() };
@@ -233,5 +246,38 @@ async fn change<S: Snapshot>(
         }
         Change::DropRecode { inode, session } => recode::drop(batch, caller, *inode, *session).await,
         Change::Bury { table, inodes } => bury::bury(batch, context, caller, *table, inodes).await,
+        Change::BeginSession { .. }
+        | Change::RenewSession { .. }
+        | Change::EndSession { .. }
+        | Change::Lock { .. }
+        | Change::Unlock { .. }
+        | Change::UnlockOwner { .. } => session_change(batch, context, client, change).await,
+    }
+}
+
+/// What a client does in a session.
+async fn session_change<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    client: session::Client<'_>,
+    change: &Change,
+) -> Result<MetaReply, Failure> {
+    match change {
+        Change::BeginSession { name } => session::begin(batch, context, client, name).await,
+        Change::RenewSession { session, answers, free } => {
+            session::renew(batch, context, client, *session, answers, free).await
+        }
+        Change::EndSession { session } => session::end(batch, context, client, *session).await,
+        Change::Lock { session, inode, lock } => {
+            lock::lock(batch, context, client, *session, *inode, lock).await
+        }
+        Change::Unlock { session, inode, kind, owner, range } => {
+            lock::unlock(batch, context, client, (*session, *inode), (*kind, *owner, *range)).await
+        }
+        Change::UnlockOwner { session, inode, kind, owner } => {
+            let all = (*kind, *owner, LockRange::ALL);
+            lock::unlock(batch, context, client, (*session, *inode), all).await
+        }
+        _ => Err(MetaError::Invalid.into()),
     }
 }

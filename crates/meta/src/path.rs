@@ -175,9 +175,9 @@ async fn above<V: View>(view: &mut V, here: &Node) -> Result<Node, Failure> {
 }
 
 /// Refuses a caller who names an inode by its number, but could not come to it by its path: numbers are easily guessed.
-/// Its owner always may, as with an open file.
+/// Its owner always may, as with an open file; to a file that has no name any more no path leads, and its mode decides alone.
 async fn need_reach<V: View>(view: &mut V, caller: &Caller, node: &Node) -> Result<(), Failure> {
-    if node.id == InodeId::ROOT || caller.owns(&node.inode) {
+    if node.id == InodeId::ROOT || caller.owns(&node.inode) || node.inode.is_nameless() {
         return Ok(());
     }
     let mut parent = node.inode.parent;

@@ -85,6 +85,10 @@ pub async fn read<S: Snapshot>(
         MetaRequest::ToFollow { directory, after, limit } => {
             ops::to_follow(reader, context, caller, *directory, after.as_ref(), *limit).await?
         }
+        MetaRequest::Sessions => ops::sessions(reader, caller).await?,
+        MetaRequest::TestLock { session, inode, lock } => {
+            ops::test_lock(reader, caller, *session, *inode, lock).await?
+        }
         MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } => {
             return Err(MetaError::Invalid.into());
         }

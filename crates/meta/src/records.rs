@@ -7,7 +7,8 @@ use types::following::{Amount, Cursor, Stage};
 use types::meta::{MetaError, MetaReply};
 use types::storage::InodeRange;
 use types::{
-    Attributes, ChainId, ClassId, FileKind, Gid, InodeId, Layout, Mode, Sequence, TableId, Time, Uid, wire,
+    Attributes, ChainId, ClassId, ClientId, FileKind, Gid, InodeId, Layout, Mode, Sequence, SessionId,
+    TableId, Time, Uid, wire,
 };
 
 /// The version of the whole layout of keys and records.
@@ -39,7 +40,7 @@ pub struct Inode {
     pub uid: Uid,
     pub gid: Gid,
     /// Names that lead here. A directory has 2 and one per subdirectory; 0 when it was taken out of the tree and waits
-    /// to be emptied.
+    /// to be emptied. 0 of a file: it has no name any more, and some session may hold it.
     pub links: u32,
     /// Bytes of a file or of a link's target, entries of a directory.
     pub length: u64,
@@ -111,6 +112,11 @@ impl Inode {
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         matches!(self.body, Body::Directory { .. })
+    }
+
+    /// Whether it is a file that has no name any more, and that some session may hold.
+    pub fn is_nameless(&self) -> bool {
+        self.links == 0 && !self.is_directory()
     }
 
     /// The attributes, as clients see them.
@@ -263,6 +269,37 @@ pub struct Following {
     pub moved: u64,
     pub met: Amount,
     pub trouble: Option<String>,
+}
+
+/// A session of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub client: ClientId,
+    pub uid: Uid,
+    pub name: String,
+    pub since: Time,
+    /// Zero: it was ended, and what it has is being freed.
+    pub expires: Time,
+}
+
+/// The sessions that are asked about files without a name, in order.
+pub type LiveSessions = Vec<SessionId>;
+
+/// Files that lost their last name in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nameless {
+    /// Sessions that have yet to say which of them they hold.
+    pub pending: Vec<SessionId>,
+    /// In order.
+    pub inodes: Vec<InodeId>,
+}
+
+/// Who holds a file without a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// As long as there is the record of this number, others may come.
+    pub question: u64,
+    pub holders: Vec<SessionId>,
 }
 
 /// An inode that ended, and the chain that has its record; `None`: the one that its id says.

@@ -8,11 +8,15 @@ mod fates;
 mod following;
 mod garbage;
 mod leases;
+mod locks;
 mod model;
+mod nameless;
 mod permissions;
 mod recode;
 mod recode_model;
 mod retries;
+mod session_model;
+mod sessions;
 
 use crate::read::Found;
 use crate::records::{Inode, decode};
@@ -229,6 +233,41 @@ impl World {
         })
     }
 
+    /// Checks that exactly those files have no name and stay that sessions hold or have yet to speak about, and that what
+    /// sessions have is listed with them.
+    fn check_nameless(&mut self, inodes: &std::collections::BTreeMap<InodeId, Inode>) {
+        use crate::records::{Held, Nameless};
+        use std::collections::BTreeSet;
+        let mut kept = BTreeSet::new();
+        let mut uses = BTreeSet::new();
+        for (key, value) in self.records(b'O') {
+            match keys::question_number(&key) {
+                Some(_) => {
+                    let nameless: Nameless = decode(&value, "files without a name").unwrap();
+                    assert!(!nameless.pending.is_empty() && nameless.inodes.is_sorted());
+                    kept.extend(nameless.inodes);
+                }
+                None => {
+                    let inode = InodeId(u64::from_be_bytes(key[2..].try_into().unwrap()));
+                    let held: Held = decode(&value, "holders of a file").unwrap();
+                    assert!(!held.holders.is_empty());
+                    uses.extend(held.holders.iter().map(|s| keys::session_use(*s, keys::USE_HELD, inode)));
+                    kept.insert(inode);
+                }
+            }
+        }
+        for (key, value) in self.records(b'K') {
+            let inode = InodeId(u64::from_be_bytes(key[1..].try_into().unwrap()));
+            let locks: crate::locks::Locks = decode(&value, "locks").unwrap();
+            assert!(!locks.is_empty());
+            uses.extend(locks.sessions().iter().map(|s| keys::session_use(*s, keys::USE_LOCKS, inode)));
+        }
+        let there: BTreeSet<InodeId> =
+            inodes.iter().filter(|(_, inode)| inode.is_nameless()).map(|(id, _)| *id).collect();
+        assert_eq!(there, kept);
+        assert_eq!(self.records(b'U').into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>(), uses);
+    }
+
     /// Checks what must always hold of the records.
     pub(crate) fn check(&mut self) {
         use std::collections::BTreeMap;
@@ -271,9 +310,10 @@ impl World {
                 if inode.kind() == FileKind::File {
                     totals.bytes += inode.length;
                 }
-                assert_eq!(inode.links, names[id], "links of {id}");
-                let mut places = places[id].clone();
-                assert!(places.contains(&(inode.parent, inode.name.clone())), "the name of {id}");
+                assert_eq!(inode.links, names.get(id).copied().unwrap_or(0), "links of {id}");
+                let mut places = places.get(id).cloned().unwrap_or_default();
+                let is_named = places.contains(&(inode.parent, inode.name.clone()));
+                assert!(is_named || inode.is_nameless(), "the name of {id}");
                 let (from, to) = keys::hard_links_range(*id);
                 let linked = self.records(b'H').into_iter().filter(|(key, _)| *key >= from && *key < to);
                 let linked: Vec<(InodeId, String)> = linked
@@ -283,6 +323,7 @@ impl World {
                 assert_eq!(linked, if places.len() > 1 { places } else { Vec::new() }, "the names of {id}");
             }
         }
+        self.check_nameless(&inodes);
         crate::rebuild::tests::check_rebuilt(self);
         totals.garbage = self.totals().garbage;
         assert_eq!(self.totals(), totals);

@@ -2,7 +2,7 @@
 //!
 //! Requests that change nothing run at once, each on a snapshot that shows every change answered before. Changes go
 //! through the [`sequencer`]: those that wait together become one transaction, made durable by one flush. Beside them run
-//! the [`chores`] (emptying removed directories, ending leases, forgetting old answers) and the [`reclaim`]er (taking
+//! the [`chores`] (emptying removed directories, ending leases and sessions, forgetting old answers) and the [`reclaim`]er (taking
 //! the chunks of removed files off the chains). Several services may run over one store.
 
 mod chores;
@@ -92,9 +92,10 @@ struct Shared<S> {
     options: MetaOptions,
     sequencer: Sequencer,
     counters: MetaCounters,
-    /// There is something to purge; there is something to reclaim.
+    /// There is something to purge; there is something to reclaim; a session has ended.
     purge: Notify,
     reclaim: Notify,
+    sessions: Notify,
 }
 
 impl<S> Shared<S> {
@@ -116,11 +117,13 @@ impl<S: Store> MetaService<S> {
             counters: MetaCounters::default(),
             purge: Notify::new(),
             reclaim: Notify::new(),
+            sessions: Notify::new(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(sequencer::run(shared.clone(), queue));
         tasks.spawn(chores::purge(shared.clone()));
         tasks.spawn(chores::sweep(shared.clone()));
+        tasks.spawn(chores::sessions(shared.clone()));
         Ok(MetaService { shared, tasks: Arc::new(Mutex::new(tasks)) })
     }
 

@@ -66,6 +66,14 @@ id!(
     Sequence(u64)
 );
 id!(
+    /// A session of a client. Never used again after it.
+    SessionId(u64)
+);
+id!(
+    /// Whose a lock is, within a session: a process or an open description, as the client numbers them.
+    LockOwner(u64)
+);
+id!(
     /// One run of a server process, drawn at random when it starts.
     Incarnation(u64)
 );

@@ -1,9 +1,10 @@
 //! Messages of the metadata servers.
 
 use crate::following::{Amount, Cursor, Following, ToMove};
+use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
 use crate::{
-    Attributes, Capability, ClassName, FileKind, Gid, InodeId, Layout, Mode, Origin, Rights, Shortfall,
-    StorageClass, TableId, Time, Uid,
+    Attributes, Capability, ClassName, FileKind, Gid, InodeId, Layout, LockOwner, Mode, Origin, Rights,
+    SessionId, Shortfall, StorageClass, TableId, Time, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +126,10 @@ pub enum MetaRequest {
     /// [`MetaRequest::Change`] by the administrator in the name of another: what is made is that user's and group's. Nothing is
     /// checked for them: whoever asks has done so, the kernel of a mount for example. Administrator only.
     ChangeFor { origin: Origin, change: Change, uid: Uid, gid: Gid },
+    /// The sessions of clients: the caller's own, all for the administrator. -> [`MetaReply::Sessions`]
+    Sessions,
+    /// Whether a lock could be had now. -> [`MetaReply::Done`] or [`MetaReply::Locked`]
+    TestLock { session: SessionId, inode: InodeId, lock: Lock },
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
@@ -223,6 +228,23 @@ pub enum Change {
     EndRecode { inode: InodeId, session: u64, following: Option<(InodeId, u64)> },
     /// Gives it up: what was written is removed. -> [`MetaReply::Done`]
     DropRecode { inode: InodeId, session: u64 },
+    /// Begins a session of the client in `origin`, and of the caller. `name` is for lists. It holds for 30 s, and again when it is
+    /// renewed. Refused with [`MetaError::Busy`] when there are too many. -> [`MetaReply::Session`]
+    BeginSession { name: String },
+    /// Goes on with a session, and says which of the files that have no name any more it holds, and which (at most
+    /// [`QUESTION_INODES_MAX`](crate::session::QUESTION_INODES_MAX)) of those it held it does no longer. Refused with
+    /// [`MetaError::SessionOver`] when it is not the client's, or over; so are all that follow. -> [`MetaReply::Session`]
+    RenewSession { session: SessionId, answers: Vec<Answer>, free: Vec<InodeId> },
+    /// Frees all that the session holds and has locked. -> [`MetaReply::Done`]
+    EndSession { session: SessionId },
+    /// Locks bytes of a file, or all of it; what the owner has locked of them is another lock from then on. Nobody waits for
+    /// it: who wants to asks again, with another origin. -> [`MetaReply::Done`], or [`MetaReply::Locked`] when somebody has a
+    /// lock that is in the way; then nothing was changed.
+    Lock { session: SessionId, inode: InodeId, lock: Lock },
+    /// Frees what the owner has locked of these bytes. -> [`MetaReply::Done`]
+    Unlock { session: SessionId, inode: InodeId, kind: LockKind, owner: LockOwner, range: LockRange },
+    /// Frees all that the owner has locked of a file. -> [`MetaReply::Done`]
+    UnlockOwner { session: SessionId, inode: InodeId, kind: LockKind, owner: LockOwner },
 }
 
 /// What a create does when the name is there.
@@ -356,12 +378,23 @@ pub enum MetaReply {
         session: u64,
         expires: Time,
     },
+    /// `questions`: files without a name, of which the session has to say whether it holds them; `more`: there are further ones,
+    /// once these are answered.
+    Session {
+        session: SessionId,
+        expires: Time,
+        questions: Vec<Question>,
+        more: bool,
+    },
+    Sessions(Vec<SessionInfo>),
+    /// Somebody has this lock, which is in the way.
+    Locked(LockHolder),
 }
 
 /// What became of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {
-    /// It is in the tree, or in a removed directory that is not yet emptied.
+    /// It is in the tree, or in a removed directory that is not yet emptied, or some session may hold it.
     Named,
     /// Somebody may be writing it, to publish it before this moment and 30 s.
     Leased { expires: Time },
@@ -431,6 +464,8 @@ pub enum MetaError {
         targets: u32,
         apart: u32,
     },
+    /// The session of the client is over: what it held and had locked may be others'.
+    SessionOver,
 }
 
 impl MetaError {
@@ -456,6 +491,7 @@ impl MetaError {
             MetaError::TooOld => "the answer to this retry is no longer kept",
             MetaError::Unavailable => "the metadata store is unavailable",
             MetaError::TooFewTargets { .. } => "there are too few targets for its copies",
+            MetaError::SessionOver => "the session is over: what it held open and locked may be lost",
         }
     }
 }

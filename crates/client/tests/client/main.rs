@@ -8,6 +8,7 @@
 
 mod fake;
 mod moves;
+mod sessions;
 mod transfer;
 mod trees;
 mod writes;

@@ -133,6 +133,9 @@ pub(super) async fn link<S: Snapshot>(
     if node.inode.is_directory() {
         return Err(MetaError::Denied.into());
     }
+    if node.inode.is_nameless() {
+        return Err(MetaError::NotFound.into());
+    }
     let at = free_name(batch, caller, to).await?;
     if node.inode.links >= LINKS_MAX {
         return Err(MetaError::TooManyLinks.into());

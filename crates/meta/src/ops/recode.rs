@@ -29,6 +29,9 @@ pub(super) async fn begin<S: Snapshot>(
     let Body::File { layout, writable_until, .. } = node.inode.body else {
         return Err(MetaError::Invalid.into());
     };
+    if node.inode.is_nameless() {
+        return Err(MetaError::NotFound.into());
+    }
     let (wanted, _) = class::effective(batch, context.classes, node.inode.parent).await?;
     if wanted.id == layout.class {
         return Ok(MetaReply::Done);

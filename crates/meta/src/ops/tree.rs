@@ -1,6 +1,6 @@
 //! What most changes are made of: putting a name into a directory, taking one out, ending an inode.
 
-use super::recode;
+use super::{lock, nameless, recode, session};
 use crate::records::{Append, Body, Entry, GarbageFile, Inode, Node, Share, encode};
 use crate::view::View;
 use crate::{Batch, CLOCK_MARGIN, Caller, Context, Failure, keys};
@@ -121,7 +121,8 @@ pub(super) async fn update<S: Snapshot>(
     Ok(Node { id, inode })
 }
 
-/// Takes the name `(parent, name)` from an inode that is no directory; the last one ends it. The entry was detached.
+/// Takes the name `(parent, name)` from an inode that is no directory; the last one ends it, or leaves it to the sessions that may
+/// hold it. The entry was detached.
 pub(super) async fn drop_link<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
@@ -129,7 +130,12 @@ pub(super) async fn drop_link<S: Snapshot>(
     (parent, name): (InodeId, &str),
 ) -> Result<(), Failure> {
     if node.inode.links <= 1 {
-        return end(batch, context, node).await;
+        let is_file = matches!(node.inode.body, Body::File { .. });
+        return if is_file && session::are_there(batch).await? {
+            nameless::keep(batch, context, node).await
+        } else {
+            end(batch, context, node).await
+        };
     }
     batch.remove(keys::hard_link(node.id, parent, name));
     // Who changes the names of an inode rewrites its record: the scan needs no more than that was read.
@@ -159,11 +165,10 @@ pub(super) async fn end<S: Snapshot>(
     node: &Node,
 ) -> Result<(), Failure> {
     batch.remove_inode(node.id);
-    let chain = match &node.inode.body {
-        Body::File { layout, .. } => Some(layout.chain(ChunkIndex(0))),
-        Body::Directory { .. } | Body::SymbolicLink { .. } | Body::Special { .. } => None,
-    };
-    batch.gone(node.id, chain);
+    if !node.inode.is_nameless() {
+        tell_gone(batch, node);
+    }
+    lock::forget(batch, node.id).await?;
     if node.inode.xattrs > 0 {
         let limit = usize::try_from(node.inode.xattrs).unwrap_or(usize::MAX);
         let range = (keys::xattr(node.id, ""), keys::xattrs_end(node.id));
@@ -187,6 +192,15 @@ pub(super) async fn end<S: Snapshot>(
         batch.discard_remains(due, layout.table, layout.slots, node.id);
     }
     Ok(())
+}
+
+/// Has the record of an inode on its chain say that it ended.
+pub(super) fn tell_gone<S: Snapshot>(batch: &mut Batch<S>, node: &Node) {
+    let chain = match &node.inode.body {
+        Body::File { layout, .. } => Some(layout.chain(ChunkIndex(0))),
+        Body::Directory { .. } | Body::SymbolicLink { .. } | Body::Special { .. } => None,
+    };
+    batch.gone(node.id, chain);
 }
 
 /// When the chunks may be removed for good that capabilities up to `until` can still make. Rounded up to a minute, so

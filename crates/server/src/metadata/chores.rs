@@ -16,6 +16,8 @@ const PURGE_PERIOD: Duration = Duration::from_secs(30);
 const LEASES_PERIOD: Duration = Duration::from_secs(60);
 /// Rounds of leases per round of answers, which are kept for an hour.
 const ANSWERS_ROUNDS: u32 = 10;
+/// How often sessions are looked at: what a client that is gone had locked keeps others out for as much longer.
+const SESSIONS_PERIOD: Duration = Duration::from_secs(5);
 /// Records per transaction of a sweep.
 const SWEEP_RECORDS: usize = 500;
 /// How long to wait after the store failed.
@@ -52,6 +54,14 @@ pub(super) async fn sweep<S: Store>(shared: Arc<Shared<S>>) {
         }
         round = round.wrapping_add(1);
         sleep(LEASES_PERIOD).await;
+    }
+}
+
+/// Frees what sessions had that are over.
+pub(super) async fn sessions<S: Store>(shared: Arc<Shared<S>>) {
+    loop {
+        walk(&shared, |after| Job::SweepSessions { after, limit: SWEEP_RECORDS }).await;
+        let _ = timeout(SESSIONS_PERIOD, shared.sessions.notified()).await;
     }
 }
 

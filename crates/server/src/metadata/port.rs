@@ -53,6 +53,8 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::FatesIn { .. } => "fates_in",
         MetaRequest::Followings => "followings",
         MetaRequest::ToFollow { .. } => "to_follow",
+        MetaRequest::Sessions => "sessions",
+        MetaRequest::TestLock { .. } => "test_lock",
         MetaRequest::ExportRows { .. } => "export_rows",
         MetaRequest::ExportChanges { .. } => "export_changes",
         MetaRequest::Change { change, .. } | MetaRequest::ChangeFor { change, .. } => match change {
@@ -85,6 +87,12 @@ fn name(request: &MetaRequest) -> &'static str {
             Change::RenewRecode { .. } => "renew_recode",
             Change::EndRecode { .. } => "end_recode",
             Change::DropRecode { .. } => "drop_recode",
+            Change::BeginSession { .. } => "begin_session",
+            Change::RenewSession { .. } => "renew_session",
+            Change::EndSession { .. } => "end_session",
+            Change::Lock { .. } => "lock",
+            Change::Unlock { .. } => "unlock",
+            Change::UnlockOwner { .. } => "unlock_owner",
         },
     }
 }

@@ -80,8 +80,10 @@ pub(super) async fn run<S: Store>(shared: Arc<Shared<S>>, mut queue: mpsc::Recei
 
 /// Wakes those who have work to do now.
 fn announce<S>(shared: &Shared<S>, job: &Job, outcome: &Outcomes) {
-    if let (Job::Change { change: Change::RemoveTree { .. }, .. }, Ok(_)) = (job, outcome) {
-        shared.purge.notify_one();
+    match (job, outcome) {
+        (Job::Change { change: Change::RemoveTree { .. }, .. }, Ok(_)) => shared.purge.notify_one(),
+        (Job::Change { change: Change::EndSession { .. }, .. }, Ok(_)) => shared.sessions.notify_one(),
+        _ => {}
     }
 }
 

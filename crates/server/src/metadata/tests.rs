@@ -1,5 +1,7 @@
 //! The service over the in-memory engine, with a store that fails on demand, and over the local engine.
 
+mod sessions;
+
 use super::*;
 use env::ManualClock;
 use kv::memory::MemorySnapshot;

@@ -95,6 +95,9 @@ impl Pending {
     ) -> Result<(), KvError> {
         let Some(id) = keys::inode_of(key) else { return Ok(()) };
         let inode: Inode = decode(value, "inode")?;
+        if inode.is_nameless() {
+            return Ok(()); // Its end was told when it lost its last name.
+        }
         let Some(chain) = home_of(id, Some(&inode.body), routing) else { return Ok(()) };
         self.put(chain, before, id, Item::Live { version, inode: Box::new(inode) });
         Ok(())

@@ -1,6 +1,7 @@
 //! The mirror over the local engine, with chains in memory that can be down.
 
 mod moves;
+mod nameless;
 
 use super::*;
 use crate::manager::record;
@@ -544,6 +545,10 @@ async fn a_file_that_moves_is_found_all_the_time_and_not_once_it_is_removed() {
         if round == 0 {
             // They were open to write: what they may have left keeps them from coming back. They never are again.
             let (store, service) = world.server.as_ref().unwrap();
+            // What they left waits for their records, and would be tried again by a clock that stands.
+            for id in &ids {
+                world.until_written(*id).await;
+            }
             // It is not due before.
             world.clock.advance(Duration::from_secs(10));
             service.reclaim(world.chains.clone());

@@ -74,6 +74,7 @@ impl World {
             MetaRequest::Followings => Ok(MetaReply::Followings(Vec::new())),
             MetaRequest::Totals => Ok(MetaReply::Totals(Totals::default())),
             MetaRequest::Classes => Ok(MetaReply::Classes(self.routing.classes.clone())),
+            MetaRequest::TestLock { session, inode, lock } => self.sessions.test(session, inode, &lock),
             _ => Err(MetaError::Invalid),
         }
     }
@@ -154,7 +155,11 @@ impl World {
                 self.appending.remove(&inode);
                 Ok(MetaReply::Done)
             }
-            _ => Err(MetaError::Invalid),
+            // Of a session, if anything.
+            change => {
+                let fresh = self.fresh(1).0;
+                self.sessions.change(fresh, change)
+            }
         }
     }
 

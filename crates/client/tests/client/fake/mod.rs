@@ -2,6 +2,7 @@
 //! keeps what it is told in maps, and counts how often each request took effect.
 
 mod meta;
+mod session;
 mod storage;
 
 use bytes::Bytes;
@@ -69,6 +70,7 @@ pub(crate) struct World {
     pub(crate) entries: BTreeMap<(InodeId, String), InodeId>,
     pub(crate) next_inode: u64,
     pub(crate) appending: HashMap<InodeId, u64>,
+    pub(crate) sessions: session::Sessions,
     pub(crate) meta_lanes: HashMap<(u64, u32), (u64, Vec<u8>)>,
     /// What each target holds now, and what of it is on disk.
     pub(crate) memory: BTreeMap<TargetId, BTreeMap<ChunkId, Vec<u8>>>,
@@ -126,6 +128,7 @@ impl Cluster {
             entries: BTreeMap::new(),
             next_inode: 100,
             appending: HashMap::new(),
+            sessions: session::Sessions::default(),
             meta_lanes: HashMap::new(),
             memory: BTreeMap::new(),
             disk: BTreeMap::new(),
