@@ -61,7 +61,8 @@ pub struct Lost {
 #[derive(Debug)]
 pub struct Session {
     shared: Arc<Shared>,
-    _renewal: Renewal,
+    /// `None`: it was ended.
+    renewal: Mutex<Option<Renewal>>,
 }
 
 #[derive(Debug)]
@@ -144,7 +145,7 @@ impl Client {
         let (client, name, wake) = (self.clone(), name.to_owned(), Notify::new());
         let shared = Arc::new(Shared { client, name, state, standing, wake });
         let renewal = Renewal(tokio::spawn(keep(shared.clone())));
-        Ok(Session { shared, _renewal: renewal })
+        Ok(Session { shared, renewal: Mutex::new(Some(renewal)) })
     }
 
     /// The sessions of this user's clients, of all for the administrator.
@@ -278,11 +279,15 @@ impl Session {
         Ok(())
     }
 
-    /// Ends it: all that it holds and has locked is free at once.
-    pub async fn end(self) -> Result<()> {
-        let Session { shared, _renewal: renewal } = self;
-        drop(renewal);
-        let session = shared.state().session;
+    /// Ends it: all that it holds and has locked is free at once, and nothing can be locked any more.
+    pub async fn end(&self) -> Result<()> {
+        drop(self.renewal.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let shared = &self.shared;
+        let session = {
+            let mut state = shared.state();
+            state.over_at = Instant::now();
+            state.session
+        };
         match shared.client.change("end the session", &shared.name, Change::EndSession { session }).await {
             Err(error) if error.kind() == ErrorKind::SessionOver => Ok(()),
             reply => done(reply?, "end the session", &shared.name),

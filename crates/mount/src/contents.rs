@@ -3,7 +3,7 @@
 use crate::cache::Cache;
 use crate::content::Content;
 use crate::errno::{Errno, Result};
-use client::{Client, File};
+use client::{Client, File, Held, Session};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,7 @@ const SYNCS: usize = 16;
 /// The files that are in use.
 pub(crate) struct Contents {
     client: Client,
+    session: Arc<Session>,
     cache: Arc<Cache>,
     /// Each use is asked for at the servers: the rights of one user are not those of another.
     asks: bool,
@@ -28,12 +29,15 @@ pub(crate) struct Contents {
 struct Used {
     content: Arc<Content>,
     times: usize,
+    /// It stays, though others remove it.
+    _held: Held,
 }
 
 impl Contents {
-    pub(crate) fn new(client: Client, cache: u64, asks: bool) -> Contents {
+    pub(crate) fn new(client: Client, session: Arc<Session>, cache: u64, asks: bool) -> Contents {
         Contents {
             client,
+            session,
             cache: Arc::new(Cache::new(cache)),
             asks,
             used: Mutex::default(),
@@ -64,8 +68,14 @@ impl Contents {
         let content = match there {
             Some(content) => content,
             None => {
+                let held = self.session.hold(inode);
+                let is_kept = self.get(inode).is_some();
                 let file = self.client.open(Place::inode(inode), rights).await.map_err(known)?;
-                self.insert(file, rights)
+                // Without a name it is kept for those only who had it open before.
+                if file.attributes().links == 0 && !is_kept {
+                    return Err(Errno(libc::ESTALE));
+                }
+                self.insert(file, rights, held)
             }
         };
         match content.need(rights).await {
@@ -85,7 +95,7 @@ impl Contents {
     }
 
     /// One more use of a file that was opened or made.
-    pub(crate) fn insert(&self, file: File, rights: Rights) -> Arc<Content> {
+    pub(crate) fn insert(&self, file: File, rights: Rights, held: Held) -> Arc<Content> {
         match self.used().entry(file.inode()) {
             Entry::Occupied(mut used) => {
                 used.get_mut().times += 1;
@@ -93,7 +103,7 @@ impl Contents {
             }
             Entry::Vacant(slot) => {
                 let content = Content::new(self.client.clone(), self.cache.clone(), file, rights);
-                slot.insert(Used { content: Arc::new(content), times: 1 }).content.clone()
+                slot.insert(Used { content: Arc::new(content), times: 1, _held: held }).content.clone()
             }
         }
     }

@@ -40,6 +40,7 @@ fn refused(refusal: &MetaError) -> i32 {
         MetaError::TooManyLinks => libc::EMLINK,
         MetaError::Busy => libc::EBUSY,
         MetaError::NoClass
+        | MetaError::SessionOver
         | MetaError::LeaseOver
         | MetaError::TooOld
         | MetaError::Unavailable
@@ -63,6 +64,7 @@ fn failed(kind: ErrorKind) -> i32 {
         | ErrorKind::Damaged
         | ErrorKind::Context
         | ErrorKind::Local
+        | ErrorKind::SessionOver
         | ErrorKind::Broken => libc::EIO,
     }
 }

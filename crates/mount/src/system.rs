@@ -8,7 +8,7 @@ use crate::directory::{OpenDirectory, found};
 use crate::errno::{Errno, Result};
 use crate::handles::Handles;
 use bytes::Bytes;
-use client::{Client, CreateOptions, File, Parents};
+use client::{Client, CreateOptions, File, Parents, Session, Standing};
 use fuse::{AttributesToSet, Device, FileSystem, Header, OpenFlags, Operation, Reply, Request, TimeToSet};
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -54,6 +54,7 @@ pub(crate) struct System {
     client: Client,
     settings: Settings,
     numbers: Numbers,
+    session: Arc<Session>,
     contents: Arc<Contents>,
     files: Handles<OpenFile>,
     directories: Handles<OpenDirectory>,
@@ -97,11 +98,18 @@ impl Pattern {
 }
 
 impl Mount {
-    /// Greets the kernel of a mounted device.
-    pub async fn start(client: Client, settings: Settings, device: Device) -> io::Result<Mount> {
+    /// Greets the kernel of a mounted device. What is open is the session's.
+    pub async fn start(
+        client: Client,
+        session: Session,
+        settings: Settings,
+        device: Device,
+    ) -> io::Result<Mount> {
         let asks = settings.owner == Owner::Mounter;
+        let session = Arc::new(session);
         let system = System {
-            contents: Arc::new(Contents::new(client.clone(), settings.cache, asks)),
+            contents: Arc::new(Contents::new(client.clone(), session.clone(), settings.cache, asks)),
+            session,
             client,
             settings,
             numbers: Numbers { root: settings.root },
@@ -114,9 +122,15 @@ impl Mount {
     /// Serves until it is unmounted.
     pub async fn run(self) -> io::Result<()> {
         let system = self.session.file_system();
-        self.session.run(READERS).await?;
+        let losses = tokio::spawn(follow_session(system.session.clone()));
+        let served = self.session.run(READERS).await;
+        losses.abort();
         system.contents.end().await;
-        Ok(())
+        // What it holds is free when it is over, should this not reach the servers.
+        if let Err(error) = system.session.end().await {
+            tracing::warn!(%error, "the session was not ended");
+        }
+        served
     }
 }
 
@@ -422,13 +436,14 @@ impl System {
         // Of what is there already the kernel checks whether it may be opened: it looks again.
         let exclusive = Exclusive::Yes;
         let options = CreateOptions { mode: mode_of(mode), exclusive, ..CreateOptions::default() };
+        let opening = self.session.opening();
         let file = self.client_for(header).create(place(directory, name)?, options).await;
         let file = file.map_err(|error| match Errno::from(error) {
             Errno(libc::EEXIST) if flags & libc::O_EXCL == 0 => Errno(libc::ESTALE),
             errno => errno,
         })?;
         let (inode, entry) = (file.inode(), found(&file.attributes(), self.numbers));
-        let content = self.contents.insert(file, Rights::ReadWrite);
+        let content = self.contents.insert(file, Rights::ReadWrite, opening.hold(inode));
         let (handle, flags) = self.opened(content, inode, flags);
         Ok((entry, handle, flags))
     }
@@ -549,6 +564,14 @@ impl System {
 /// Whether a file that is opened so may be written.
 fn writes(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// Goes on with another session when one is over: what has a name still is as it was.
+async fn follow_session(session: Arc<Session>) {
+    let mut standing = session.standing();
+    while standing.wait_for(|standing| *standing != Standing::Live).await.is_ok() {
+        session.resume().await;
+    }
 }
 
 /// A name in a directory.

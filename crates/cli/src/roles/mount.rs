@@ -111,10 +111,13 @@ async fn serve(
     };
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?);
+    let system = rustix::system::uname();
+    let session = client.begin_session(&system.nodename().to_string_lossy()).await;
+    let session = session.map_err(|error| error.to_string())?;
     // Should this process be killed, the guard unmounts what nobody serves any more.
     let mut guard = guard(&at).map_err(failed)?;
     let device = Device::mount(&at, &options).map_err(failed)?;
-    let mount = match Mount::start(client, settings, device).await {
+    let mount = match Mount::start(client, session, settings, device).await {
         Ok(mount) => mount,
         Err(error) => {
             // The guard finds it dead, and unmounts it.

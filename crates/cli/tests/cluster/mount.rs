@@ -440,3 +440,47 @@ with open(sys.argv[2], 'wb', buffering=0) as file:
     assert!(writer.wait().unwrap().success());
     assert!(fs::read(mount.path("f")).unwrap() == bytes);
 }
+
+#[test]
+fn a_file_that_is_removed_while_it_is_open_stays_until_it_is_closed() {
+    if !is_possible() {
+        return;
+    }
+    let cloud = Cloud::new();
+    let (one, two) = (Mounted::of(&cloud, "one", &[]), Mounted::of(&cloud, "two", &[]));
+    let bytes = noise(3_000_000, 1);
+    let files = || cloud.sr(&["df", "--json"]);
+    let before = files();
+    let field = |line: &str, name: &str| -> u64 {
+        let at = line.find(&format!("\"{name}\":")).unwrap() + name.len() + 3;
+        line[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+    // By the mount that has it open, and by another, which puts another file in its place.
+    for number in 0..2 {
+        fs::write(one.path("f"), &bytes).unwrap();
+        fs::write(one.path("other"), b"other").unwrap();
+        fs::write(one.path("unused"), b"unused").unwrap();
+        let open = OpenOptions::new().read(true).write(true).open(one.path("f")).unwrap();
+        match number {
+            0 => fs::remove_file(one.path("f")).unwrap(),
+            _ => fs::rename(two.path("other"), two.path("f")).unwrap(),
+        }
+        assert_eq!(open.metadata().unwrap().nlink(), 0);
+        // One that nobody has open goes meanwhile.
+        let count = field(&files(), "files");
+        fs::remove_file(two.path("unused")).unwrap();
+        until("the one that is not open is gone", || field(&files(), "files") < count);
+        let mut read = vec![0; bytes.len()];
+        open.read_exact_at(&mut read, 0).unwrap();
+        assert!(read == bytes);
+        open.write_all_at(b"more", 3_000_000).unwrap();
+        open.sync_all().unwrap();
+        assert_eq!(open.metadata().unwrap().len(), 3_000_004);
+        drop(open);
+        fs::remove_file(two.path(if number == 0 { "other" } else { "f" })).unwrap();
+        until("its space is back", || {
+            let now = files();
+            field(&now, "files") == field(&before, "files") && field(&now, "garbage") == 0
+        });
+    }
+}
