@@ -4,12 +4,12 @@ use crate::call::WhenBusy;
 use crate::file::Content;
 use crate::grant::{Grant, GrantSource};
 use crate::pipeline::Tail;
+use crate::renewal::Renewal;
 use crate::tree::{describe, done};
 use crate::{Client, Error, ErrorKind, Result};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::task::JoinHandle;
 use types::Duration;
 use types::meta::{Change, MetaReply, Place};
 
@@ -34,16 +34,6 @@ struct Session {
     length: AtomicU64,
 }
 
-/// Renews the session in the background; ends when dropped.
-#[derive(Debug)]
-struct Renewal(JoinHandle<()>);
-
-impl Drop for Renewal {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Client {
     /// Opens the append session of a file. Refused with `Busy` when another client has it.
     pub async fn append(&self, place: impl Into<Place>) -> Result<Appender> {
@@ -63,14 +53,14 @@ impl Client {
         let session = Arc::new(Session { client: self.clone(), content: content.clone(), number, length });
         let tail = Tail::new(self.clone(), ACTION, content, attributes.length);
         let idle = session.clone();
-        let renewal = Renewal(tokio::spawn(async move {
+        let renewal = Renewal::spawn(async move {
             loop {
                 tokio::time::sleep(RENEW_EVERY).await;
                 if let Err(error) = idle.extend(idle.length.load(Ordering::Acquire)).await {
                     tracing::warn!(%error, "append session not renewed");
                 }
             }
-        }));
+        });
         Ok(Appender { session, tail, renewal })
     }
 }

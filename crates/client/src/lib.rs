@@ -38,6 +38,7 @@ mod pipeline;
 mod put;
 mod reader;
 mod recode;
+mod renewal;
 mod retry;
 mod routes;
 mod session;

@@ -4,13 +4,13 @@ use crate::file::Content;
 use crate::grant::{Grant, GrantSource};
 use crate::lease::Leased;
 use crate::pipeline::{Tail, too_large};
+use crate::renewal::Renewal;
 use crate::span::{piece_size, spans};
 use crate::tree::{attributes, describe};
 use crate::{Client, Error, ErrorKind, Result, retry};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::task::JoinHandle;
 use types::meta::{Change, Place, Publish, Replace};
 use types::storage::Durability;
 use types::{Attributes, Layout, Mode, Time};
@@ -53,16 +53,6 @@ pub struct Uploader {
     options: PutOptions,
     tail: Tail,
     renewal: Renewal,
-}
-
-/// Renews a lease in the background; ends when dropped.
-#[derive(Debug)]
-struct Renewal(JoinHandle<()>);
-
-impl Drop for Renewal {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Client {
@@ -185,7 +175,7 @@ pub(crate) fn new_content(leased: &Leased, path: String) -> Content {
 }
 
 fn renew_in_background(client: Client, content: Arc<Content>, life: types::Duration) -> Renewal {
-    Renewal(tokio::spawn(async move {
+    Renewal::spawn(async move {
         loop {
             // `life` is what surely is left of the lease; renew long before it is over.
             tokio::time::sleep(life / 2).await;
@@ -194,7 +184,7 @@ fn renew_in_background(client: Client, content: Arc<Content>, life: types::Durat
                 tracing::warn!(%error, inode = %content.inode, "lease not renewed");
             }
         }
-    }))
+    })
 }
 
 impl Uploader {

@@ -14,6 +14,7 @@
 
 mod holding;
 
+use crate::renewal::Renewal;
 use crate::retry::jitter;
 use crate::tree::done;
 use crate::{Client, Error, ErrorKind, Result};
@@ -21,7 +22,6 @@ use env::watch;
 use holding::Holding;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use types::meta::{Change, MetaReply, MetaRequest};
 use types::session::{Lock, LockHolder, LockKind, LockRange, SessionInfo};
@@ -85,16 +85,6 @@ struct State {
     holding: Holding,
 }
 
-/// Renews the session in the background; ends when dropped.
-#[derive(Debug)]
-struct Renewal(JoinHandle<()>);
-
-impl Drop for Renewal {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// A file that is open here: as long as this lives it stays, also without a name.
 #[derive(Debug)]
 pub struct Held {
@@ -144,7 +134,7 @@ impl Client {
         let standing = watch::Sender::new(Standing::Live);
         let (client, name, wake) = (self.clone(), name.to_owned(), Notify::new());
         let shared = Arc::new(Shared { client, name, state, standing, wake });
-        let renewal = Renewal(tokio::spawn(keep(shared.clone())));
+        let renewal = Renewal::spawn(keep(shared.clone()));
         Ok(Session { shared, renewal: Mutex::new(Some(renewal)) })
     }
 
