@@ -318,7 +318,7 @@ impl Model {
                 self.enqueue(server, client, change, Expect::Locked(client, number, inode));
             }
             Step::Sweep(server) => {
-                let job = Job::SweepSessions { after: Vec::new(), limit: 10 };
+                let job = Job::SweepSessions { after: Vec::new(), limit: 1000 };
                 self.servers[server].queue.push((job, Expect::Nothing));
             }
             Step::Run(server) => self.run(server),
