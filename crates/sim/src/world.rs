@@ -25,6 +25,8 @@ const QUIET: u64 = 4000;
 const QUIET_MAX: u64 = 120_000;
 /// Turns are this long while the cluster rests.
 const REST_TURN: u64 = 100;
+/// What is under way at a chain comes to its end in this time: shorter than a lease, so that nobody stops serving.
+const UNDER_WAY: u64 = 1500;
 
 /// How a run ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -453,6 +455,13 @@ impl World {
     /// Stops everything, and looks at the disks.
     fn check_rest(&mut self) -> Result<(), String> {
         let routing = self.window.routing().ok_or("no manager published a routing")?;
+        // What failed is tried again after longer and longer pauses, and may have begun just now. Nobody begins anything any
+        // more, and what is under way comes to its end.
+        self.end(META, Gone::Killed);
+        let end = self.now + UNDER_WAY;
+        while self.now < end {
+            self.turn(REST_TURN)?;
+        }
         self.end_all();
         let storage = self.machines.values().filter(|machine| (STORAGE..CLIENT).contains(&machine.host));
         let stores = Stores::open(storage)?;
