@@ -7,7 +7,7 @@
 //! A file's chunks have the same ids in every table. What it leaves in one is removed in the background, and until that is
 //! done (`Recode::left`) no recode may write there: the removal would take the new chunks.
 
-use super::class;
+use super::{class, sweep};
 use crate::access::Caller;
 use crate::records::{Body, Following, GarbageFile, Left, Node, Recode, RecodeSession, decode, encode};
 use crate::view::View;
@@ -187,10 +187,7 @@ pub(super) async fn sweep<S: Snapshot>(
     after: &[u8],
     limit: usize,
 ) -> Result<Option<Key>, Failure> {
-    let (first, end) = keys::recodes_range();
-    let from = if after.is_empty() { first.as_slice() } else { after };
-    let found = batch.scan(from, &end, limit).await?;
-    let next = (found.len() == limit).then(|| found.last().map(|(key, _)| super::after_key(key))).flatten();
+    let (found, next) = sweep::page(batch, keys::recodes_range(), after, limit).await?;
     for (key, value) in found {
         let recode: Recode = decode(&value, "recode")?;
         let over = recode.session.as_ref().is_some_and(|session| is_over(session, context.now));

@@ -116,10 +116,7 @@ pub(super) async fn sweep<S: Snapshot>(
     limit: usize,
 ) -> Result<Option<Key>, Failure> {
     batch.ask_sessions().await?;
-    let (first, end) = keys::sessions_range();
-    let from = if after.is_empty() { first.as_slice() } else { after };
-    let found = batch.scan(from, &end, limit).await?;
-    let next = (found.len() == limit).then(|| found.last().map(|(key, _)| sweep::after_key(key))).flatten();
+    let (found, next) = sweep::page(batch, keys::sessions_range(), after, limit).await?;
     for (key, _) in found {
         // Read it, so that a renewal by another server is a conflict.
         let (Some(bytes), Some(id)) = (batch.get(&key).await?, keys::session_id(&key)) else { continue };

@@ -4,7 +4,7 @@ use super::{recode, tree};
 use crate::records::{AnswerRecord, Lease, Node, decode};
 use crate::view::View;
 use crate::{ANSWER_LIFETIME, Batch, CLOCK_MARGIN, Context, Failure, keys};
-use kv::{Key, Snapshot};
+use kv::{Key, Snapshot, Value};
 use types::InodeId;
 
 /// The most ids of ended leases that are looked up in one transaction, give or take a lease: some 10 ms of work.
@@ -19,10 +19,8 @@ pub(super) async fn leases<S: Snapshot>(
     after: &[u8],
     limit: usize,
 ) -> Result<Option<Key>, Failure> {
-    let first = keys::lease(InodeId(0));
-    let from = if after.is_empty() { first.as_slice() } else { after };
-    let found = batch.scan(from, &keys::leases_end(), limit).await?;
-    let next = (found.len() == limit).then(|| found.last().map(|(key, _)| after_key(key))).flatten();
+    let range = (keys::lease(InodeId(0)), keys::leases_end());
+    let (found, next) = page(batch, range, after, limit).await?;
     let mut looked_up = 0;
     for (key, value) in found {
         if looked_up > IDS_MAX {
@@ -61,10 +59,7 @@ pub(super) async fn answers<S: Snapshot>(
     after: &[u8],
     limit: usize,
 ) -> Result<Option<Key>, Failure> {
-    let (first, end) = keys::answers_range();
-    let from = if after.is_empty() { first.as_slice() } else { after };
-    let found = batch.scan(from, &end, limit).await?;
-    let next = (found.len() == limit).then(|| found.last().map(|(key, _)| after_key(key))).flatten();
+    let (found, next) = page(batch, keys::answers_range(), after, limit).await?;
     for (key, value) in found {
         let record: AnswerRecord = decode(&value, "answer")?;
         if context.now > record.at.after(ANSWER_LIFETIME) && batch.get(&key).await?.is_some() {
@@ -72,6 +67,20 @@ pub(super) async fn answers<S: Snapshot>(
         }
     }
     Ok(next)
+}
+
+/// Up to `limit` records of a range, from the key `after` on (empty: from the first), and where the next ones begin; `None`:
+/// there are no more.
+pub(super) async fn page<S: Snapshot>(
+    batch: &mut Batch<S>,
+    (first, end): (Key, Key),
+    after: &[u8],
+    limit: usize,
+) -> Result<(Vec<(Key, Value)>, Option<Key>), Failure> {
+    let from = if after.is_empty() { first.as_slice() } else { after };
+    let found = batch.scan(from, &end, limit).await?;
+    let next = (found.len() == limit).then(|| found.last().map(|(key, _)| after_key(key))).flatten();
+    Ok((found, next))
 }
 
 /// The first key after `key`.
