@@ -20,7 +20,7 @@ pub use operation::{
     AttributesToSet, Header, LockKind, LockRange, Malformed, Operation, Request, TimeToSet, parse,
 };
 pub use reply::{Attributes, Directory, Entry, OpenFlags, Reply, StatFs};
-pub use session::{FileSystem, Init, Session, capabilities, serve};
+pub use session::{FileSystem, Session, capabilities, serve};
 
 /// An inode as the kernel names it. 1 is the root.
 pub type Node = u64;

@@ -50,18 +50,6 @@ pub struct OpenFlags(pub u32);
 impl OpenFlags {
     /// Reads and writes go past the kernel's cache.
     pub const DIRECT: OpenFlags = OpenFlags(1);
-    /// What the kernel has in its cache is still right.
-    pub const KEEP_CACHE: OpenFlags = OpenFlags(1 << 1);
-    /// The kernel may keep the listing of the directory.
-    pub const CACHE_DIRECTORY: OpenFlags = OpenFlags(1 << 3);
-    /// Writes past the cache may run beside each other.
-    pub const PARALLEL_WRITES: OpenFlags = OpenFlags(1 << 6);
-
-    /// Both.
-    #[must_use]
-    pub const fn and(self, other: OpenFlags) -> OpenFlags {
-        OpenFlags(self.0 | other.0)
-    }
 }
 
 /// Totals of the file system, in blocks of `block_size` bytes.
@@ -159,21 +147,6 @@ impl Reply {
         self.written(length);
     }
 
-    /// A position in a file.
-    pub fn position(self, position: u64) {
-        self.send(0, &[&position.to_ne_bytes()]);
-    }
-
-    /// A lock that is in the way, or `F_UNLCK`.
-    pub fn lock(self, range: &crate::LockRange) {
-        let mut body = Vec::with_capacity(24);
-        body.extend_from_slice(&range.start.to_ne_bytes());
-        body.extend_from_slice(&range.end.to_ne_bytes());
-        body.extend_from_slice(&range.kind.to_ne_bytes());
-        body.extend_from_slice(&range.pid.to_ne_bytes());
-        self.send(0, &[&body]);
-    }
-
     /// Totals.
     pub fn statfs(self, stat: &StatFs) {
         let mut body = Vec::with_capacity(80);
@@ -247,11 +220,6 @@ impl Directory {
             self.put(entry.attributes.node, entry.attributes.mode, name, next);
         }
         fits
-    }
-
-    /// Whether nothing was added.
-    pub fn is_empty(&self) -> bool {
-        self.body.is_empty()
     }
 
     fn put(&mut self, node: Node, mode: u32, name: &[u8], next: u64) {

@@ -28,28 +28,21 @@ const BACKGROUND_MAX: u16 = 64;
 /// What kernel and file system may agree on (`FUSE_*` of `fuse.h`).
 pub mod capabilities {
     pub const ASYNC_READ: u64 = 1;
-    pub const POSIX_LOCKS: u64 = 1 << 1;
-    pub const ATOMIC_TRUNCATE: u64 = 1 << 3;
     pub const BIG_WRITES: u64 = 1 << 5;
-    pub const DONT_MASK: u64 = 1 << 6;
-    pub const FLOCK_LOCKS: u64 = 1 << 10;
     pub const AUTO_INVALIDATE_DATA: u64 = 1 << 12;
     pub const READ_DIRECTORY_PLUS: u64 = 1 << 13;
     pub const READ_DIRECTORY_PLUS_AUTO: u64 = 1 << 14;
     pub const PARALLEL_DIRECTORIES: u64 = 1 << 18;
-    pub const POSIX_ACL: u64 = 1 << 20;
     pub const MAX_PAGES: u64 = 1 << 22;
-    pub const CACHE_SYMBOLIC_LINKS: u64 = 1 << 23;
     pub const INIT_EXT: u64 = 1 << 30;
     pub const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
 }
 
 /// What was agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Init {
-    pub minor: u32,
-    pub capabilities: u64,
-    pub read_ahead: u32,
+struct Init {
+    minor: u32,
+    capabilities: u64,
+    read_ahead: u32,
 }
 
 /// A file system.
@@ -112,7 +105,6 @@ impl Channel {
 pub struct Session<F> {
     channel: Channel,
     file_system: Arc<F>,
-    pub init: Init,
 }
 
 /// Greets the kernel of a device that was mounted.
@@ -148,7 +140,7 @@ pub async fn serve<F: FileSystem>(device: Device, file_system: Arc<F>) -> io::Re
         let agreed = (base | capabilities::INIT_EXT | file_system.wanted()) & flags;
         let init = Init { minor: minor.min(MINOR), capabilities: agreed, read_ahead };
         reply.bytes(&init_answer(&init));
-        return Ok(Session { channel, file_system, init });
+        return Ok(Session { channel, file_system });
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 fn entries_fill_a_page_and_no_more() {
     // A record is 24 bytes and the name, rounded up to 8.
     let mut page = Directory::new(64);
-    assert!(page.is_empty());
+    assert!(page.body.is_empty());
     assert!(page.add(7, libc::S_IFREG, b"a", 1));
     assert!(page.add(8, libc::S_IFDIR, b"bcdefgh", 2));
     assert!(!page.add(9, libc::S_IFREG, b"c", 3));
