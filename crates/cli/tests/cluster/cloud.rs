@@ -159,6 +159,16 @@ impl Cloud {
         errors
     }
 
+    /// Gives a user with this number a context, in the directory of his name.
+    pub(crate) fn user(&self, name: &str, number: u32) {
+        let directory = self.path("cloud").display().to_string();
+        let context = fs::read_to_string(self.context()).unwrap();
+        let server = context.split('"').nth(1).unwrap();
+        let number = number.to_string();
+        let words = ["--name", name, "--uid", &number, "--gid", &number, "--server", server];
+        self.sr(&[&["ca", "user", &directory, name][..], &words].concat());
+    }
+
     /// Writes a local file in the test's directory.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);

@@ -84,11 +84,11 @@ fn what_a_disk_cannot_read_comes_from_the_other_copy() {
 }
 
 /// A file system of so many MiB, unmounted when dropped.
-struct Small<'a>(&'a Path);
+pub(crate) struct Small<'a>(&'a Path);
 
 impl Small<'_> {
     /// Moves a directory with all that is in it onto one.
-    fn under(directory: &Path, size: u32) -> Small<'_> {
+    pub(crate) fn under(directory: &Path, size: u32) -> Small<'_> {
         let before = directory.with_extension("before");
         std::fs::rename(directory, &before).unwrap();
         std::fs::create_dir(directory).unwrap();

@@ -1,7 +1,8 @@
 //! The mount, used as any program uses a file system.
 
 use crate::apart::{Apart, until};
-use crate::cloud::{Cloud, Server, noise};
+use crate::cloud::{Cloud, Server, client, noise};
+use crate::disks::Small;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
@@ -55,6 +56,15 @@ impl Drop for Mounted {
     }
 }
 
+/// A cloud, and a mount of it.
+fn mounted(more: &[&str]) -> Option<(Cloud, Mounted)> {
+    is_possible().then(|| {
+        let cloud = Cloud::new();
+        let mount = Mounted::of(&cloud, "mnt", more);
+        (cloud, mount)
+    })
+}
+
 fn error(result: std::io::Result<impl Sized>) -> i32 {
     match result {
         Ok(_) => panic!("it was done"),
@@ -64,11 +74,7 @@ fn error(result: std::io::Result<impl Sized>) -> i32 {
 
 #[test]
 fn programs_find_what_was_put_and_the_other_way_round() {
-    if !is_possible() {
-        return;
-    }
-    let cloud = Cloud::new();
-    let mount = Mounted::of(&cloud, "mnt", &[]);
+    let Some((cloud, mount)) = mounted(&[]) else { return };
     let bytes = noise(5_300_000, 1);
     cloud.write("local", &bytes);
     cloud.sr(&["put", "local", "/put"]);
@@ -89,11 +95,7 @@ fn programs_find_what_was_put_and_the_other_way_round() {
 
 #[test]
 fn what_is_written_is_read_at_once_wherever_it_lies() {
-    if !is_possible() {
-        return;
-    }
-    let cloud = Cloud::new();
-    let mount = Mounted::of(&cloud, "mnt", &[]);
+    let Some((cloud, mount)) = mounted(&[]) else { return };
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(true).open(mount.path("f")).unwrap();
     let other = File::open(mount.path("f")).unwrap();
@@ -142,11 +144,7 @@ fn python(program: &str, arguments: &[&Path]) -> Output {
 
 #[test]
 fn what_is_written_through_a_mapping_after_the_close_gets_there() {
-    if !is_possible() {
-        return;
-    }
-    let cloud = Cloud::new();
-    let mount = Mounted::of(&cloud, "mnt", &[]);
+    let Some((cloud, mount)) = mounted(&[]) else { return };
     fs::write(mount.path("f"), noise(100_000, 1)).unwrap();
     let program = "import mmap, os, sys
 file = os.open(sys.argv[1], os.O_RDWR)
@@ -164,11 +162,7 @@ mapped.close()";
 
 #[test]
 fn what_is_made_belongs_to_who_makes_it_and_modes_are_kept() {
-    if !is_possible() {
-        return;
-    }
-    let cloud = Cloud::new();
-    let mount = Mounted::of(&cloud, "mnt", &["--allow-other"]);
+    let Some((cloud, mount)) = mounted(&["--allow-other"]) else { return };
     fs::set_permissions(cloud.home.path(), Permissions::from_mode(0o755)).unwrap();
     fs::write(mount.path("secret"), b"secret").unwrap();
     fs::set_permissions(mount.path("secret"), Permissions::from_mode(0o600)).unwrap();
@@ -195,11 +189,7 @@ for refused in (lambda: open(at + '/secret'), lambda: os.unlink(at + '/secret'),
 
 #[test]
 fn names_modes_times_and_links_are_as_posix_has_them() {
-    if !is_possible() {
-        return;
-    }
-    let cloud = Cloud::new();
-    let mount = Mounted::of(&cloud, "mnt", &[]);
+    let Some((_cloud, mount)) = mounted(&[]) else { return };
     let path = |name: &str| mount.path(name);
     fs::create_dir(path("d")).unwrap();
     fs::write(path("d/a"), b"a").unwrap();
@@ -266,11 +256,7 @@ fn names_modes_times_and_links_are_as_posix_has_them() {
 
 #[test]
 fn a_large_directory_is_listed_whole_and_once() {
-    if !is_possible() {
-        return;
-    }
-    let cloud = Cloud::new();
-    let mount = Mounted::of(&cloud, "mnt", &[]);
+    let Some((_cloud, mount)) = mounted(&[]) else { return };
     fs::create_dir(mount.path("d")).unwrap();
     let names: Vec<String> =
         (0..5000).map(|number| format!("a rather long name, number {number:05}")).collect();
@@ -368,11 +354,7 @@ fn a_part_can_be_mounted_and_for_reading_only() {
 
 #[test]
 fn a_mount_that_is_killed_leaves_nothing_stuck() {
-    if !is_possible() {
-        return;
-    }
-    let cloud = Cloud::new();
-    let mut mount = Mounted::of(&cloud, "mnt", &[]);
+    let Some((cloud, mut mount)) = mounted(&[]) else { return };
     fs::write(mount.path("f"), b"there").unwrap();
     mount.process.kill().unwrap();
     mount.process.wait().unwrap();
@@ -483,4 +465,64 @@ fn a_file_that_is_removed_while_it_is_open_stays_until_it_is_closed() {
             field(&now, "files") == field(&before, "files") && field(&now, "garbage") == 0
         });
     }
+}
+
+#[test]
+fn a_full_cloud_is_told_to_who_writes_and_takes_removals() {
+    if !is_possible() {
+        return;
+    }
+    let mut cloud = Cloud::with(&["--copies", "1"]);
+    assert!(cloud.server().interrupt());
+    let directory = cloud.path("cloud");
+    let small = Small::under(&directory, 900);
+    cloud.start();
+    let mount = Mounted::of(&cloud, "mnt", &[]);
+    let bytes = noise(20_000_000, 1);
+    let file = File::create(mount.path("big")).unwrap();
+    let other = OpenOptions::new().write(true).open(mount.path("big")).unwrap();
+    let full = (0..60).find_map(|number| {
+        let written = file.write_all_at(&bytes, number * 20_000_000).and_then(|()| file.sync_all());
+        written.err().and_then(|error| error.raw_os_error())
+    });
+    assert_eq!(full, Some(libc::ENOSPC));
+    // Each handle that writes is told; what it was told already it is not told again.
+    assert_eq!(error(other.sync_all()), libc::ENOSPC);
+    other.sync_all().unwrap();
+    drop((file, other));
+    fs::remove_file(mount.path("big")).unwrap();
+    until("there is room again", || {
+        let again = File::create(mount.path("again")).unwrap();
+        again.write_all_at(&bytes, 0).and_then(|()| again.sync_all()).is_ok()
+    });
+    assert!(cloud.run(&["cat", "/again"]).stdout == bytes);
+    drop(mount);
+    cloud.server().kill();
+    drop(small);
+}
+
+#[test]
+fn a_users_mount_is_that_user_and_nobody_else() {
+    let Some((cloud, mount)) = mounted(&[]) else { return };
+    cloud.user("alice", 1000);
+    fs::set_permissions(mount.path("."), Permissions::from_mode(0o777)).unwrap();
+    fs::write(mount.path("secret"), b"secret").unwrap();
+    fs::set_permissions(mount.path("secret"), Permissions::from_mode(0o600)).unwrap();
+    let context = cloud.path("alice/context.toml");
+    let alice = |arguments: &[&str]| client(&context, cloud.home.path(), arguments);
+    let at = cloud.path("hers");
+    let theirs = Mounted::by(alice, at.clone(), &[]);
+    // The servers check, for her: it does not help to be root here.
+    assert_eq!(error(fs::read(theirs.path("secret"))), libc::EACCES);
+    assert_eq!(error(chown(theirs.path("secret"), Some(1000), None)), libc::EPERM);
+    fs::write(theirs.path("hers"), b"hers").unwrap();
+    let made = fs::metadata(mount.path("hers")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (1000, 1000));
+    // Who may no longer open a file does not open it because another has it open.
+    let _open = File::open(theirs.path("hers")).unwrap();
+    fs::set_permissions(mount.path("hers"), Permissions::from_mode(0o200)).unwrap();
+    assert_eq!(error(File::open(theirs.path("hers"))), libc::EACCES);
+    let refused = alice(&["mount", "--allow-other", at.to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("administrator's mount only"), "{said}");
 }

@@ -317,14 +317,7 @@ fn a_file_that_is_replaced_comes_whole() {
 #[test]
 fn others_may_not() {
     let cloud = Cloud::new();
-    let directory = cloud.path("cloud").display().to_string();
-    let server = fs::read_to_string(cloud.context()).unwrap();
-    let server = server.split('"').nth(1).unwrap().to_owned();
-    let arguments = [
-        "ca", "user", &directory, "alice", "--name", "alice", "--uid", "1000", "--gid", "1000", "--server",
-        &server,
-    ];
-    cloud.sr(&arguments);
+    cloud.user("alice", 1000);
     let context = cloud.path("alice/context.toml");
     let alice = |arguments: &[&str]| client(&context, cloud.home.path(), arguments).output().unwrap();
     let code = |arguments: &[&str]| alice(arguments).status.code().unwrap();
