@@ -2,6 +2,7 @@
 
 use super::Storage;
 use super::link::LinkCall;
+use super::pace::Serving;
 use super::target::{Answerer, Payload, Target};
 use super::view::View;
 use crate::blocking;
@@ -50,7 +51,8 @@ impl Storage {
             matches!(&peer.identity, net::Identity::User(user) if user.uid == types::Uid::ROOT);
         let trusted = node || administrator;
         let request = decode::<StorageRequest>(&body);
-        let asked = Asked { responder, call: self.options.metrics.begin("storage", name_of(&request)) };
+        let call = self.options.metrics.begin("storage", name_of(&request));
+        let asked = Asked { responder, call, _serving: self.serve(request.as_ref().ok(), node) };
         match request {
             Ok(StorageRequest::Update {
                 chain,
@@ -141,6 +143,16 @@ impl Storage {
             }
             Err(_) => respond(asked, Err(StorageError::Invalid)),
         }
+    }
+
+    /// What is done for a client, and not for other servers' repairs, slows this server's.
+    fn serve(&self, request: Option<&StorageRequest>, node: bool) -> Option<Serving> {
+        let is_clients = match request? {
+            StorageRequest::Update { .. } | StorageRequest::Read { .. } => !node,
+            StorageRequest::Link(link) => matches!(link.body, LinkBody::Forward { .. }),
+            _ => false,
+        };
+        is_clients.then(|| self.links.pace.serve())
     }
 
     /// Bytes from another server are checked before they enter the store; within the process they were already.
@@ -445,6 +457,7 @@ fn answer_to(asked: Asked) -> Answerer {
 pub(super) struct Asked {
     responder: net::Responder,
     call: Call,
+    _serving: Option<Serving>,
 }
 
 pub(super) fn respond(asked: Asked, answer: Result<(StorageReply, Bytes), StorageError>) {

@@ -74,3 +74,48 @@ async fn who_waits_goes_when_the_limit_is_lifted() {
     pace.set_limit(0);
     assert!(tokio::time::timeout(Duration::from_secs(20), work).await.is_ok(), "who waits goes on waiting");
 }
+
+/// Bytes that go in so many seconds.
+async fn sent(pace: &Pace, seconds: u64) -> u64 {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut sent = 0;
+    while tokio::time::timeout_at(end, pace.admit(MIB / 64)).await.is_ok() {
+        sent += MIB / 64;
+    }
+    sent
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_counts_as_one_more_client_and_is_never_stopped() {
+    for (clients, share) in [(0, 1), (1, 2), (3, 4), (1000, 8)] {
+        let pace = Pace::new();
+        pace.set_limit(8 * MIB);
+        let serving: Vec<Serving> = (0..clients).map(|_| pace.serve()).collect();
+        sent(&pace, 1).await;
+        let beside = sent(&pace, 10).await;
+        assert!(beside.abs_diff(80 * MIB / share) < 2 * MIB, "{beside} beside {clients} clients");
+        drop(serving);
+        sent(&pace, 1).await;
+        let alone = sent(&pace, 10).await;
+        assert!(alone.abs_diff(80 * MIB) < 2 * MIB, "{alone} after {clients} clients");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_are_there_half_of_the_time_count_half() {
+    let pace = Arc::new(Pace::new());
+    pace.set_limit(9 * MIB);
+    let server = pace.clone();
+    let clients = tokio::spawn(async move {
+        loop {
+            let serving = server.serve();
+            tokio::time::sleep(ms(10)).await;
+            drop(serving);
+            tokio::time::sleep(ms(10)).await;
+        }
+    });
+    sent(&pace, 1).await;
+    let beside = sent(&pace, 10).await;
+    assert!(beside.abs_diff(60 * MIB) < 2 * MIB, "{beside}");
+    clients.abort();
+}
