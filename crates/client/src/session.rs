@@ -213,21 +213,22 @@ impl Session {
         }
     }
 
-    /// Locks, and waits for as long as somebody is in the way. When it is dropped while it waits nothing is locked, unless it was
-    /// about to be: who drops it frees what he does not want to have. Two who wait for each other wait for ever.
-    pub async fn lock(&self, inode: InodeId, lock: Lock) -> Result<()> {
+    /// Waits until a lock seems to be free to be had, which says nothing of whether it still is. Looking costs the servers less than
+    /// trying: it writes nothing. May be dropped at any time. Two who wait for each other wait for ever.
+    pub async fn wait_for_lock(&self, inode: InodeId, lock: Lock) -> Result<()> {
         let mut pause = LOCK_PAUSE_MIN;
-        while self.try_lock(inode, lock).await?.is_some() {
-            // Looking costs the servers less than asking: it writes nothing.
-            loop {
-                sleep(jitter(pause)).await;
-                pause = (pause * 2).min(LOCK_PAUSE_MAX);
-                if self.test_lock(inode, lock).await?.is_none() {
-                    break;
-                }
+        loop {
+            sleep(jitter(pause)).await;
+            pause = (pause * 2).min(LOCK_PAUSE_MAX);
+            if self.test_lock(inode, lock).await?.is_none() {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Whether a lock is this session's.
+    pub fn is_its(&self, holder: &LockHolder) -> bool {
+        self.shared.state().session == holder.session
     }
 
     /// Who is in the way of a lock; nobody: it could be had now.

@@ -1,7 +1,7 @@
 //! Answers to the kernel.
 
-use crate::Node;
 use crate::session::Channel;
+use crate::{LockRange, Node};
 use bytes::Bytes;
 use std::io::IoSlice;
 use std::time::Duration;
@@ -145,6 +145,16 @@ impl Reply {
     /// The length of a value that is asked for with no room for it.
     pub fn length(self, length: u32) {
         self.written(length);
+    }
+
+    /// The lock that is in the way of one that is tested, or the tested one's range with `F_UNLCK`.
+    pub fn lock(self, range: &LockRange) {
+        let mut body = [0; 24];
+        body[..8].copy_from_slice(&range.start.to_ne_bytes());
+        body[8..16].copy_from_slice(&range.end.to_ne_bytes());
+        body[16..20].copy_from_slice(&range.kind.to_ne_bytes());
+        body[20..].copy_from_slice(&range.pid.to_ne_bytes());
+        self.send(0, &[&body]);
     }
 
     /// Totals.

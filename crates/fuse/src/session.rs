@@ -28,7 +28,9 @@ const BACKGROUND_MAX: u16 = 64;
 /// What kernel and file system may agree on (`FUSE_*` of `fuse.h`).
 pub mod capabilities {
     pub const ASYNC_READ: u64 = 1;
+    pub const POSIX_LOCKS: u64 = 1 << 1;
     pub const BIG_WRITES: u64 = 1 << 5;
+    pub const FLOCK_LOCKS: u64 = 1 << 10;
     pub const AUTO_INVALIDATE_DATA: u64 = 1 << 12;
     pub const READ_DIRECTORY_PLUS: u64 = 1 << 13;
     pub const READ_DIRECTORY_PLUS_AUTO: u64 = 1 << 14;

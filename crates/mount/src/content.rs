@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use types::meta::Place;
 use types::storage::Durability;
@@ -41,6 +42,8 @@ pub(crate) struct Content {
     inode: InodeId,
     state: Mutex<State>,
     writing: tokio::sync::Mutex<Writing>,
+    /// Locks of it were lost: whoever has it open must not go on as if he had them.
+    lost: watch::Sender<bool>,
 }
 
 struct State {
@@ -74,7 +77,7 @@ struct Writing {
 struct Flight {
     start: u64,
     length: usize,
-    task: JoinHandle<client::Result<()>>,
+    task: JoinHandle<Result<()>>,
 }
 
 fn now() -> Time {
@@ -104,7 +107,27 @@ impl Content {
             failed: None,
             failures: 0,
         };
-        Content { client, cache, inode, state: Mutex::new(state), writing: tokio::sync::Mutex::default() }
+        let (state, writing) = (Mutex::new(state), tokio::sync::Mutex::default());
+        Content { client, cache, inode, state, writing, lost: watch::Sender::new(false) }
+    }
+
+    pub(crate) fn inode(&self) -> InodeId {
+        self.inode
+    }
+
+    /// Lets go of it, and of what is on its way: all that is done with it fails from now on.
+    pub(crate) fn lose(&self) {
+        self.lost.send_replace(true);
+    }
+
+    /// Fails if it was lost.
+    pub(crate) fn check(&self) -> Result<()> {
+        if *self.lost.borrow() { Err(Errno(libc::EIO)) } else { Ok(()) }
+    }
+
+    /// What is read from now on is asked for at the servers.
+    pub(crate) fn read_anew(&self) {
+        self.state().version = draw_version();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -150,6 +173,7 @@ impl Content {
 
     /// Up to `size` bytes at `offset`, fewer at the end. `ahead`: so many bytes behind them will be wanted too.
     pub(crate) async fn read(self: &Arc<Self>, offset: u64, size: u32, ahead: u64) -> Result<Vec<Bytes>> {
+        self.check()?;
         let is_random = ahead == 0 && u64::from(size) < BLOCK;
         let (from, to) = if is_random {
             (offset, offset.saturating_add(u64::from(size)))
@@ -214,6 +238,7 @@ impl Content {
     /// Takes bytes to be written at `offset`.
     pub(crate) async fn write(self: &Arc<Self>, offset: u64, bytes: Bytes) -> Result<()> {
         let mut writing = self.writing.lock().await;
+        self.check()?;
         {
             let mut state = self.state();
             let end = offset.saturating_add(length_of(bytes.len()));
@@ -250,7 +275,9 @@ impl Content {
             let mut writing = content.writing.lock().await;
             writing.timed = false;
             content.drain(&mut writing).await;
-            if let Err(error) = content.file().note_written().await {
+            if content.check().is_ok()
+                && let Err(error) = content.file().note_written().await
+            {
                 content.fail(error.into());
             }
         });
@@ -274,7 +301,15 @@ impl Content {
         }
         writing.flying_bytes += bytes.len();
         let (file, length) = (self.file(), bytes.len());
-        let task = tokio::spawn(async move { file.write_at(start, bytes, Durability::Memory).await });
+        let mut lost = self.lost.subscribe();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                // The sender lives as long as its flights.
+                _ = lost.wait_for(|lost| *lost) => Err(Errno(libc::EIO)),
+                written = file.write_at(start, bytes, Durability::Memory) => Ok(written?),
+            }
+        });
         writing.flying.push_back(Flight { start, length, task });
     }
 
@@ -287,7 +322,7 @@ impl Content {
         writing.flying_bytes -= length;
         match landed {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => self.fail(error.into()),
+            Ok(Err(errno)) => self.fail(errno),
             Err(_) => self.fail(Errno(libc::EIO)),
         }
         // What was read beside it may have been the bytes before it.
@@ -339,6 +374,7 @@ impl Content {
     pub(crate) async fn flush(&self) -> Result<()> {
         let mut writing = self.writing.lock().await;
         self.drain(&mut writing).await;
+        self.check()?;
         self.file().note_written().await.map_err(known)
     }
 
@@ -346,6 +382,7 @@ impl Content {
     pub(crate) async fn sync(&self) -> Result<()> {
         let mut writing = self.writing.lock().await;
         self.drain(&mut writing).await;
+        self.check()?;
         let was = std::mem::take(&mut self.state().written);
         let synced = self.file().sync().await;
         if synced.is_err() {
@@ -359,6 +396,7 @@ impl Content {
         self.need(Rights::ReadWrite).await?;
         let mut writing = self.writing.lock().await;
         self.drain(&mut writing).await;
+        self.check()?;
         let result = self.file().truncate(length).await;
         self.state().version = draw_version();
         result.map_err(known)
@@ -369,6 +407,7 @@ impl Content {
     pub(crate) async fn append(&self, bytes: Bytes) -> Result<()> {
         let mut writing = self.writing.lock().await;
         self.drain(&mut writing).await;
+        self.check()?;
         // As long as a session that its holder did not end.
         let deadline = tokio::time::Instant::now() + APPEND_MAX;
         let mut pause = APPEND_PAUSE.0;

@@ -81,7 +81,7 @@ impl Contents {
         match content.need(rights).await {
             Ok(()) => Ok(content),
             Err(errno) => {
-                self.release(inode);
+                self.release(&content);
                 Err(errno)
             }
         }
@@ -110,34 +110,44 @@ impl Contents {
 
     /// One use less. What was written is brought to disk before the file is let go of: whoever syncs it until then waits for
     /// the same, and pages that the kernel had left to write get there too.
-    pub(crate) fn release(self: &Arc<Self>, inode: InodeId) {
-        let content = self.get(inode);
-        match content {
-            Some(content) if content.is_written() => {
-                let contents = self.clone();
-                tokio::spawn(async move {
-                    // The semaphore is never closed.
-                    let _turn = contents.syncs.acquire().await;
-                    // Who removed the file does not want its bytes.
-                    match content.sync().await {
-                        Ok(()) | Err(Errno(libc::ENOENT | libc::ESTALE)) => {}
-                        Err(Errno(errno)) => {
-                            tracing::error!(%inode, errno, "what was written and closed is not on disk");
-                        }
-                    }
-                    contents.drop_use(inode);
-                });
-            }
-            _ => self.drop_use(inode),
+    pub(crate) fn release(self: &Arc<Self>, content: &Arc<Content>) {
+        if !content.is_written() {
+            return self.drop_use(content);
         }
+        let (contents, content) = (self.clone(), content.clone());
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _turn = contents.syncs.acquire().await;
+            // Who removed the file does not want its bytes.
+            match content.sync().await {
+                Ok(()) | Err(Errno(libc::ENOENT | libc::ESTALE)) => {}
+                Err(Errno(errno)) => {
+                    let inode = content.inode();
+                    tracing::error!(%inode, errno, "what was written and closed is not on disk");
+                }
+            }
+            contents.drop_use(&content);
+        });
     }
 
-    fn drop_use(&self, inode: InodeId) {
+    fn drop_use(&self, content: &Arc<Content>) {
         let mut used = self.used();
-        let Entry::Occupied(mut entry) = used.entry(inode) else { return };
+        let Entry::Occupied(mut entry) = used.entry(content.inode()) else { return };
+        // It was lost, and another one is there for those who opened it after that.
+        if !Arc::ptr_eq(&entry.get().content, content) {
+            return;
+        }
         entry.get_mut().times -= 1;
         if entry.get().times == 0 {
             entry.remove();
+        }
+    }
+
+    /// Lets go of files whose locks were lost. Who opens one from now on begins anew.
+    pub(crate) fn lose(&self, inodes: &[InodeId]) {
+        let mut used = self.used();
+        for lost in inodes.iter().filter_map(|inode| used.remove(inode)) {
+            lost.content.lose();
         }
     }
 

@@ -18,6 +18,8 @@ mod contents;
 mod directory;
 mod errno;
 mod handles;
+mod locks;
+mod open;
 mod system;
 
 pub use system::{Mount, Owner, Settings};

@@ -1,18 +1,17 @@
 //! The file system that the kernel asks.
 
 use crate::attributes::{Numbers, for_kernel, kind_of, mode_of};
-use crate::cache::BLOCK;
-use crate::content::Content;
 use crate::contents::{Contents, known};
 use crate::directory::{OpenDirectory, found};
 use crate::errno::{Errno, Result};
 use crate::handles::Handles;
+use crate::locks::{Locks, Wanted};
+use crate::open::OpenFile;
 use bytes::Bytes;
 use client::{Client, CreateOptions, File, Parents, Session, Standing};
 use fuse::{AttributesToSet, Device, FileSystem, Header, OpenFlags, Operation, Reply, Request, TimeToSet};
 use std::io;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use types::meta::{Exclusive, Follow, Place, Replace, SetAttributes, SetTime, XattrReplace};
 use types::{Attributes, Gid, InodeId, Rights, Time, Uid};
@@ -41,10 +40,6 @@ pub struct Mount {
     session: fuse::Session<System>,
 }
 
-/// Bytes that are fetched ahead of who reads one after the other, at first and at most.
-const AHEAD: (u64, u64) = (2 * BLOCK, 16 * BLOCK);
-/// Two reads of one stream may overtake each other by so much: the kernel sends several at once.
-const REORDER: u64 = BLOCK;
 /// The block that totals are counted in.
 const STAT_BLOCK: u32 = 4096;
 /// Messages are read by so many tasks.
@@ -53,48 +48,12 @@ const READERS: usize = 2;
 pub(crate) struct System {
     client: Client,
     settings: Settings,
-    numbers: Numbers,
-    session: Arc<Session>,
-    contents: Arc<Contents>,
-    files: Handles<OpenFile>,
+    pub(crate) numbers: Numbers,
+    pub(crate) session: Arc<Session>,
+    pub(crate) locks: Arc<Locks>,
+    pub(crate) contents: Arc<Contents>,
+    pub(crate) files: Handles<OpenFile>,
     directories: Handles<OpenDirectory>,
-}
-
-struct OpenFile {
-    content: Arc<Content>,
-    inode: InodeId,
-    /// It was opened to be written.
-    writes: bool,
-    /// The kernel keeps nothing of it, and does not ask whether what it has is right.
-    is_direct: bool,
-    pattern: Mutex<Pattern>,
-    /// The failures of writing that whoever has this was told of.
-    told: AtomicU64,
-}
-
-/// How a file is read through one handle.
-#[derive(Clone, Copy)]
-struct Pattern {
-    /// Where the next read begins if it follows the last.
-    next: u64,
-    ahead: u64,
-}
-
-impl Pattern {
-    /// Bytes to fetch ahead of a read; 0 if it does not follow the last one.
-    fn note(&mut self, offset: u64, size: u32) -> u64 {
-        let end = offset.saturating_add(u64::from(size));
-        let follows =
-            offset.saturating_add(REORDER) >= self.next && offset <= self.next.saturating_add(REORDER);
-        self.ahead = match (follows, self.ahead) {
-            (false, _) => 0,
-            (true, 0) => AHEAD.0,
-            (true, ahead) if end > self.next => (ahead * 2).min(AHEAD.1),
-            (true, ahead) => ahead,
-        };
-        self.next = if follows { self.next.max(end) } else { end };
-        self.ahead
-    }
 }
 
 impl Mount {
@@ -109,6 +68,7 @@ impl Mount {
         let session = Arc::new(session);
         let system = System {
             contents: Arc::new(Contents::new(client.clone(), session.clone(), settings.cache, asks)),
+            locks: Arc::new(Locks::new(session.clone())),
             session,
             client,
             settings,
@@ -122,7 +82,7 @@ impl Mount {
     /// Serves until it is unmounted.
     pub async fn run(self) -> io::Result<()> {
         let system = self.session.file_system();
-        let losses = tokio::spawn(follow_session(system.session.clone()));
+        let losses = tokio::spawn(follow_session(system.clone()));
         let served = self.session.run(READERS).await;
         losses.abort();
         system.contents.end().await;
@@ -137,12 +97,14 @@ impl Mount {
 impl FileSystem for System {
     fn wanted(&self) -> u64 {
         use fuse::capabilities::{
-            AUTO_INVALIDATE_DATA, DIRECT_IO_ALLOW_MMAP, PARALLEL_DIRECTORIES, READ_DIRECTORY_PLUS,
-            READ_DIRECTORY_PLUS_AUTO,
+            AUTO_INVALIDATE_DATA, DIRECT_IO_ALLOW_MMAP, FLOCK_LOCKS, PARALLEL_DIRECTORIES, POSIX_LOCKS,
+            READ_DIRECTORY_PLUS, READ_DIRECTORY_PLUS_AUTO,
         };
         AUTO_INVALIDATE_DATA
             | DIRECT_IO_ALLOW_MMAP
+            | FLOCK_LOCKS
             | PARALLEL_DIRECTORIES
+            | POSIX_LOCKS
             | READ_DIRECTORY_PLUS
             | READ_DIRECTORY_PLUS_AUTO
     }
@@ -154,8 +116,13 @@ impl FileSystem for System {
         }
     }
 
-    // Inodes are known by their numbers: nothing is kept that the kernel could let go of. What is asked ends by its deadline.
-    fn told(&self, _: Operation) {}
+    // Inodes are known by their numbers: nothing is kept that the kernel could let go of. What is asked ends by its deadline; only
+    // a lock is waited for without one.
+    fn told(&self, operation: Operation) {
+        if let Operation::Interrupt { unique } = operation {
+            self.locks.interrupt(unique);
+        }
+    }
 }
 
 /// Gives the reply back with what went wrong.
@@ -228,12 +195,21 @@ impl System {
                 let written = self.write(handle, offset, data, flags).await;
                 give(reply, written, Reply::written)
             }
-            Operation::Flush { handle, .. } => give(reply, self.flush(handle).await, done),
+            Operation::Flush { handle, owner } => give(reply, self.flush(handle, owner).await, done),
             Operation::Sync { handle, .. } => give(reply, self.sync(handle).await, done),
             Operation::Release { handle, .. } => {
-                self.release(handle);
+                self.release(handle).await;
                 reply.done();
                 Ok(())
+            }
+            Operation::TestLock { handle, owner, kind, range } => {
+                let found = self.locks.test(Wanted { inode, handle, owner, kind, range }).await;
+                give(reply, found, |reply, range| reply.lock(&range))
+            }
+            Operation::SetLock { handle, owner, kind, range, wait } => {
+                let wanted = Wanted { inode, handle, owner, kind, range };
+                let waits = wait.then_some(header.unique);
+                give(reply, self.set_lock(wanted, waits).await, done)
             }
             Operation::OpenDirectory { .. } => {
                 let open = OpenDirectory::new(self.client.clone(), inode, self.numbers);
@@ -273,8 +249,6 @@ impl System {
             | Operation::Seek { .. }
             | Operation::Allocate { .. }
             | Operation::TemporaryFile { .. }
-            | Operation::TestLock { .. }
-            | Operation::SetLock { .. }
             | Operation::Init { .. }
             | Operation::Forget { .. }
             | Operation::Interrupt { .. }
@@ -283,7 +257,7 @@ impl System {
     }
 
     /// Makes changes in the name of who asks, if that is how it is mounted.
-    fn client_for(&self, header: &Header) -> Client {
+    pub(crate) fn client_for(&self, header: &Header) -> Client {
         match self.settings.owner {
             Owner::Mounter => self.client.clone(),
             Owner::Asker => self.client.in_the_name_of(Uid(header.uid), Gid(header.gid)),
@@ -315,7 +289,7 @@ impl System {
         if let Some(length) = set.size {
             let content = self.contents.open(inode, Rights::ReadWrite).await?;
             let cut = content.truncate(length).await;
-            self.contents.release(inode);
+            self.contents.release(&content);
             cut?;
         }
         let time = |time: TimeToSet| match time {
@@ -417,95 +391,6 @@ impl System {
         self.found(attributes).await
     }
 
-    async fn open(&self, inode: InodeId, flags: u32) -> Result<(u64, OpenFlags)> {
-        let flags = flags.cast_signed();
-        let rights = if writes(flags) { Rights::ReadWrite } else { Rights::Read };
-        let content = self.contents.open(inode, rights).await?;
-        Ok(self.opened(content, inode, flags))
-    }
-
-    async fn create(
-        &self,
-        header: &Header,
-        directory: InodeId,
-        name: &Bytes,
-        flags: u32,
-        mode: u32,
-    ) -> Result<(fuse::Entry, u64, OpenFlags)> {
-        let flags = flags.cast_signed();
-        // Of what is there already the kernel checks whether it may be opened: it looks again.
-        let exclusive = Exclusive::Yes;
-        let options = CreateOptions { mode: mode_of(mode), exclusive, ..CreateOptions::default() };
-        let opening = self.session.opening();
-        let file = self.client_for(header).create(place(directory, name)?, options).await;
-        let file = file.map_err(|error| match Errno::from(error) {
-            Errno(libc::EEXIST) if flags & libc::O_EXCL == 0 => Errno(libc::ESTALE),
-            errno => errno,
-        })?;
-        let (inode, entry) = (file.inode(), found(&file.attributes(), self.numbers));
-        let content = self.contents.insert(file, Rights::ReadWrite, opening.hold(inode));
-        let (handle, flags) = self.opened(content, inode, flags);
-        Ok((entry, handle, flags))
-    }
-
-    fn opened(&self, content: Arc<Content>, inode: InodeId, flags: i32) -> (u64, OpenFlags) {
-        // The kernel would keep what is appended where it believes the end to be.
-        let is_direct = flags & (libc::O_DIRECT | libc::O_APPEND) != 0;
-        let told = AtomicU64::new(content.failures());
-        let pattern = Mutex::new(Pattern { next: 0, ahead: 0 });
-        let file = OpenFile { content, inode, writes: writes(flags), is_direct, pattern, told };
-        let handle = self.files.insert(file);
-        (handle, if is_direct { OpenFlags::DIRECT } else { OpenFlags::default() })
-    }
-
-    async fn read(&self, handle: u64, offset: u64, size: u32) -> Result<Vec<Bytes>> {
-        let file = self.files.get(handle)?;
-        if file.is_direct {
-            file.content.attributes().await?;
-        }
-        let ahead = file.pattern.lock().unwrap_or_else(PoisonError::into_inner).note(offset, size);
-        file.content.read(offset, size, ahead).await
-    }
-
-    /// `flags` are those of this write: they may change while a file is open.
-    async fn write(&self, handle: u64, offset: u64, data: Bytes, flags: i32) -> Result<u32> {
-        let file = self.files.get(handle)?;
-        let count = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        file.content.tell(&file.told)?;
-        if flags & libc::O_APPEND != 0 {
-            file.content.append(data).await?;
-        } else {
-            file.content.write(offset, data).await?;
-        }
-        if flags & (libc::O_SYNC | libc::O_DSYNC) != 0 {
-            self.sync(handle).await?;
-        }
-        Ok(count)
-    }
-
-    /// A close: what went wrong is told to whoever wrote.
-    async fn flush(&self, handle: u64) -> Result<()> {
-        let file = self.files.get(handle)?;
-        if file.writes {
-            file.content.flush().await?;
-            file.content.tell(&file.told)?;
-        }
-        Ok(())
-    }
-
-    async fn sync(&self, handle: u64) -> Result<()> {
-        let file = self.files.get(handle)?;
-        file.content.sync().await?;
-        file.content.tell(&file.told)
-    }
-
-    /// The last close of a handle.
-    fn release(&self, handle: u64) {
-        if let Some(file) = self.files.remove(handle) {
-            self.contents.release(file.inode);
-        }
-    }
-
     async fn page(&self, handle: u64, offset: u64, size: u32, plus: bool) -> Result<fuse::Directory> {
         let dirty = |inode| self.contents.get(inode).is_some();
         self.directories.get(handle)?.page(offset, size, plus, dirty).await
@@ -561,21 +446,20 @@ impl System {
     }
 }
 
-/// Whether a file that is opened so may be written.
-fn writes(flags: i32) -> bool {
-    flags & libc::O_ACCMODE != libc::O_RDONLY
-}
-
-/// Goes on with another session when one is over: what has a name still is as it was.
-async fn follow_session(session: Arc<Session>) {
-    let mut standing = session.standing();
-    while standing.wait_for(|standing| *standing != Standing::Live).await.is_ok() {
-        session.resume().await;
+/// Goes on with another session when one is over: what has a name still and was not locked is as it was.
+async fn follow_session(system: Arc<System>) {
+    let mut standing = system.session.standing();
+    loop {
+        let over = standing.wait_for(|standing| *standing != Standing::Live).await;
+        let Ok(Standing::Over(lost)) = over.map(|standing| standing.clone()) else { return };
+        system.contents.lose(&lost.locked);
+        system.locks.lose();
+        system.session.resume().await;
     }
 }
 
 /// A name in a directory.
-fn place(directory: InodeId, name: &Bytes) -> Result<Place> {
+pub(crate) fn place(directory: InodeId, name: &Bytes) -> Result<Place> {
     Ok(Place { base: directory, path: text(name)?.to_owned() })
 }
 

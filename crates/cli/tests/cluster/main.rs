@@ -12,6 +12,7 @@ mod failover;
 mod follow;
 mod fsck;
 mod load;
+mod locks;
 mod missing;
 mod mount;
 mod moves;

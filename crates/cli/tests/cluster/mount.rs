@@ -11,18 +11,18 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 /// Whether this machine's kernel has FUSE. Where it has none the tests say so, and test nothing.
-fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     crate::shim::Shim::is_possible()
 }
 
 /// A mount, and the process that serves it.
-struct Mounted {
-    process: Child,
+pub(crate) struct Mounted {
+    pub(crate) process: Child,
     at: PathBuf,
 }
 
 impl Mounted {
-    fn of(cloud: &Cloud, name: &str, more: &[&str]) -> Mounted {
+    pub(crate) fn of(cloud: &Cloud, name: &str, more: &[&str]) -> Mounted {
         Mounted::by(|arguments| cloud.command(arguments), cloud.path(name), more)
     }
 
@@ -37,7 +37,7 @@ impl Mounted {
         Mounted { process, at }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.at.join(name)
     }
 

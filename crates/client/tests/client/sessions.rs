@@ -104,8 +104,10 @@ async fn a_lock_is_waited_for_without_a_write() {
     assert_eq!(one.try_lock(inode, lock(1)).await.unwrap(), None);
     let holder = two.try_lock(inode, lock(1)).await.unwrap().unwrap();
     assert_eq!(two.test_lock(inode, lock(1)).await.unwrap(), Some(holder));
+    assert!(one.is_its(&holder) && !two.is_its(&holder));
     let waiting = tokio::spawn(async move {
-        two.lock(inode, lock(1)).await.unwrap();
+        two.wait_for_lock(inode, lock(1)).await.unwrap();
+        assert_eq!(two.try_lock(inode, lock(1)).await.unwrap(), None);
         two
     });
     let before = cluster.world().sessions.tests;
@@ -115,7 +117,8 @@ async fn a_lock_is_waited_for_without_a_write() {
     let two = waiting.await.unwrap();
     assert!(one.test_lock(inode, lock(1)).await.unwrap().is_some());
     two.unlock_owner(inode, LockKind::Range, LockOwner(1)).await.unwrap();
-    one.lock(inode, lock(1)).await.unwrap();
+    one.wait_for_lock(inode, lock(1)).await.unwrap();
+    assert_eq!(one.try_lock(inode, lock(1)).await.unwrap(), None);
 }
 
 #[tokio::test]

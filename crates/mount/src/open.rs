@@ -1,0 +1,190 @@
+//! Files that are open: what is done through their handles.
+
+use crate::attributes::mode_of;
+use crate::cache::BLOCK;
+use crate::content::Content;
+use crate::directory::found;
+use crate::errno::{Errno, Result};
+use crate::locks::Wanted;
+use crate::system::{System, place};
+use bytes::Bytes;
+use client::CreateOptions;
+use fuse::{Header, OpenFlags};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use types::meta::Exclusive;
+use types::{InodeId, Rights};
+
+/// Bytes that are fetched ahead of who reads one after the other, at first and at most.
+const AHEAD: (u64, u64) = (2 * BLOCK, 16 * BLOCK);
+/// Two reads of one stream may overtake each other by so much: the kernel sends several at once.
+const REORDER: u64 = BLOCK;
+/// A file that is open.
+pub(crate) struct OpenFile {
+    content: Arc<Content>,
+    inode: InodeId,
+    /// It was opened to be written.
+    writes: bool,
+    /// The kernel keeps nothing of it, and does not ask whether what it has is right.
+    is_direct: bool,
+    pattern: Mutex<Pattern>,
+    /// The failures of writing that whoever has this was told of.
+    told: AtomicU64,
+}
+
+/// How a file is read through one handle.
+#[derive(Clone, Copy)]
+struct Pattern {
+    /// Where the next read begins if it follows the last.
+    next: u64,
+    ahead: u64,
+}
+
+impl Pattern {
+    /// Bytes to fetch ahead of a read; 0 if it does not follow the last one.
+    fn note(&mut self, offset: u64, size: u32) -> u64 {
+        let end = offset.saturating_add(u64::from(size));
+        let follows =
+            offset.saturating_add(REORDER) >= self.next && offset <= self.next.saturating_add(REORDER);
+        self.ahead = match (follows, self.ahead) {
+            (false, _) => 0,
+            (true, 0) => AHEAD.0,
+            (true, ahead) if end > self.next => (ahead * 2).min(AHEAD.1),
+            (true, ahead) => ahead,
+        };
+        self.next = if follows { self.next.max(end) } else { end };
+        self.ahead
+    }
+}
+
+impl System {
+    pub(crate) async fn open(&self, inode: InodeId, flags: u32) -> Result<(u64, OpenFlags)> {
+        let flags = flags.cast_signed();
+        let rights = if writes(flags) { Rights::ReadWrite } else { Rights::Read };
+        let content = self.contents.open(inode, rights).await?;
+        Ok(self.opened(content, inode, flags))
+    }
+
+    pub(crate) async fn create(
+        &self,
+        header: &Header,
+        directory: InodeId,
+        name: &Bytes,
+        flags: u32,
+        mode: u32,
+    ) -> Result<(fuse::Entry, u64, OpenFlags)> {
+        let flags = flags.cast_signed();
+        // Of what is there already the kernel checks whether it may be opened: it looks again.
+        let exclusive = Exclusive::Yes;
+        let options = CreateOptions { mode: mode_of(mode), exclusive, ..CreateOptions::default() };
+        let opening = self.session.opening();
+        let file = self.client_for(header).create(place(directory, name)?, options).await;
+        let file = file.map_err(|error| match Errno::from(error) {
+            Errno(libc::EEXIST) if flags & libc::O_EXCL == 0 => Errno(libc::ESTALE),
+            errno => errno,
+        })?;
+        let (inode, entry) = (file.inode(), found(&file.attributes(), self.numbers));
+        let content = self.contents.insert(file, Rights::ReadWrite, opening.hold(inode));
+        let (handle, flags) = self.opened(content, inode, flags);
+        Ok((entry, handle, flags))
+    }
+
+    fn opened(&self, content: Arc<Content>, inode: InodeId, flags: i32) -> (u64, OpenFlags) {
+        // The kernel would keep what is appended where it believes the end to be.
+        let is_direct = flags & (libc::O_DIRECT | libc::O_APPEND) != 0;
+        let told = AtomicU64::new(content.failures());
+        let pattern = Mutex::new(Pattern { next: 0, ahead: 0 });
+        let file = OpenFile { content, inode, writes: writes(flags), is_direct, pattern, told };
+        let handle = self.files.insert(file);
+        (handle, if is_direct { OpenFlags::DIRECT } else { OpenFlags::default() })
+    }
+
+    /// A file that is open. After its locks were lost nothing can be done with it.
+    fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
+        let file = self.files.get(handle)?;
+        file.content.check()?;
+        // Whoever was stopped for a while knows it before he is told.
+        if self.locks.may_have(file.inode) && !self.session.is_live() {
+            return Err(Errno(libc::EIO));
+        }
+        Ok(file)
+    }
+
+    pub(crate) async fn read(&self, handle: u64, offset: u64, size: u32) -> Result<Vec<Bytes>> {
+        let file = self.file(handle)?;
+        if file.is_direct {
+            file.content.attributes().await?;
+        }
+        let ahead = file.pattern.lock().unwrap_or_else(PoisonError::into_inner).note(offset, size);
+        file.content.read(offset, size, ahead).await
+    }
+
+    /// `flags` are those of this write: they may change while a file is open.
+    pub(crate) async fn write(&self, handle: u64, offset: u64, data: Bytes, flags: i32) -> Result<u32> {
+        let file = self.file(handle)?;
+        let count = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        file.content.tell(&file.told)?;
+        if flags & libc::O_APPEND != 0 {
+            file.content.append(data).await?;
+        } else {
+            file.content.write(offset, data).await?;
+        }
+        if flags & (libc::O_SYNC | libc::O_DSYNC) != 0 {
+            self.sync(handle).await?;
+        }
+        Ok(count)
+    }
+
+    /// A close: what went wrong is told to whoever wrote. What its process had locked of the file is free.
+    pub(crate) async fn flush(&self, handle: u64, owner: u64) -> Result<()> {
+        let file = self.files.get(handle)?;
+        let has_locks = self.locks.may_have(file.inode);
+        let mut flushed = Ok(());
+        if file.writes || has_locks {
+            flushed = file.content.flush().await;
+        }
+        if has_locks {
+            self.locks.close(file.inode, owner).await;
+        }
+        if file.writes {
+            flushed?;
+            file.content.tell(&file.told)?;
+        }
+        Ok(())
+    }
+
+    /// Locks, or frees. What was written under a lock others find who have it next, and what they wrote is found here.
+    pub(crate) async fn set_lock(&self, wanted: Wanted, waits: Option<u64>) -> Result<()> {
+        let file = self.file(wanted.handle)?;
+        if let Err(Errno(errno)) = file.content.flush().await {
+            // A sync or a close tells it.
+            tracing::warn!(inode = %file.inode, errno, "what was written under a lock is not at the servers");
+        }
+        self.locks.set(wanted, waits).await?;
+        file.content.read_anew();
+        Ok(())
+    }
+
+    pub(crate) async fn sync(&self, handle: u64) -> Result<()> {
+        let file = self.file(handle)?;
+        file.content.sync().await?;
+        file.content.tell(&file.told)
+    }
+
+    /// The last close of a handle.
+    pub(crate) async fn release(&self, handle: u64) {
+        let Some(file) = self.files.remove(handle) else { return };
+        if self.locks.may_have(file.inode) {
+            if let Err(Errno(errno)) = file.content.flush().await {
+                tracing::warn!(inode = %file.inode, errno, "what was written under a lock is not at the servers");
+            }
+            self.locks.release(file.inode, handle).await;
+        }
+        self.contents.release(&file.content);
+    }
+}
+
+/// Whether a file that is opened so may be written.
+fn writes(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY
+}
