@@ -66,6 +66,7 @@ struct State {
     now: u64,
     values: u64,
     operations: Vec<Operation>,
+    losses: Vec<u64>,
     wrong: Vec<String>,
 }
 
@@ -101,6 +102,19 @@ impl History {
         let (end, now) = (state.next, state.now);
         state.next += 1;
         state.operations[operation].end = Some((end, now, reply));
+    }
+
+    /// A chain loses its last memory.
+    pub fn lose(&self) {
+        let mut state = self.lock();
+        let now = state.next;
+        state.next += 1;
+        state.losses.push(now);
+    }
+
+    /// When chains lost their last memory: places in the order of everything that happened.
+    pub fn losses(&self) -> Vec<u64> {
+        self.lock().losses.clone()
     }
 
     /// A client saw what must never be.

@@ -27,6 +27,8 @@ const QUIET_MAX: u64 = 120_000;
 const REST_TURN: u64 = 100;
 /// What is under way at a chain comes to its end in this time: shorter than a lease, so that nobody stops serving.
 const UNDER_WAY: u64 = 1500;
+/// A process that was started so many milliseconds ago, and whose members serve, has what the others had.
+const SETTLED: u64 = 5000;
 
 /// How a run ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +80,8 @@ struct World {
     decided: u64,
     /// Machines that lose power at a change of their disk, and how long they stay away then.
     doomed: BTreeMap<HostId, u64>,
+    /// When the process of each machine was started last.
+    started: BTreeMap<HostId, u64>,
     liars: BTreeSet<HostId>,
     full: BTreeSet<HostId>,
     happened: Vec<String>,
@@ -136,6 +140,7 @@ impl World {
             agenda: BTreeMap::new(),
             decided: 0,
             doomed: BTreeMap::new(),
+            started: BTreeMap::new(),
             liars: BTreeSet::new(),
             full: BTreeSet::new(),
             happened: Vec::new(),
@@ -237,6 +242,7 @@ impl World {
             return;
         }
         self.log.note(self.now, || format!("host {host} starts"));
+        self.started.insert(host, self.now);
         let (pace, window, cluster) = (pace.clone(), self.window.clone(), self.scenario.cluster);
         match host {
             META => machine.start(&self.fabric, self.now, |parts| roles::meta(parts, cluster, pace, window)),
@@ -257,7 +263,26 @@ impl World {
         }
     }
 
+    /// Whether the last memory of some chain goes with this process, or may: who has just been started remembers nothing yet.
+    fn is_last(&self, host: HostId) -> bool {
+        let remembers = |other: HostId| {
+            let settled = self.started.get(&other).is_some_and(|started| started + SETTLED < self.now);
+            other != host && self.is_up(other) && settled
+        };
+        let goes = |routing: Arc<Routing>| {
+            routing.tables.values().flat_map(|table| &table.chains).any(|chain| {
+                let host_of = |target| HostId::try_from(routing.targets.get(&target)?.node.0).ok();
+                let hosts = || chain.serving().filter_map(host_of);
+                hosts().any(|other| other == host) && !hosts().any(remembers)
+            })
+        };
+        self.is_up(host) && self.window.routing().is_some_and(goes)
+    }
+
     fn end(&mut self, host: HostId, how: Gone) {
+        if self.is_last(host) {
+            self.history.lose();
+        }
         if let Some(machine) = self.machines.get_mut(&host) {
             if self.liars.remove(&host) {
                 machine.disk.lie_about_syncs(false);
@@ -408,7 +433,7 @@ impl World {
             return Err(wrong.clone());
         }
         let operations = self.history.operations();
-        registers::check(&operations)?;
+        registers::check(&operations, &self.history.losses())?;
         names::check(&operations)
     }
 

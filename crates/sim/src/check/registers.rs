@@ -5,9 +5,13 @@
 //! the last start of one (a *forward* zone), or all of them have a moment in common (a *backward* zone, from the last
 //! start to the first end). The history is linearizable if no read ends before its write starts, no two forward zones
 //! overlap, and no backward zone lies within a forward one.
+//!
+//! What is read of a write that is not answered yet may not be on the disks. When all members of its chain lose their memory
+//! then, it may be undone, and be done once more when the client asks again. So a history with such a loss is right if it is
+//! linearizable up to the loss, and as a whole without those reads of writes that the loss may have undone.
 
 use crate::history::{Call, Operation, Reply};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Never: the end of a write that was not answered.
 const NEVER: u64 = u64::MAX;
@@ -24,8 +28,9 @@ struct Zone<'a> {
     cluster: Cluster<'a>,
 }
 
-/// Checks all registers; the text says what is wrong and shows the operations.
-pub fn check(history: &[Operation]) -> Result<(), String> {
+/// Checks all registers; the text says what is wrong and shows the operations. `losses` are the places in the order of
+/// everything at which a chain lost its last memory, rising.
+pub fn check(history: &[Operation], losses: &[u64]) -> Result<(), String> {
     let mut registers: BTreeMap<usize, Vec<&Operation>> = BTreeMap::new();
     for operation in history {
         if let Call::Write { register, .. } | Call::Read { register } = operation.call {
@@ -33,11 +38,41 @@ pub fn check(history: &[Operation]) -> Result<(), String> {
         }
     }
     registers.into_iter().try_for_each(|(register, operations)| {
-        check_one(&operations).map_err(|why| format!("register r{register} is not linearizable: {why}"))
+        check_one(&operations, losses)
+            .map_err(|why| format!("register r{register} is not linearizable: {why}"))
     })
 }
 
-fn check_one(operations: &[&Operation]) -> Result<(), String> {
+fn check_one(operations: &[&Operation], losses: &[u64]) -> Result<(), String> {
+    let Err(why) = in_one_order(operations) else { return Ok(()) };
+    let Some((&loss, earlier)) = losses.split_last() else { return Err(why) };
+    let before: Vec<Operation> = operations
+        .iter()
+        .filter(|operation| operation.start < loss)
+        .map(|operation| Operation {
+            end: operation.end.filter(|(end, _, _)| *end < loss),
+            ..(*operation).clone()
+        })
+        .collect();
+    check_one(&before.iter().collect::<Vec<_>>(), earlier)?;
+    let open: BTreeSet<u64> = operations
+        .iter()
+        .filter_map(|operation| match operation.call {
+            Call::Write { value, .. } if operation.start < loss && loss < end(operation) => Some(value),
+            _ => None,
+        })
+        .collect();
+    let may_be_undone = |operation: &Operation| {
+        matches!((&operation.call, operation.end), (Call::Read { .. }, Some((end, _, Reply::Value(value))))
+            if end < loss && open.contains(&value))
+    };
+    let rest: Vec<&Operation> =
+        operations.iter().copied().filter(|operation| !may_be_undone(operation)).collect();
+    check_one(&rest, earlier).map_err(|_| why)
+}
+
+/// Whether one order explains them.
+fn in_one_order(operations: &[&Operation]) -> Result<(), String> {
     let mut clusters: BTreeMap<u64, Cluster<'_>> = BTreeMap::new();
     for operation in operations {
         if let Call::Write { value, .. } = operation.call {

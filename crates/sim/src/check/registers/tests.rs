@@ -2,6 +2,10 @@ use super::*;
 
 /// `w1 0-3` writes 1 from 0 to 3, `r1 4-5` reads 1; `-` alone: no answer.
 fn run(text: &str) -> Result<(), String> {
+    run_with(text, &[])
+}
+
+fn run_with(text: &str, losses: &[u64]) -> Result<(), String> {
     let operations: Vec<Operation> = text
         .split(',')
         .map(|part| {
@@ -16,7 +20,7 @@ fn run(text: &str) -> Result<(), String> {
             Operation { client: 0, call, start: start.parse().unwrap(), start_ms: 0, end }
         })
         .collect();
-    check(&operations)
+    check(&operations, losses)
 }
 
 #[test]
@@ -38,4 +42,23 @@ fn refuses_a_value_that_was_overwritten() {
 fn refuses_values_from_nowhere_and_from_the_future() {
     run("w1 0-1, r2 2-3").unwrap_err();
     run("r1 0-1, w1 2-3").unwrap_err();
+}
+
+#[test]
+fn a_loss_of_all_memory_may_undo_what_was_not_answered_and_nothing_else() {
+    let undone = "w1 0-1, w2 2-14, r2 3-4, r1 6-7, r1 8-9, r2 15-16";
+    run(undone).unwrap_err();
+    run_with(undone, &[5]).unwrap();
+    run_with("w1 0-1, w2 2-, r2 3-4, r1 6-7", &[5]).unwrap();
+    // Seen and not seen before the loss; a loss before it was seen, and one after it was gone.
+    run_with("w1 0-1, w2 2-20, r2 3-4, r1 5-6, r2 8-9", &[7]).unwrap_err();
+    run_with(undone, &[2]).unwrap_err();
+    run_with("w1 0-1, w2 2-20, r2 3-4, r1 6-7, r1 8-9", &[17]).unwrap_err();
+    // An answered one is not undone, and nothing older comes back in its place.
+    run_with("w1 0-1, w2 2-4, r2 5-6, r1 8-9", &[7]).unwrap_err();
+    run_with("w1 0-1, w2 2-3, w3 4-, r3 5-6, r1 8-9", &[7]).unwrap_err();
+    // Twice.
+    run_with("w1 0-1, w2 2-20, r2 3-4, r1 6-7, r2 8-9, r1 11-12, r2 21-22", &[5, 10]).unwrap();
+    run_with("w1 0-1, w2 2-20, r2 3-4, r1 6-7, r2 8-9, r1 11-12, r2 21-22", &[5]).unwrap_err();
+    run_with("w1 0-1, w2 2-20, r2 3-4, r1 6-7, r2 8-9, r1 11-12, r2 21-22", &[10]).unwrap_err();
 }
