@@ -402,6 +402,20 @@ impl Content {
         result.map_err(known)
     }
 
+    /// Makes bytes read as zeros and frees their space; `grows`: the file is as long as their end then, at least.
+    pub(crate) async fn punch(&self, offset: u64, length: u64, grows: bool) -> Result<()> {
+        let mut writing = self.writing.lock().await;
+        self.drain(&mut writing).await;
+        self.check()?;
+        let (file, end) = (self.file(), offset.saturating_add(length));
+        let mut result = file.punch(offset, length).await;
+        if result.is_ok() && grows && file.length() < end {
+            result = file.truncate(end).await;
+        }
+        self.state().version = draw_version();
+        result.map_err(known)
+    }
+
     /// Writes bytes at the end, wherever that is by then: of several clients that append, each one's bytes are whole and
     /// nobody's are lost.
     pub(crate) async fn append(&self, bytes: Bytes) -> Result<()> {

@@ -171,6 +171,22 @@ impl System {
         file.content.tell(&file.told)
     }
 
+    /// Holes can be made. Space cannot be set aside: who asks for that is told so, and writes zeros instead.
+    pub(crate) async fn allocate(&self, handle: u64, offset: u64, length: u64, mode: u32) -> Result<()> {
+        let keeps = libc::FALLOC_FL_KEEP_SIZE;
+        let grows = match mode.cast_signed() {
+            mode if mode == libc::FALLOC_FL_PUNCH_HOLE | keeps => false,
+            mode if mode == libc::FALLOC_FL_ZERO_RANGE | keeps => false,
+            libc::FALLOC_FL_ZERO_RANGE => true,
+            _ => return Err(Errno(libc::EOPNOTSUPP)),
+        };
+        let file = self.file(handle)?;
+        if !file.writes {
+            return Err(Errno(libc::EBADF));
+        }
+        file.content.punch(offset, length, grows).await
+    }
+
     /// The last close of a handle.
     pub(crate) async fn release(&self, handle: u64) {
         let Some(file) = self.files.remove(handle) else { return };

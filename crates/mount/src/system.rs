@@ -211,6 +211,9 @@ impl System {
                 let waits = wait.then_some(header.unique);
                 give(reply, self.set_lock(wanted, waits).await, done)
             }
+            Operation::Allocate { handle, offset, length, mode } => {
+                give(reply, self.allocate(handle, offset, length, mode).await, done)
+            }
             Operation::OpenDirectory { .. } => {
                 let open = OpenDirectory::new(self.client.clone(), inode, self.numbers);
                 reply.opened(self.directories.insert(open), OpenFlags::default());
@@ -247,7 +250,6 @@ impl System {
             Operation::Access { .. }
             | Operation::CopyRange { .. }
             | Operation::Seek { .. }
-            | Operation::Allocate { .. }
             | Operation::TemporaryFile { .. }
             | Operation::Init { .. }
             | Operation::Forget { .. }

@@ -120,6 +120,18 @@ fn what_is_written_is_read_at_once_wherever_it_lies() {
                 model.resize(offset, 0);
             }
             6 => file.sync_all().unwrap(),
+            7 => {
+                // A hole, or zeros up to beyond the end.
+                use rustix::fs::{FallocateFlags, fallocate};
+                let (mode, end) = match draw(2) {
+                    0 => (FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, model.len()),
+                    _ => (FallocateFlags::ZERO_RANGE, model.len().max(offset + length)),
+                };
+                fallocate(&file, mode, offset as u64, length as u64).unwrap();
+                model.resize(end, 0);
+                let end = end.min(offset + length);
+                model[offset.min(end)..end].fill(0);
+            }
             _ => {
                 let reader = if draw(2) == 0 { &file } else { &other };
                 let mut got = vec![0; length];
@@ -495,7 +507,10 @@ fn a_full_cloud_is_told_to_who_writes_and_takes_removals() {
         let again = File::create(mount.path("again")).unwrap();
         again.write_all_at(&bytes, 0).and_then(|()| again.sync_all()).is_ok()
     });
-    assert!(cloud.run(&["cat", "/again"]).stdout == bytes);
+    let read = cloud.run(&["cat", "/again"]);
+    let differs = read.stdout.iter().zip(&bytes).position(|(one, other)| one != other);
+    let why = String::from_utf8_lossy(&read.stderr);
+    assert!(read.stdout == bytes, "{} bytes, wrong at {differs:?}: {why}", read.stdout.len());
     drop(mount);
     cloud.server().kill();
     drop(small);

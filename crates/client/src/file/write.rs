@@ -273,6 +273,42 @@ impl File {
         Ok(())
     }
 
+    /// Makes `length` bytes from `offset` read as zeros and frees their space, durably. The length of the file does not change.
+    pub async fn punch(&self, offset: u64, length: u64) -> Result<()> {
+        self.check_range("punch a hole into", offset, length)?;
+        let held = self.unsynced().held;
+        if held > 0 {
+            // It would be written over the hole if it had to be written once more.
+            self.sync().await?;
+        }
+        let end = offset.saturating_add(length).min(self.refresh().await?.length);
+        if offset < end {
+            // Until the capability to do so came, the file may have been moved.
+            while !self.punch_chunks(offset, end).await? {}
+            self.tell(0).await?;
+        }
+        Ok(())
+    }
+
+    /// Punches what lies between two positions. False: the layout is no longer the file's.
+    async fn punch_chunks(&self, from: u64, to: u64) -> Result<bool> {
+        let layout = self.state.content.layout();
+        let inode = self.inode();
+        let mut cuts = Cuts::new(self, "punch a hole into");
+        let mut position = from;
+        while position < to
+            && let Some((index, offset)) = layout.locate(position)
+        {
+            let rest = u64::from(layout.chunk_size).saturating_sub(u64::from(offset)).max(1);
+            let length = rest.min(to - position);
+            position += length;
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            let operation = Operation::Punch { chunk: ChunkId { inode, index }, offset, length };
+            cuts.push(layout, layout.chain(index), operation).await?;
+        }
+        cuts.finish().await
+    }
+
     /// Cuts the chunks beyond `length`. False: the layout is no longer the file's.
     async fn cut_chunks(&self, length: u64, old: u64) -> Result<bool> {
         let layout = self.state.content.layout();
@@ -289,8 +325,7 @@ impl File {
                 }
             }
         }
-        let mut all = true;
-        let mut cuts: JoinSet<Result<bool>> = JoinSet::new();
+        let mut cuts = Cuts::new(self, "truncate");
         // Chunks of one chain are `slots` apart.
         for first in (kept..end).take(usize::from(layout.slots.max(1))) {
             let chain = layout.chain(ChunkIndex(first));
@@ -302,21 +337,49 @@ impl File {
                 if chunks.is_empty() {
                     break;
                 }
-                if cuts.len() >= CUTS_AT_ONCE
-                    && let Some(joined) = cuts.join_next().await
-                {
-                    all &= joined.map_err(|stopped| self.stopped("truncate", &stopped))??;
-                }
-                let file = self.clone();
-                cuts.spawn(async move {
-                    let cut = file.cut("truncate", Some(layout), chain, Operation::Remove { chunks }).await;
-                    cut.map(|cut| cut.is_some())
-                });
+                cuts.push(layout, chain, Operation::Remove { chunks }).await?;
             }
         }
-        while let Some(joined) = cuts.join_next().await {
-            all &= joined.map_err(|stopped| self.stopped("truncate", &stopped))??;
+        cuts.finish().await
+    }
+}
+
+/// Updates without bytes, some of them under way at a time.
+struct Cuts<'a> {
+    file: &'a File,
+    action: &'static str,
+    under_way: JoinSet<Result<bool>>,
+    /// The layout was the file's for each of them.
+    all: bool,
+}
+
+impl<'a> Cuts<'a> {
+    fn new(file: &'a File, action: &'static str) -> Cuts<'a> {
+        Cuts { file, action, under_way: JoinSet::new(), all: true }
+    }
+
+    async fn push(&mut self, layout: Layout, chain: ChainId, operation: Operation) -> Result<()> {
+        if self.under_way.len() >= CUTS_AT_ONCE {
+            self.join().await?;
         }
-        Ok(all)
+        let (file, action) = (self.file.clone(), self.action);
+        self.under_way.spawn(async move {
+            let cut = file.cut(action, Some(layout), chain, operation).await;
+            cut.map(|cut| cut.is_some())
+        });
+        Ok(())
+    }
+
+    /// Waits for one of them; false: there is none.
+    async fn join(&mut self) -> Result<bool> {
+        let Some(joined) = self.under_way.join_next().await else { return Ok(false) };
+        self.all &= joined.map_err(|stopped| self.file.stopped(self.action, &stopped))??;
+        Ok(true)
+    }
+
+    /// Waits for all. False: the layout is no longer the file's.
+    async fn finish(mut self) -> Result<bool> {
+        while self.join().await? {}
+        Ok(self.all)
     }
 }

@@ -15,13 +15,19 @@ async fn read_all(client: &Client) -> Vec<u8> {
 }
 
 async fn step(file: &File, model: &mut Vec<u8>, random: &mut Random) {
-    match random.below(8) {
+    match random.below(9) {
         0 => {
             let length = random.below(LENGTH_MAX);
             file.truncate(length).await.unwrap();
             model.resize(length as usize, 0);
         }
         1 => file.sync().await.unwrap(),
+        2 => {
+            let (offset, length) = (random.below(LENGTH_MAX), random.below(LENGTH_MAX / 2));
+            file.punch(offset, length).await.unwrap();
+            let end = model.len().min((offset + length) as usize);
+            model[end.min(offset as usize)..end].fill(0);
+        }
         _ => {
             let offset = random.below(LENGTH_MAX);
             let length = 1 + if random.one_in(3) { random.below(200_000) } else { random.below(5000) };

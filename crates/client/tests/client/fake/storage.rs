@@ -185,7 +185,13 @@ impl World {
             Operation::Truncate { chunk, length } => {
                 chunks.entry(*chunk).or_default().resize(usize::try_from(*length).unwrap(), 0);
             }
-            Operation::Punch { .. } | Operation::RemoveInodes { .. } => return Err(StorageError::Invalid),
+            Operation::Punch { chunk, offset, length } => {
+                let bytes = chunks.get_mut(chunk).into_iter().flatten();
+                let hole =
+                    bytes.skip(usize::try_from(*offset).unwrap()).take(usize::try_from(*length).unwrap());
+                hole.for_each(|byte| *byte = 0);
+            }
+            Operation::RemoveInodes { .. } => return Err(StorageError::Invalid),
             Operation::Remove { chunks: gone } => chunks.retain(|chunk, _| !gone.contains(chunk)),
             Operation::Clone { from, to, length } => {
                 let mut bytes = chunks.get(from).ok_or(StorageError::NoChunk)?.clone();
