@@ -5,6 +5,7 @@
 mod inputs;
 mod packages;
 mod steps;
+mod suites;
 mod tidy;
 
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask check     format, lints, tidy and unit tests: what you run before each commit
 cargo xtask test      everything, system packages and real data fetched first: what CI runs
-cargo xtask inputs    real data that the tests store, into the target folder; `test` does it too
+cargo xtask inputs    real data that the tests store, and suites that they run, into the target folder; `test` does it too
 cargo xtask tidy      the rules that no compiler checks: floors, file lengths, stray paths
 cargo xtask sim       whole clusters under a seed: --seed N, --scenario S, --runs N (see --help)
 cargo xtask bench     the figures of docs/performance.md (python3 bench/core.py; see its --help)
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("check") => steps::check(),
         Some("test") => steps::test(),
-        Some("inputs") => inputs::fetch(),
+        Some("inputs") => inputs::fetch().and_then(|()| suites::install()),
         Some("tidy") => tidy::run(),
         Some("sim") => steps::sim(&arguments[1..]),
         Some("bench") => steps::bench(&arguments[1..]),

@@ -16,6 +16,7 @@ mod locks;
 mod missing;
 mod mount;
 mod moves;
+mod posix;
 mod real;
 mod recover;
 mod returns;

@@ -20,7 +20,7 @@ const FILES_MIN: usize = 20_000;
 const TABLE_LINES: u64 = 2_000_000;
 
 /// Something that `cargo xtask inputs` fetched.
-fn input(name: &str) -> PathBuf {
+pub(crate) fn input(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let path = target.join("inputs").join(name);
     assert!(path.exists(), "{} is not there: run `cargo xtask inputs` once", path.display());
