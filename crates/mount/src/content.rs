@@ -6,13 +6,13 @@
 use crate::cache::{BLOCK, Cache, Key};
 use crate::contents::known;
 use crate::errno::{Errno, Result};
+use crate::guard::Guard;
 use bytes::{Bytes, BytesMut};
 use client::{Client, ErrorKind, File};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use types::meta::Place;
 use types::storage::Durability;
@@ -42,8 +42,8 @@ pub(crate) struct Content {
     inode: InodeId,
     state: Mutex<State>,
     writing: tokio::sync::Mutex<Writing>,
-    /// Locks of it were lost: whoever has it open must not go on as if he had them.
-    lost: watch::Sender<bool>,
+    /// Whoever has it open must not go on as if he had the locks that he lost.
+    guard: Arc<Guard>,
 }
 
 struct State {
@@ -94,7 +94,13 @@ fn draw_version() -> u64 {
 }
 
 impl Content {
-    pub(crate) fn new(client: Client, cache: Arc<Cache>, file: File, rights: Rights) -> Content {
+    pub(crate) fn new(
+        client: Client,
+        cache: Arc<Cache>,
+        file: File,
+        rights: Rights,
+        guard: Guard,
+    ) -> Content {
         let attributes = file.attributes();
         let inode = file.inode();
         let state = State {
@@ -108,21 +114,15 @@ impl Content {
             failures: 0,
         };
         let (state, writing) = (Mutex::new(state), tokio::sync::Mutex::default());
-        Content { client, cache, inode, state, writing, lost: watch::Sender::new(false) }
+        Content { client, cache, inode, state, writing, guard: Arc::new(guard) }
     }
 
     pub(crate) fn inode(&self) -> InodeId {
         self.inode
     }
 
-    /// Lets go of it, and of what is on its way: all that is done with it fails from now on.
-    pub(crate) fn lose(&self) {
-        self.lost.send_replace(true);
-    }
-
-    /// Fails if it was lost.
-    pub(crate) fn check(&self) -> Result<()> {
-        if *self.lost.borrow() { Err(Errno(libc::EIO)) } else { Ok(()) }
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// What is read from now on is asked for at the servers.
@@ -173,7 +173,7 @@ impl Content {
 
     /// Up to `size` bytes at `offset`, fewer at the end. `ahead`: so many bytes behind them will be wanted too.
     pub(crate) async fn read(self: &Arc<Self>, offset: u64, size: u32, ahead: u64) -> Result<Vec<Bytes>> {
-        self.check()?;
+        self.guard.check()?;
         let is_random = ahead == 0 && u64::from(size) < BLOCK;
         let (from, to) = if is_random {
             (offset, offset.saturating_add(u64::from(size)))
@@ -238,7 +238,7 @@ impl Content {
     /// Takes bytes to be written at `offset`.
     pub(crate) async fn write(self: &Arc<Self>, offset: u64, bytes: Bytes) -> Result<()> {
         let mut writing = self.writing.lock().await;
-        self.check()?;
+        self.guard.check()?;
         {
             let mut state = self.state();
             let end = offset.saturating_add(length_of(bytes.len()));
@@ -275,10 +275,9 @@ impl Content {
             let mut writing = content.writing.lock().await;
             writing.timed = false;
             content.drain(&mut writing).await;
-            if content.check().is_ok()
-                && let Err(error) = content.file().note_written().await
-            {
-                content.fail(error.into());
+            let file = content.file();
+            if let Err(errno) = content.guard.unless_lost(file.note_written()).await {
+                content.fail(errno);
             }
         });
     }
@@ -301,15 +300,11 @@ impl Content {
         }
         writing.flying_bytes += bytes.len();
         let (file, length) = (self.file(), bytes.len());
-        let mut lost = self.lost.subscribe();
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                // The sender lives as long as its flights.
-                _ = lost.wait_for(|lost| *lost) => Err(Errno(libc::EIO)),
-                written = file.write_at(start, bytes, Durability::Memory) => Ok(written?),
-            }
-        });
+        let guard = self.guard.clone();
+        let task =
+            tokio::spawn(
+                async move { guard.unless_lost(file.write_at(start, bytes, Durability::Memory)).await },
+            );
         writing.flying.push_back(Flight { start, length, task });
     }
 
@@ -345,7 +340,12 @@ impl Content {
         self.state().written
     }
 
-    /// Fails if something could not be written that `told` does not count.
+    /// As [`Content::tell`], and leaves `told` as it is.
+    pub(crate) fn owes(&self, told: &AtomicU64) -> Result<()> {
+        self.tell(&AtomicU64::new(told.load(Ordering::Relaxed)))
+    }
+
+    /// Fails if something could not be written that `told` does not count, and counts it.
     pub(crate) fn tell(&self, told: &AtomicU64) -> Result<()> {
         let (failed, failures) = {
             let state = self.state();
@@ -374,21 +374,25 @@ impl Content {
     pub(crate) async fn flush(&self) -> Result<()> {
         let mut writing = self.writing.lock().await;
         self.drain(&mut writing).await;
-        self.check()?;
-        self.file().note_written().await.map_err(known)
+        self.guard.unless_lost(self.file().note_written()).await
+    }
+
+    /// Has all that was written on disk, if anything was; as [`Content::flush`]. For who gives a lock away: what is in memory only might be
+    /// written once more, over what others write from then on.
+    pub(crate) async fn hand_over(&self) -> Result<()> {
+        if self.is_written() { self.sync().await } else { self.flush().await }
     }
 
     /// Has all that was written on disk. As [`Content::flush`].
     pub(crate) async fn sync(&self) -> Result<()> {
         let mut writing = self.writing.lock().await;
         self.drain(&mut writing).await;
-        self.check()?;
         let was = std::mem::take(&mut self.state().written);
-        let synced = self.file().sync().await;
+        let synced = self.guard.unless_lost(self.file().sync()).await;
         if synced.is_err() {
             self.state().written = was;
         }
-        synced.map_err(known)
+        synced
     }
 
     /// Sets the length.
@@ -396,24 +400,18 @@ impl Content {
         self.need(Rights::ReadWrite).await?;
         let mut writing = self.writing.lock().await;
         self.drain(&mut writing).await;
-        self.check()?;
-        let result = self.file().truncate(length).await;
+        let result = self.guard.unless_lost(self.file().truncate(length)).await;
         self.state().version = draw_version();
-        result.map_err(known)
+        result
     }
 
     /// Makes bytes read as zeros and frees their space; `grows`: the file is as long as their end then, at least.
     pub(crate) async fn punch(&self, offset: u64, length: u64, grows: bool) -> Result<()> {
         let mut writing = self.writing.lock().await;
         self.drain(&mut writing).await;
-        self.check()?;
-        let (file, end) = (self.file(), offset.saturating_add(length));
-        let mut result = file.punch(offset, length).await;
-        if result.is_ok() && grows && file.length() < end {
-            result = file.truncate(end).await;
-        }
+        let result = self.guard.unless_lost(self.file().punch(offset, length, grows)).await;
         self.state().version = draw_version();
-        result.map_err(known)
+        result
     }
 
     /// Writes bytes at the end, wherever that is by then: of several clients that append, each one's bytes are whole and
@@ -421,11 +419,11 @@ impl Content {
     pub(crate) async fn append(&self, bytes: Bytes) -> Result<()> {
         let mut writing = self.writing.lock().await;
         self.drain(&mut writing).await;
-        self.check()?;
         // As long as a session that its holder did not end.
         let deadline = tokio::time::Instant::now() + APPEND_MAX;
         let mut pause = APPEND_PAUSE.0;
         let mut appender = loop {
+            self.guard.check()?;
             match self.client.append(Place::inode(self.inode)).await {
                 Ok(appender) => break appender,
                 Err(error) if error.kind() == ErrorKind::Busy && tokio::time::Instant::now() < deadline => {
@@ -435,9 +433,9 @@ impl Content {
                 Err(error) => return Err(error.into()),
             }
         };
-        let mut written = appender.write(bytes).await;
+        let mut written = self.guard.unless_lost(appender.write(bytes)).await;
         if written.is_ok() {
-            written = appender.flush().await;
+            written = self.guard.unless_lost(appender.flush()).await;
         }
         // What was flushed is there for all to see, and must not be written again.
         if let Err(error) = appender.close().await {

@@ -3,6 +3,8 @@
 use crate::cache::Cache;
 use crate::content::Content;
 use crate::errno::{Errno, Result};
+use crate::guard::Guard;
+use crate::locks::Locks;
 use client::{Client, File, Held, Session};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,6 +20,7 @@ const SYNCS: usize = 16;
 pub(crate) struct Contents {
     client: Client,
     session: Arc<Session>,
+    locks: Arc<Locks>,
     cache: Arc<Cache>,
     /// Each use is asked for at the servers: the rights of one user are not those of another.
     asks: bool,
@@ -34,10 +37,17 @@ struct Used {
 }
 
 impl Contents {
-    pub(crate) fn new(client: Client, session: Arc<Session>, cache: u64, asks: bool) -> Contents {
+    pub(crate) fn new(
+        client: Client,
+        session: Arc<Session>,
+        locks: Arc<Locks>,
+        cache: u64,
+        asks: bool,
+    ) -> Contents {
         Contents {
             client,
             session,
+            locks,
             cache: Arc::new(Cache::new(cache)),
             asks,
             used: Mutex::default(),
@@ -102,7 +112,8 @@ impl Contents {
                 used.get().content.clone()
             }
             Entry::Vacant(slot) => {
-                let content = Content::new(self.client.clone(), self.cache.clone(), file, rights);
+                let guard = Guard::new(self.locks.clone(), file.inode());
+                let content = Content::new(self.client.clone(), self.cache.clone(), file, rights, guard);
                 slot.insert(Used { content: Arc::new(content), times: 1, _held: held }).content.clone()
             }
         }
@@ -147,7 +158,7 @@ impl Contents {
     pub(crate) fn lose(&self, inodes: &[InodeId]) {
         let mut used = self.used();
         for lost in inodes.iter().filter_map(|inode| used.remove(inode)) {
-            lost.content.lose();
+            lost.content.guard().lose();
         }
     }
 

@@ -17,6 +17,7 @@ mod content;
 mod contents;
 mod directory;
 mod errno;
+mod guard;
 mod handles;
 mod locks;
 mod open;

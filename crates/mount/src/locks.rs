@@ -130,6 +130,11 @@ impl Locks {
         self.files().contains_key(&inode)
     }
 
+    /// Whether locks of a file are lost, or may be, by the clock.
+    pub(crate) fn may_be_lost(&self, inode: InodeId) -> bool {
+        self.may_have(inode) && !self.session.is_live()
+    }
+
     fn file(&self, inode: InodeId) -> Option<Arc<tokio::sync::Mutex<Owners>>> {
         self.files().get(&inode).cloned()
     }
@@ -190,8 +195,15 @@ impl Locks {
         let file = self.files().entry(inode).or_default().clone();
         let given = async {
             let mut owners = file.lock().await;
+            if !self.file(inode).is_some_and(|now| Arc::ptr_eq(&now, &file)) {
+                // Lost meanwhile: nobody would free it.
+                return Err(Errno(libc::ENOLCK));
+            }
             let owner = wanted.owner();
-            if owners.get(&owner).is_some_and(|owned| owned.is_over) {
+            // What another open file left that had the same number: of a `flock` the owner is the open file.
+            let is_others =
+                |owned: &Owned| owner.0 == LockKind::Whole && !owned.handles.contains(&wanted.handle);
+            if owners.get(&owner).is_some_and(|owned| owned.is_over || is_others(owned)) {
                 self.free(inode, owner, &mut owners).await?;
             }
             let had = owners.contains_key(&owner);
@@ -245,18 +257,18 @@ impl Locks {
         self.end(inode, |other, _| *other == owner).await;
     }
 
-    /// The last close of a handle: what was locked through it is free.
+    /// The last close of a handle: what was locked through it alone is free.
     pub(crate) async fn release(self: &Arc<Self>, inode: InodeId, handle: u64) {
-        self.end(inode, |_, owned| owned.handles.contains(&handle)).await;
+        self.end(inode, |_, owned| owned.handles.remove(&handle) && owned.handles.is_empty()).await;
     }
 
     /// Frees all that some owners have. What the servers cannot be told now they are told later.
-    async fn end(self: &Arc<Self>, inode: InodeId, is_meant: impl Fn(&Owner, &Owned) -> bool) {
+    async fn end(self: &Arc<Self>, inode: InodeId, is_over: impl Fn(&Owner, &mut Owned) -> bool) {
         let Some(file) = self.file(inode) else { return };
         let freed = {
             let mut owners = file.lock().await;
-            for (_, owned) in owners.iter_mut().filter(|(owner, owned)| is_meant(owner, owned)) {
-                owned.is_over = true;
+            for (owner, owned) in owners.iter_mut() {
+                owned.is_over |= is_over(owner, owned);
             }
             self.free_ended(inode, &mut owners).await
         };

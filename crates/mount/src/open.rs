@@ -21,15 +21,19 @@ const AHEAD: (u64, u64) = (2 * BLOCK, 16 * BLOCK);
 const REORDER: u64 = BLOCK;
 /// A file that is open.
 pub(crate) struct OpenFile {
-    content: Arc<Content>,
+    pub(crate) content: Arc<Content>,
     inode: InodeId,
     /// It was opened to be written.
     writes: bool,
     /// The kernel keeps nothing of it, and does not ask whether what it has is right.
     is_direct: bool,
     pattern: Mutex<Pattern>,
-    /// The failures of writing that whoever has this was told of.
-    told: AtomicU64,
+    /// The failures of writing that a write through this has told of. A write that goes to the servers in parts may swallow what a later
+    /// part is told: a sync tells it again.
+    told_by_write: AtomicU64,
+    /// Those that a sync has told of. A close tells the others, and takes none: it may be that of a copy, which somebody's `exec`
+    /// closes and nobody asks how that went.
+    told_by_sync: AtomicU64,
 }
 
 /// How a file is read through one handle.
@@ -92,21 +96,25 @@ impl System {
     fn opened(&self, content: Arc<Content>, inode: InodeId, flags: i32) -> (u64, OpenFlags) {
         // The kernel would keep what is appended where it believes the end to be.
         let is_direct = flags & (libc::O_DIRECT | libc::O_APPEND) != 0;
-        let told = AtomicU64::new(content.failures());
+        let failures = content.failures();
         let pattern = Mutex::new(Pattern { next: 0, ahead: 0 });
-        let file = OpenFile { content, inode, writes: writes(flags), is_direct, pattern, told };
+        let file = OpenFile {
+            content,
+            inode,
+            writes: writes(flags),
+            is_direct,
+            pattern,
+            told_by_write: AtomicU64::new(failures),
+            told_by_sync: AtomicU64::new(failures),
+        };
         let handle = self.files.insert(file);
         (handle, if is_direct { OpenFlags::DIRECT } else { OpenFlags::default() })
     }
 
     /// A file that is open. After its locks were lost nothing can be done with it.
-    fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
+    pub(crate) fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
         let file = self.files.get(handle)?;
-        file.content.check()?;
-        // Whoever was stopped for a while knows it before he is told.
-        if self.locks.may_have(file.inode) && !self.session.is_live() {
-            return Err(Errno(libc::EIO));
-        }
+        file.content.guard().check()?;
         Ok(file)
     }
 
@@ -123,7 +131,7 @@ impl System {
     pub(crate) async fn write(&self, handle: u64, offset: u64, data: Bytes, flags: i32) -> Result<u32> {
         let file = self.file(handle)?;
         let count = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        file.content.tell(&file.told)?;
+        file.content.tell(&file.told_by_write)?;
         if flags & libc::O_APPEND != 0 {
             file.content.append(data).await?;
         } else {
@@ -140,7 +148,9 @@ impl System {
         let file = self.files.get(handle)?;
         let has_locks = self.locks.may_have(file.inode);
         let mut flushed = Ok(());
-        if file.writes || has_locks {
+        if has_locks {
+            flushed = file.content.hand_over().await;
+        } else if file.writes {
             flushed = file.content.flush().await;
         }
         if has_locks {
@@ -148,7 +158,7 @@ impl System {
         }
         if file.writes {
             flushed?;
-            file.content.tell(&file.told)?;
+            file.content.owes(&file.told_by_sync)?;
         }
         Ok(())
     }
@@ -156,19 +166,23 @@ impl System {
     /// Locks, or frees. What was written under a lock others find who have it next, and what they wrote is found here.
     pub(crate) async fn set_lock(&self, wanted: Wanted, waits: Option<u64>) -> Result<()> {
         let file = self.file(wanted.handle)?;
-        if let Err(Errno(errno)) = file.content.flush().await {
-            // A sync or a close tells it.
-            tracing::warn!(inode = %file.inode, errno, "what was written under a lock is not at the servers");
-        }
+        self.hand_over(&file).await;
         self.locks.set(wanted, waits).await?;
         file.content.read_anew();
         Ok(())
     }
 
+    /// Before locks are given away. What could not be written a sync or a close tells.
+    async fn hand_over(&self, file: &OpenFile) {
+        if let Err(Errno(errno)) = file.content.hand_over().await {
+            tracing::warn!(inode = %file.inode, errno, "what was written under a lock is not at the servers");
+        }
+    }
+
     pub(crate) async fn sync(&self, handle: u64) -> Result<()> {
         let file = self.file(handle)?;
         file.content.sync().await?;
-        file.content.tell(&file.told)
+        file.content.tell(&file.told_by_sync)
     }
 
     /// Holes can be made. Space cannot be set aside: who asks for that is told so, and writes zeros instead.
@@ -191,9 +205,7 @@ impl System {
     pub(crate) async fn release(&self, handle: u64) {
         let Some(file) = self.files.remove(handle) else { return };
         if self.locks.may_have(file.inode) {
-            if let Err(Errno(errno)) = file.content.flush().await {
-                tracing::warn!(inode = %file.inode, errno, "what was written under a lock is not at the servers");
-            }
+            self.hand_over(&file).await;
             self.locks.release(file.inode, handle).await;
         }
         self.contents.release(&file.content);

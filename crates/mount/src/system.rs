@@ -66,9 +66,11 @@ impl Mount {
     ) -> io::Result<Mount> {
         let asks = settings.owner == Owner::Mounter;
         let session = Arc::new(session);
+        let locks = Arc::new(Locks::new(session.clone()));
+        let contents = Contents::new(client.clone(), session.clone(), locks.clone(), settings.cache, asks);
         let system = System {
-            contents: Arc::new(Contents::new(client.clone(), session.clone(), settings.cache, asks)),
-            locks: Arc::new(Locks::new(session.clone())),
+            contents: Arc::new(contents),
+            locks,
             session,
             client,
             settings,
@@ -289,10 +291,15 @@ impl System {
 
     async fn set_attributes(&self, inode: InodeId, set: AttributesToSet) -> Result<fuse::Attributes> {
         if let Some(length) = set.size {
-            let content = self.contents.open(inode, Rights::ReadWrite).await?;
-            let cut = content.truncate(length).await;
-            self.contents.release(&content);
-            cut?;
+            match set.handle {
+                Some(handle) => self.file(handle)?.content.truncate(length).await?,
+                None => {
+                    let content = self.contents.open(inode, Rights::ReadWrite).await?;
+                    let cut = content.truncate(length).await;
+                    self.contents.release(&content);
+                    cut?;
+                }
+            }
         }
         let time = |time: TimeToSet| match time {
             TimeToSet::Now => SetTime::Now,

@@ -42,8 +42,11 @@ def do(what, name, *more):
         return os.pread(fds[name], 1000, 0).decode()
     elif what == 'write':
         os.pwrite(fds[name], more[0].encode(), 0)
-    elif what == 'alarm':
-        signal.alarm(int(name))
+    elif what == 'alarmed':
+        signal.alarm(1)
+        return do(name, *more)
+    elif what == 'cut':
+        os.ftruncate(fds[name], 0)
     elif what == 'add':
         # Raises a number, under a lock, so many times.
         for _ in range(int(more[1])):
@@ -139,8 +142,7 @@ fn locks_hold_between_mounts_and_are_freed_by_whoever_ends() {
             // Refused if it does not want to wait; interrupted; had when it is free.
             assert_eq!(other.ask(&format!("{shared} try")), "EAGAIN", "{lock}");
             other.does(&format!("{other_kind} try"));
-            other.does("alarm 1");
-            assert_eq!(other.ask(shared), "EINTR", "{lock}");
+            assert_eq!(other.ask(&format!("alarmed {shared}")), "EINTR", "{lock}");
             other.begin(shared);
             assert!(other.waits(), "{lock}");
             holder.does(&unlock);
@@ -251,11 +253,12 @@ fn locks_of_a_mount_that_is_dead_or_out_of_touch_are_free_after_a_while() {
         (Locker::of(&dead.path("f")), Locker::of(&stopped.path("g")), Locker::of(&stopped.path("h")));
     a.does("range f EX 0 0");
     b.does("flock f EX");
-    b.does("write f mine");
     let (mut next_a, mut next_b) = (Locker::of(&lives.path("f")), Locker::of(&lives.path("g")));
     next_a.begin("range f EX 0 0");
     next_b.begin("flock f EX");
     assert!(next_a.waits() && next_b.waits());
+    // Not sent yet when the mount is stopped, and never sent after that.
+    b.does("write f mine");
     dead.process.kill().unwrap();
     dead.process.wait().unwrap();
     let pid = rustix::process::Pid::from_child(&stopped.process);
@@ -267,6 +270,7 @@ fn locks_of_a_mount_that_is_dead_or_out_of_touch_are_free_after_a_while() {
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     // Whoever had it before is told, and does no harm; what was not locked goes on.
     assert_eq!(b.ask("write f late"), "EIO");
+    assert_eq!(b.ask("cut f"), "EIO");
     assert_eq!(b.ask("read f"), "EIO");
     unlocked.does("write f goes-on");
     until("another session has begun", || unlocked.ask("flock f EX") == "ok");

@@ -273,8 +273,9 @@ impl File {
         Ok(())
     }
 
-    /// Makes `length` bytes from `offset` read as zeros and frees their space, durably. The length of the file does not change.
-    pub async fn punch(&self, offset: u64, length: u64) -> Result<()> {
+    /// Makes `length` bytes from `offset` read as zeros and frees their space, durably. `grows`: the file is as long as their end
+    /// then, at least; otherwise its length does not change.
+    pub async fn punch(&self, offset: u64, length: u64, grows: bool) -> Result<()> {
         self.check_range("punch a hole into", offset, length)?;
         let held = self.unsynced().held;
         if held > 0 {
@@ -285,7 +286,9 @@ impl File {
         if offset < end {
             // Until the capability to do so came, the file may have been moved.
             while !self.punch_chunks(offset, end).await? {}
-            self.tell(0).await?;
+        }
+        if grows || offset < end {
+            self.tell(if grows { offset + length } else { 0 }).await?;
         }
         Ok(())
     }

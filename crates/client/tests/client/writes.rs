@@ -24,8 +24,12 @@ async fn step(file: &File, model: &mut Vec<u8>, random: &mut Random) {
         1 => file.sync().await.unwrap(),
         2 => {
             let (offset, length) = (random.below(LENGTH_MAX), random.below(LENGTH_MAX / 2));
-            file.punch(offset, length).await.unwrap();
-            let end = model.len().min((offset + length) as usize);
+            let (grows, end) = (random.one_in(3), (offset + length) as usize);
+            file.punch(offset, length, grows).await.unwrap();
+            if grows && model.len() < end {
+                model.resize(end, 0);
+            }
+            let end = model.len().min(end);
             model[end.min(offset as usize)..end].fill(0);
         }
         _ => {
