@@ -81,7 +81,11 @@ class Mounted:
 class Steradian(Mounted):
     def __init__(self, options, home):
         self.cluster = Cluster(options.sr, home, SERVERS, copies=options.copies)
-        super().__init__(home)
+        try:
+            super().__init__(home)
+        except BaseException:
+            self.cluster.stop()
+            raise
 
     def command(self):
         return [self.cluster.sr, "mount", "--foreground", str(self.at)]
