@@ -61,9 +61,18 @@ class Mounted:
         self.mount()
 
     def mount(self):
+        self.begin_mount()
+        wait_for(self.is_mounted, "it is mounted")
+
+    def begin_mount(self):
         self.process = subprocess.Popen(self.command(), env=self.env(), stdout=subprocess.DEVNULL,
                                         stderr=open(self.at.parent / "mount.log", "a"))
-        wait_for(lambda: os.path.ismount(self.at), "it is mounted")
+
+    def is_mounted(self):
+        if self.process.poll() is not None and not os.path.ismount(self.at):
+            # Its server does not listen yet.
+            self.begin_mount()
+        return os.path.ismount(self.at)
 
     def env(self):
         return None
