@@ -208,10 +208,12 @@ impl Locks {
             }
             let had = owners.contains_key(&owner);
             owners.entry(owner).or_default().handles.insert(wanted.handle);
-            let holder = self.session.try_lock(inode, lock).await.map_err(refused)?;
-            if holder.is_some() && !had {
+            let tried = self.session.try_lock(inode, lock).await.map_err(refused);
+            // It has nothing for certain: somebody is in the way, or all is lost. What failed otherwise may have been given.
+            if !had && (matches!(tried, Ok(Some(_))) || !self.session.is_live()) {
                 owners.remove(&owner);
             }
+            let holder = tried?;
             // Two that each have a shared one and wait for an exclusive one must not wait for each other.
             if holder.is_some() && had && waits && lock.kind == LockKind::Whole {
                 self.free(inode, owner, &mut owners).await?;
