@@ -26,7 +26,7 @@ impl Mounted {
         Mounted::by(|arguments| cloud.command(arguments), cloud.path(name), more)
     }
 
-    fn by(command: impl FnOnce(&[&str]) -> Command, at: PathBuf, more: &[&str]) -> Mounted {
+    pub(crate) fn by(command: impl FnOnce(&[&str]) -> Command, at: PathBuf, more: &[&str]) -> Mounted {
         fs::create_dir_all(&at).unwrap();
         let shown = at.display().to_string();
         let arguments = [&["mount", "--foreground"], more, &[shown.as_str()]].concat();
