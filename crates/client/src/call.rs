@@ -6,10 +6,10 @@ use bytes::Bytes;
 use net::{CallError, ConnectError, Connection, Pool};
 use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use types::Duration;
 use types::manager::{ManagerError, ManagerReply, ManagerRequest};
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
 use types::wire::{Channel, decode, encode};
+use types::{Duration, Origin};
 
 /// The longest that one attempt waits for its answer. A stopped server is noticed sooner, by its silence.
 const ATTEMPT_MAX: Duration = Duration::from_secs(15);
@@ -31,6 +31,14 @@ pub(crate) enum Trouble {
     Malformed,
 }
 
+/// What came of a request.
+pub(crate) struct Asked {
+    pub(crate) reply: Result<MetaReply>,
+    pub(crate) payload: Bytes,
+    /// Some attempt was not answered: it may have been done.
+    pub(crate) is_doubtful: bool,
+}
+
 /// Whether a `Busy` is worth waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WhenBusy {
@@ -42,6 +50,11 @@ pub(crate) enum WhenBusy {
 impl Servers {
     pub(crate) fn new(addresses: Vec<String>) -> Servers {
         Servers { addresses, turn: AtomicUsize::new(0) }
+    }
+
+    /// The one that is spoken to now.
+    pub(crate) fn address(&self) -> String {
+        self.now().1.to_owned()
     }
 
     fn now(&self) -> (usize, &str) {
@@ -122,7 +135,10 @@ pub(crate) async fn attempt<R: DeserializeOwned>(
 impl Client {
     /// A question to a metadata server.
     pub(crate) async fn meta(&self, action: &str, subject: &str, request: &MetaRequest) -> Result<MetaReply> {
-        self.ask_meta(action, subject, encode(request), WhenBusy::Wait).await
+        match &self.keeping {
+            Some(keeping) => keeping.ask(self, action, subject, request).await,
+            None => self.ask_meta(action, subject, encode(request), Bytes::new()).await.reply,
+        }
     }
 
     /// A change of the tree, on a lane of its own: it happens at most once however often it is sent.
@@ -139,20 +155,39 @@ impl Client {
     ) -> Result<MetaReply> {
         let ticket = self.shared.meta_lanes.take().await;
         let origin = ticket.origin;
-        let body = encode(&match self.owner {
-            None => MetaRequest::Change { origin, change },
-            Some((uid, gid)) => MetaRequest::ChangeFor { origin, change, uid, gid },
-        });
-        self.ask_meta(action, subject, body, busy).await
+        let Some(keeping) = &self.keeping else {
+            let body = encode(&self.change_request(origin, change));
+            return self.ask_meta_unless_busy(action, subject, body, Bytes::new(), busy).await.reply;
+        };
+        let holder = keeping.holder();
+        let payload = holder.map_or(Bytes::new(), |holder| encode(&holder).into());
+        let body = encode(&self.change_request(origin, change.clone()));
+        let sent = self.ask_meta_unless_busy(action, subject, body, payload, busy);
+        keeping.change(&change, sent, holder).await
     }
 
-    async fn ask_meta(
+    fn change_request(&self, origin: Origin, change: Change) -> MetaRequest {
+        match self.owner {
+            None => MetaRequest::Change { origin, change },
+            Some((uid, gid)) => MetaRequest::ChangeFor { origin, change, uid, gid },
+        }
+    }
+
+    /// A question to a metadata server, asked until it is answered.
+    pub(crate) async fn ask_meta(&self, action: &str, subject: &str, body: Vec<u8>, payload: Bytes) -> Asked {
+        self.ask_meta_unless_busy(action, subject, body, payload, WhenBusy::Wait).await
+    }
+
+    async fn ask_meta_unless_busy(
         &self,
         action: &str,
         subject: &str,
         body: Vec<u8>,
+        payload: Bytes,
         busy: WhenBusy,
-    ) -> Result<MetaReply> {
+    ) -> Asked {
+        let mut is_doubtful = false;
+        let failed = |error, is_doubtful| Asked { reply: Err(error), payload: Bytes::new(), is_doubtful };
         let shared = &self.shared;
         let mut retry = Retry::new(shared.options.deadline);
         loop {
@@ -164,12 +199,12 @@ impl Client {
                 address,
                 Channel::Meta,
                 body.clone(),
-                Bytes::new(),
+                payload.clone(),
                 time,
             );
             let error = match sent.await {
-                Ok((Ok(reply), _)) => return Ok(reply),
-                Ok((Err(refused), _)) => {
+                Ok((Ok(reply), payload)) => return Asked { reply: Ok(reply), payload, is_doubtful },
+                Ok((Err(refused), payload)) => {
                     let again = match refused {
                         MetaError::Busy => busy == WhenBusy::Wait,
                         MetaError::Unavailable => true,
@@ -177,23 +212,25 @@ impl Client {
                     };
                     let error = Error::meta(action, subject, &refused);
                     if !again {
-                        return Err(error);
+                        return Asked { reply: Err(error), payload, is_doubtful };
                     }
+                    is_doubtful |= refused == MetaError::Unavailable;
                     error
                 }
                 Err(trouble) => {
                     shared.servers.pass_over(turn);
+                    is_doubtful = true;
                     let is_final = trouble.is_final();
                     let error = trouble.into_error(action, subject, address);
                     if is_final {
-                        return Err(error);
+                        return failed(error, is_doubtful);
                     }
                     error
                 }
             };
             tracing::debug!(%error, "metadata call failed");
             if !retry.pause().await {
-                return Err(error);
+                return failed(error, is_doubtful);
             }
         }
     }

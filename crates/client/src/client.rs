@@ -1,6 +1,7 @@
 //! The client: what all calls share.
 
 use crate::call::Servers;
+use crate::keeping::Keeping;
 use crate::lanes::Lanes;
 use crate::lease::Leases;
 use crate::nearness::Nearness;
@@ -18,6 +19,8 @@ pub struct Client {
     pub(crate) shared: Arc<Shared>,
     /// Whose is what is made: others than the user this is, for an administrator.
     pub(crate) owner: Option<(Uid, Gid)>,
+    /// What is kept of the metadata, for a session: see [`Session::keeping`](crate::Session::keeping).
+    pub(crate) keeping: Option<Arc<Keeping>>,
 }
 
 pub(crate) struct Shared {
@@ -81,7 +84,7 @@ impl Client {
             second_tries: Semaphore::new(SECOND_TRIES),
             options,
         });
-        let client = Client { shared, owner: None };
+        let client = Client { shared, owner: None, keeping: None };
         client.first_routing().await?;
         Ok(client)
     }
@@ -90,7 +93,7 @@ impl Client {
     /// may do so was checked by whoever calls this. The administrator's: others are refused.
     #[must_use]
     pub fn in_the_name_of(&self, uid: Uid, gid: Gid) -> Client {
-        Client { shared: self.shared.clone(), owner: Some((uid, gid)) }
+        Client { owner: Some((uid, gid)), ..self.clone() }
     }
 
     /// This client's id: drawn at random when it connected.

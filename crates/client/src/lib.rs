@@ -28,6 +28,7 @@ pub mod glob;
 mod grant;
 mod health;
 mod inspect;
+mod keeping;
 mod lanes;
 mod lease;
 mod list;

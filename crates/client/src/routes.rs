@@ -157,7 +157,7 @@ async fn watch_while_asked(shared: Weak<crate::client::Shared>, interest: Arc<In
             interest.wake.notified().await;
         }
         let Some(shared) = shared.upgrade() else { return };
-        let client = Client { shared, owner: None };
+        let client = Client { shared, owner: None, keeping: None };
         let mut retry = Retry::new(Duration::MAX / 4);
         while interest.waiting.load(Ordering::Acquire) > 0 {
             let known = client.routing().version;

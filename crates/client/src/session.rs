@@ -14,6 +14,7 @@
 
 mod holding;
 
+use crate::keeping::Keeping;
 use crate::renewal::Renewal;
 use crate::retry::jitter;
 use crate::tree::done;
@@ -63,6 +64,18 @@ pub struct Session {
     shared: Arc<Shared>,
     /// `None`: it was ended.
     renewal: Mutex<Option<Renewal>>,
+    /// See [`Session::keeping`].
+    keeping: Mutex<Option<(Arc<Keeping>, Renewal)>>,
+}
+
+/// Which session there is, if there is one.
+#[derive(Debug)]
+pub(crate) struct Live(Arc<Shared>);
+
+impl Live {
+    pub(crate) fn get(&self) -> Option<SessionId> {
+        self.0.live()
+    }
 }
 
 #[derive(Debug)]
@@ -135,7 +148,7 @@ impl Client {
         let (client, name, wake) = (self.clone(), name.to_owned(), Notify::new());
         let shared = Arc::new(Shared { client, name, state, standing, wake });
         let renewal = Renewal::spawn(keep(shared.clone()));
-        Ok(Session { shared, renewal: Mutex::new(Some(renewal)) })
+        Ok(Session { shared, renewal: Mutex::new(Some(renewal)), keeping: Mutex::default() })
     }
 
     /// The sessions of this user's clients, of all for the administrator.
@@ -157,6 +170,16 @@ impl Client {
 }
 
 impl Session {
+    /// A client that keeps the attributes and names that it is told, and answers from them for as long as the servers do not
+    /// recall them: what it answers is what they would. It does so as long as the session lives. While a change is under way that
+    /// was asked of this client, its other answers may be as before that.
+    pub fn keeping(&self) -> Client {
+        let client = self.shared.client.clone();
+        let (keeping, renewal) = Keeping::start(client.clone(), Live(self.shared.clone()));
+        *self.keeping.lock().unwrap_or_else(PoisonError::into_inner) = Some((keeping.clone(), renewal));
+        Client { keeping: Some(keeping), ..client }
+    }
+
     /// How it is, to be followed.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.shared.standing.subscribe()
@@ -273,6 +296,10 @@ impl Session {
     /// Ends it: all that it holds and has locked is free at once, and nothing can be locked any more.
     pub async fn end(&self) -> Result<()> {
         drop(self.renewal.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some((keeping, renewal)) = self.keeping.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(renewal);
+            keeping.end();
+        }
         let shared = &self.shared;
         let session = {
             let mut state = shared.state();

@@ -1,5 +1,9 @@
 //! Batches: changes that wait together, run one after the other and committed as one.
 
+mod touched;
+
+pub use touched::{Left, Touched};
+
 use crate::keys;
 use crate::records::{
     Garbage, GarbageBody, GarbageFile, Gone, Inode, LiveSessions, Moved, Nameless, Share, decode, encode,

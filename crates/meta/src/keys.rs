@@ -60,6 +60,12 @@ pub fn entries_end(directory: InodeId) -> Key {
     with_id(ENTRY, InodeId(directory.0.saturating_add(1)))
 }
 
+/// The directory of an entry's key.
+pub fn entry_directory(key: &[u8]) -> Option<InodeId> {
+    let directory = key.strip_prefix(&[ENTRY])?.get(..8)?;
+    Some(InodeId(u64::from_be_bytes(directory.try_into().ok()?)))
+}
+
 /// The name in an entry's key.
 pub fn entry_name(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(9..)?).ok()

@@ -35,7 +35,7 @@ pub mod records;
 pub mod view;
 
 pub use access::Caller;
-pub use batch::{Batch, Finished, IdBlock};
+pub use batch::{Batch, Finished, IdBlock, Left, Touched};
 pub use format::format;
 pub use ops::{Answer, Job, run};
 pub use view::{Reader, View};

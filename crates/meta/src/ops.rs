@@ -28,6 +28,7 @@ pub(crate) use following::{followings, to_follow};
 pub(crate) use lock::test as test_lock;
 pub(crate) use recode::recode_of;
 pub(crate) use session::sessions;
+pub use session::{all_live, is_live};
 pub(crate) use sweep::after_key;
 
 /// What an inode adds to the totals.

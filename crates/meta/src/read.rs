@@ -59,8 +59,8 @@ pub async fn read<S: Snapshot>(
         MetaRequest::Totals => MetaReply::Totals(totals(reader).await?),
         MetaRequest::Classes => MetaReply::Classes(context.classes.to_vec()),
         MetaRequest::ExplainClass { place } => explain(reader, context, caller, place).await?,
-        // The server around us has the store itself.
-        MetaRequest::ExportRows { .. } | MetaRequest::ExportChanges { .. } => {
+        // The server around us has the store itself, and knows who holds delegations.
+        MetaRequest::ExportRows { .. } | MetaRequest::ExportChanges { .. } | MetaRequest::Recalls { .. } => {
             return Err(MetaError::Invalid.into());
         }
         MetaRequest::PathOf { inode } => {

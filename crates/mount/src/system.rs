@@ -58,13 +58,9 @@ pub(crate) struct System {
 
 impl Mount {
     /// Greets the kernel of a mounted device. What is open is the session's.
-    pub async fn start(
-        client: Client,
-        session: Session,
-        settings: Settings,
-        device: Device,
-    ) -> io::Result<Mount> {
+    pub async fn start(session: Session, settings: Settings, device: Device) -> io::Result<Mount> {
         let asks = settings.owner == Owner::Mounter;
+        let client = session.keeping();
         let session = Arc::new(session);
         let locks = Arc::new(Locks::new(session.clone()));
         let contents = Contents::new(client.clone(), session.clone(), locks.clone(), settings.cache, asks);

@@ -10,9 +10,10 @@ use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
 use types::wire::Channel;
 
-/// An encoded answer, and whether it is one of success, for metrics.
+/// An encoded answer with its payload, and whether it is one of success, for metrics.
 pub struct Answered {
     pub body: Vec<u8>,
+    pub payload: Bytes,
     pub ok: bool,
 }
 
@@ -23,6 +24,7 @@ pub trait Port: Send + Sync + 'static {
         self: Arc<Self>,
         peer: Identity,
         body: Bytes,
+        payload: Bytes,
     ) -> (&'static str, Pin<Box<dyn Future<Output = Answered> + Send>>);
 }
 
@@ -61,15 +63,15 @@ impl Dispatch {
         service: &'static str,
         port: &Arc<dyn Port>,
         peer: Identity,
-        body: Bytes,
+        Request { body, payload, .. }: Request,
         responder: Responder,
     ) {
-        let (operation, answer) = port.clone().answer(peer, body);
+        let (operation, answer) = port.clone().answer(peer, body, payload);
         let call = self.metrics.begin(service, operation);
         self.runtime.spawn(async move {
-            let Answered { body, ok } = answer.await;
+            let Answered { body, payload, ok } = answer.await;
             call.finish(if ok { "ok" } else { "error" });
-            responder.send(Reply { body, payload: Bytes::new() });
+            responder.send(Reply { body, payload });
         });
     }
 }
@@ -79,10 +81,10 @@ impl Service for Dispatch {
         match (request.channel, &self.meta, &self.manager, self.storage.get()) {
             (Channel::Storage, _, _, Some(storage)) => storage.handle(peer, request, responder),
             (Channel::Meta, Some(meta), _, _) => {
-                self.ask("meta", meta, peer.identity.clone(), request.body, responder);
+                self.ask("meta", meta, peer.identity.clone(), request, responder);
             }
             (Channel::Manager, _, Some(manager), _) => {
-                self.ask("manager", manager, peer.identity.clone(), request.body, responder);
+                self.ask("manager", manager, peer.identity.clone(), request, responder);
             }
             // Dropping the responder says that nobody here answers.
             (Channel::Storage | Channel::Meta | Channel::Manager, _, _, _) => drop(responder),

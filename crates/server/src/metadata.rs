@@ -1,11 +1,13 @@
 //! The metadata role: the tree as a service.
 //!
 //! Requests that change nothing run at once, each on a snapshot that shows every change answered before. Changes go
-//! through the [`sequencer`]: those that wait together become one transaction, made durable by one flush. Beside them run
+//! through the [`sequencer`]: those that wait together become one transaction, made durable by one flush. Clients may keep what they
+//! are told ([`delegations`]), and are told before it changes; of several services over one store only one may be asked for that. Beside them run
 //! the [`chores`] (emptying removed directories, ending leases and sessions, forgetting old answers) and the [`reclaim`]er (taking
 //! the chunks of removed files off the chains). Several services may run over one store.
 
 mod chores;
+mod delegations;
 mod export;
 mod port;
 mod reclaim;
@@ -14,6 +16,7 @@ mod sequencer;
 pub use reclaim::{Chunks, RemoveError};
 
 use crate::mirror::{Mirror, RecordChains};
+use delegations::Delegations;
 use env::{Clock, watch};
 use kv::{KvError, Store};
 use meta::read::Found;
@@ -66,6 +69,8 @@ pub struct MetaCounters {
     pub jobs: AtomicU64,
     pub commits: AtomicU64,
     pub conflicts: AtomicU64,
+    /// How often a job had to wait for delegations.
+    pub recalls: AtomicU64,
     /// Nanoseconds spent running jobs, and waiting for commits.
     pub run_ns: AtomicU64,
     pub commit_ns: AtomicU64,
@@ -92,6 +97,7 @@ struct Shared<S> {
     options: MetaOptions,
     sequencer: Sequencer,
     counters: MetaCounters,
+    delegations: Delegations,
     /// There is something to purge; there is something to reclaim; a session has ended.
     purge: Notify,
     reclaim: Notify,
@@ -109,12 +115,14 @@ impl<S: Store> MetaService<S> {
     /// Fails when the store does, or was made by a newer build.
     pub async fn start(store: S, options: MetaOptions) -> Result<MetaService<S>, KvError> {
         meta::format(&store, Time(options.clock.wall())).await?;
+        let delegations = Delegations::begin(&store).await?;
         let (sequencer, queue) = sequencer::new();
         let shared = Arc::new(Shared {
             store,
             options,
             sequencer,
             counters: MetaCounters::default(),
+            delegations,
             purge: Notify::new(),
             reclaim: Notify::new(),
             sessions: Notify::new(),
@@ -156,16 +164,11 @@ impl<S: Store> MetaService<S> {
             MetaRequest::Change { origin, change: Change::MakeClass { class, shortfall } } => {
                 self.make_class(caller, origin, class, shortfall).await
             }
-            MetaRequest::Change { origin, change } => {
-                let job = Job::Change { caller: caller.clone(), origin, change };
-                self.sequence(job).await
+            MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } => {
+                self.sequence(change_job(caller, request)?).await
             }
-            MetaRequest::ChangeFor { origin, change, uid, gid } => {
-                if !caller.is_administrator() {
-                    return Err(MetaError::Denied);
-                }
-                let job = Job::Change { caller: Caller::vouched_for(uid, gid), origin, change };
-                self.sequence(job).await
+            MetaRequest::Recalls { session, holder, returned } => {
+                self.recalls(caller, session, holder, &returned).await
             }
             MetaRequest::ExportRows { from } => self.export_rows(caller, from).await,
             MetaRequest::ExportChanges { after } => self.export_changes(caller, after).await,
@@ -262,6 +265,18 @@ fn is_sound(class: &StorageClass) -> bool {
         && sized
         && class.chunk_size.is_power_of_two()
         && (1..=COPIES_MAX).contains(&class.copies)
+}
+
+/// What a request for a change is to be done as.
+fn change_job(caller: &Caller, request: MetaRequest) -> Result<Job, MetaError> {
+    match request {
+        MetaRequest::Change { origin, change } => Ok(Job::Change { caller: caller.clone(), origin, change }),
+        MetaRequest::ChangeFor { origin, change, uid, gid } if caller.is_administrator() => {
+            Ok(Job::Change { caller: Caller::vouched_for(uid, gid), origin, change })
+        }
+        MetaRequest::ChangeFor { .. } => Err(MetaError::Denied),
+        _ => Err(MetaError::Invalid),
+    }
 }
 
 /// The user a peer acts for.

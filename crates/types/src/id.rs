@@ -70,6 +70,11 @@ id!(
     SessionId(u64)
 );
 id!(
+    /// A client as the holder of delegations, drawn at random by the server that gives them: another one after each time
+    /// that it begins anew.
+    HolderId(u64)
+);
+id!(
     /// Whose a lock is, within a session: a process or an open description, as the client numbers them.
     LockOwner(u64)
 );

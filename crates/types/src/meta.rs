@@ -1,10 +1,11 @@
 //! Messages of the metadata servers.
 
+use crate::delegation::{Recall, Recalls};
 use crate::following::{Amount, Cursor, Following, ToMove};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
 use crate::{
-    Attributes, Capability, ClassName, FileKind, Gid, InodeId, Layout, LockOwner, Mode, Origin, Rights,
-    SessionId, Shortfall, StorageClass, TableId, Time, Uid,
+    Attributes, Capability, ClassName, FileKind, Gid, HolderId, InodeId, Layout, LockOwner, Mode, Origin,
+    Rights, SessionId, Shortfall, StorageClass, TableId, Time, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,12 @@ impl Place {
     /// A place named from the root.
     pub fn path(path: impl Into<String>) -> Place {
         Place { base: InodeId::ROOT, path: path.into() }
+    }
+
+    /// The name, if it is one name in [`Place::base`], and neither that itself nor a path through other directories.
+    pub fn single_name(&self) -> Option<&str> {
+        let name = self.path.strip_prefix('/').unwrap_or(&self.path);
+        (!matches!(name, "" | "." | "..") && !name.contains('/')).then_some(name)
     }
 
     /// An inode itself.
@@ -83,7 +90,8 @@ pub enum Detail {
     Capabilities,
 }
 
-/// A request to a metadata server. The caller's user is its certificate's.
+/// A request to a metadata server. The caller's user is its certificate's. One with a payload is of a client that holds
+/// delegations: the payload is its [`HolderId`], and that of the answer is [`News`](crate::delegation::News).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MetaRequest {
     /// -> [`MetaReply::Attributes`]
@@ -130,6 +138,10 @@ pub enum MetaRequest {
     Sessions,
     /// Whether a lock could be had now. -> [`MetaReply::Done`] or [`MetaReply::Locked`]
     TestLock { session: SessionId, inode: InodeId, lock: Lock },
+    /// Begins to hold delegations (`None`), or goes on: says which of them were let go of, and waits for a second whether more are
+    /// recalled. Refused with [`MetaError::SessionOver`] when the session is not the caller's, or it holds none as this holder.
+    /// -> [`MetaReply::Recalls`]
+    Recalls { session: SessionId, holder: Option<HolderId>, returned: Vec<Recall> },
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
@@ -389,6 +401,7 @@ pub enum MetaReply {
     Sessions(Vec<SessionInfo>),
     /// Somebody has this lock, which is in the way.
     Locked(LockHolder),
+    Recalls(Recalls),
 }
 
 /// What became of an inode.

@@ -117,7 +117,7 @@ async fn serve(
     // Should this process be killed, the guard unmounts what nobody serves any more.
     let mut guard = guard(&at).map_err(failed)?;
     let device = Device::mount(&at, &options).map_err(failed)?;
-    let mount = match Mount::start(client, session, settings, device).await {
+    let mount = match Mount::start(session, settings, device).await {
         Ok(mount) => mount,
         Err(error) => {
             // The guard finds it dead, and unmounts it.

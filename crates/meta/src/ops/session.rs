@@ -14,7 +14,7 @@ use crate::access::Caller;
 use crate::records::{LiveSessions, Session, decode, encode};
 use crate::view::View;
 use crate::{Batch, CLOCK_MARGIN, Context, Failure, SESSION_LIFETIME, SESSIONS_MAX, keys};
-use kv::{Key, Snapshot};
+use kv::{Key, KvError, Snapshot};
 use types::meta::{MetaError, MetaReply, NAME_MAX};
 use types::session::{Answer, QUESTION_INODES_MAX, SessionInfo};
 use types::{ClientId, InodeId, SessionId, Time};
@@ -128,6 +128,26 @@ pub(super) async fn sweep<S: Snapshot>(
     Ok(next)
 }
 
+/// Whether a session is this user's, and not over.
+pub async fn is_live<V: View>(
+    view: &mut V,
+    now: Time,
+    caller: &Caller,
+    id: SessionId,
+) -> Result<bool, Failure> {
+    let Some(bytes) = view.get(&keys::session(id)).await? else { return Ok(false) };
+    let session: Session = decode(&bytes, "session")?;
+    Ok(session.uid == caller.uid && !is_over(&session, now))
+}
+
+/// All sessions that are asked about files without a name: those that may be live.
+pub async fn all_live<V: View>(view: &mut V) -> Result<Vec<SessionId>, KvError> {
+    match view.get(&keys::sessions_live()).await? {
+        Some(bytes) => decode(&bytes, "live sessions"),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// See [`types::meta::MetaRequest::Sessions`].
 pub(crate) async fn sessions<V: View>(view: &mut V, caller: &Caller) -> Result<MetaReply, Failure> {
     let (from, to) = keys::sessions_range();
@@ -162,10 +182,7 @@ fn is_over(session: &Session, now: Time) -> bool {
 }
 
 async fn listed<S: Snapshot>(batch: &mut Batch<S>) -> Result<LiveSessions, Failure> {
-    match batch.get(&keys::sessions_live()).await? {
-        Some(bytes) => Ok(decode(&bytes, "live sessions")?),
-        None => Ok(Vec::new()),
-    }
+    Ok(all_live(batch).await?)
 }
 
 /// How far a session is that ends.

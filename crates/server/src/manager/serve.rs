@@ -20,6 +20,7 @@ impl<S: Store> Port for Manager<S> {
         self: Arc<Self>,
         peer: Identity,
         body: Bytes,
+        _payload: Bytes,
     ) -> (&'static str, Pin<Box<dyn Future<Output = Answered> + Send>>) {
         let request = decode::<ManagerRequest>(&body);
         let name = match &request {
@@ -35,7 +36,7 @@ impl<S: Store> Port for Manager<S> {
                 Ok(request) => self.handle(&peer, request).await,
                 Err(_) => Err(ManagerError::Invalid),
             };
-            Answered { ok: answer.is_ok(), body: encode(&answer) }
+            Answered { ok: answer.is_ok(), body: encode(&answer), payload: Bytes::new() }
         };
         (name, Box::pin(answer))
     }

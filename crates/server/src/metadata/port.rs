@@ -9,20 +9,27 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
-use types::wire;
+use types::{HolderId, wire};
 
 impl<S: Store> Port for MetaService<S> {
     fn answer(
         self: Arc<Self>,
         peer: Identity,
         body: Bytes,
+        payload: Bytes,
     ) -> (&'static str, Pin<Box<dyn Future<Output = Answered> + Send>>) {
         match wire::decode::<MetaRequest>(&body) {
             Ok(request) => {
                 let name = name(&request);
                 let future = async move {
-                    let outcome = MetaService::answer(&self, &caller(&peer), request).await;
-                    answered(&outcome)
+                    let caller = caller(&peer);
+                    match wire::decode::<HolderId>(&payload) {
+                        Ok(holder) => {
+                            let (outcome, news) = self.tell(&caller, holder, request).await;
+                            Answered { payload: wire::encode(&news).into(), ..answered(&outcome) }
+                        }
+                        Err(wire::Malformed) => answered(&MetaService::answer(&self, &caller, request).await),
+                    }
                 };
                 (name, Box::pin(future))
             }
@@ -34,7 +41,7 @@ impl<S: Store> Port for MetaService<S> {
 }
 
 fn answered(outcome: &Result<MetaReply, MetaError>) -> Answered {
-    Answered { body: wire::encode(outcome), ok: outcome.is_ok() }
+    Answered { body: wire::encode(outcome), payload: Bytes::new(), ok: outcome.is_ok() }
 }
 
 /// A request's name in the metrics.
@@ -55,6 +62,7 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::ToFollow { .. } => "to_follow",
         MetaRequest::Sessions => "sessions",
         MetaRequest::TestLock { .. } => "test_lock",
+        MetaRequest::Recalls { .. } => "recalls",
         MetaRequest::ExportRows { .. } => "export_rows",
         MetaRequest::ExportChanges { .. } => "export_changes",
         MetaRequest::Change { change, .. } | MetaRequest::ChangeFor { change, .. } => match change {

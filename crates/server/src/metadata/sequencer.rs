@@ -1,13 +1,18 @@
-//! The sequencer: jobs that wait together run in order in one transaction, and one flush answers them all.
+//! The sequencer: jobs that wait together run in order in one transaction, and one flush answers them all. A job that would change
+//! what a client keeps waits until that client has let go of it, and others go before it.
 
 use super::Shared;
-use kv::{KvError, Outcome, Store};
-use meta::{Answer, Batch, Context, Finished, IdBlock, Job};
+use super::delegations::Delegations;
+use delegation::Changes;
+use kv::{KvError, Store};
+use meta::{Answer, Batch, Context, Finished, IdBlock, Job, Left, Touched};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use types::delegation::News;
 use types::meta::{Change, MetaError};
+use types::{HolderId, InodeId};
 
 /// Jobs that may wait. More are refused with [`MetaError::Busy`]: at 15,000 a second this is a quarter of a second.
 const WAITING_MAX: usize = 4096;
@@ -19,12 +24,27 @@ const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 const RERUNS_MAX: u32 = 64;
 
 /// What one job comes to.
-type Outcomes = Result<Answer, MetaError>;
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) answer: Result<Answer, MetaError>,
+    /// What its holder may keep.
+    pub(super) news: News,
+}
+
+impl From<Result<Answer, MetaError>> for Outcome {
+    fn from(answer: Result<Answer, MetaError>) -> Outcome {
+        Outcome { answer, news: News::default() }
+    }
+}
 
 /// A job that waits for its answer.
 pub(super) struct Waiting {
     job: Job,
-    reply: oneshot::Sender<Outcomes>,
+    /// Who wants to keep what comes of it, and keeps other things.
+    holder: Option<HolderId>,
+    reply: oneshot::Sender<Outcome>,
+    /// What others had to let go of, and nobody is given before this is done.
+    held_back: Vec<InodeId>,
 }
 
 /// Where jobs enter.
@@ -40,25 +60,38 @@ pub(super) fn new() -> (Sequencer, mpsc::Receiver<Waiting>) {
 
 impl Sequencer {
     /// Runs a job; what it changed is durable when this answers. Refused with [`MetaError::Busy`] when too much waits.
-    pub(super) async fn run(&self, job: Job) -> Outcomes {
+    pub(super) async fn run(&self, job: Job) -> Result<Answer, MetaError> {
+        self.run_for(job, None).await.answer
+    }
+
+    /// The same, for a holder of delegations.
+    pub(super) async fn run_for(&self, job: Job, holder: Option<HolderId>) -> Outcome {
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Waiting { job, reply }) {
-            Ok(()) => answer.await.unwrap_or(Err(MetaError::Unavailable)),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(MetaError::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(MetaError::Unavailable),
+        match self.queue.try_send(Waiting { job, holder, reply, held_back: Vec::new() }) {
+            Ok(()) => answer.await.unwrap_or(Err(MetaError::Unavailable).into()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(MetaError::Busy).into(),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(MetaError::Unavailable).into(),
         }
     }
 }
 
 /// Serves the queue.
 pub(super) async fn run<S: Store>(shared: Arc<Shared<S>>, mut queue: mpsc::Receiver<Waiting>) {
+    shared.delegations.old_are_over().await;
     let mut ids = IdBlock::default();
     let mut waiting = Vec::new();
+    // These wait until others have let go of what they change.
+    let mut blocked = Vec::new();
     loop {
         let room = BATCH_JOBS_MAX.saturating_sub(waiting.len());
         if waiting.is_empty() {
-            if queue.recv_many(&mut waiting, room).await == 0 {
-                return;
+            tokio::select! {
+                count = queue.recv_many(&mut waiting, room) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = something_let_go(&shared, !blocked.is_empty()) => waiting.append(&mut blocked),
             }
         } else {
             // Left over from the last transaction: take what came meanwhile, without waiting.
@@ -68,34 +101,58 @@ pub(super) async fn run<S: Store>(shared: Arc<Shared<S>>, mut queue: mpsc::Recei
                 waiting.push(next);
             }
         }
-        let (next, done, outcomes) = transact(&shared, ids, &waiting).await;
+        let (next, outcomes) = transact(&shared, ids, &mut waiting).await;
         ids = next;
-        for (waiting, outcome) in waiting.drain(..done).zip(outcomes) {
-            announce(&shared, &waiting.job, &outcome);
+        if outcomes.iter().any(Option::is_none) {
+            shared.delegations.recall();
+        }
+        for (waiting, outcome) in waiting.drain(..outcomes.len()).zip(outcomes) {
+            let Some(outcome) = outcome else {
+                blocked.push(waiting);
+                continue;
+            };
+            announce(&shared, &waiting.job, &outcome.answer);
             // Who asked may have gone.
             let _ = waiting.reply.send(outcome);
         }
     }
 }
 
+/// Waits until a job that waits for delegations may be run. Not `wanted`: for ever.
+async fn something_let_go<S>(shared: &Shared<S>, wanted: bool) {
+    if !wanted {
+        return std::future::pending().await;
+    }
+    let over = shared.delegations.granter().waits_until();
+    // Nobody has to let go of anything any more: it is looked at at once.
+    let time = over.map_or(Duration::ZERO, |over| over.saturating_sub(shared.monotonic()));
+    // Over is what is past its time.
+    let time = time + Duration::from_millis(1);
+    let _ = tokio::time::timeout(time, shared.delegations.returned.notified()).await;
+}
+
 /// Wakes those who have work to do now.
-fn announce<S>(shared: &Shared<S>, job: &Job, outcome: &Outcomes) {
+fn announce<S>(shared: &Shared<S>, job: &Job, outcome: &Result<Answer, MetaError>) {
     match (job, outcome) {
         (Job::Change { change: Change::RemoveTree { .. }, .. }, Ok(_)) => shared.purge.notify_one(),
-        (Job::Change { change: Change::EndSession { .. }, .. }, Ok(_)) => shared.sessions.notify_one(),
+        (Job::Change { change: Change::EndSession { session }, .. }, Ok(_)) => {
+            shared.delegations.end(*session);
+            shared.sessions.notify_one();
+        }
         _ => {}
     }
 }
 
-/// Runs as many of the jobs as one transaction takes, and commits it. The ids left, how many jobs, and their outcomes.
+/// Runs as many of the jobs as one transaction takes, and commits it. The ids left, and what came of the first jobs; `None`: it waits for
+/// delegations.
 async fn transact<S: Store>(
     shared: &Shared<S>,
     ids: IdBlock,
-    waiting: &[Waiting],
-) -> (IdBlock, usize, Vec<Outcomes>) {
+    waiting: &mut [Waiting],
+) -> (IdBlock, Vec<Option<Outcome>>) {
     for attempt in 0..RERUNS_MAX {
         match attempt_once(shared, ids, waiting).await {
-            Ok(Some((ids, outcomes))) => return (ids, outcomes.len(), outcomes),
+            Ok(Some((ids, outcomes))) => return (ids, outcomes),
             Ok(None) | Err(KvError::SnapshotTooOld) => {
                 shared.counters.conflicts.fetch_add(1, Relaxed);
                 // Two servers that keep getting in each other's way draw apart; no randomness needed, their loads differ.
@@ -105,7 +162,8 @@ async fn transact<S: Store>(
                 }
             }
             Err(KvError::TooLarge) if waiting.len() > 1 => {
-                return Box::pin(transact(shared, ids, &waiting[..waiting.len() / 2])).await;
+                let half = waiting.len() / 2;
+                return Box::pin(transact(shared, ids, &mut waiting[..half])).await;
             }
             Err(error) => {
                 tracing::error!(%error, jobs = waiting.len(), "a metadata transaction failed");
@@ -113,16 +171,45 @@ async fn transact<S: Store>(
             }
         }
     }
+    let mut granter = shared.delegations.granter();
+    for waiting in waiting.iter_mut() {
+        granter.let_go(&std::mem::take(&mut waiting.held_back));
+    }
     // Whether the commit happened is not known: the ids it took must not be used, nor those it left.
-    (IdBlock::default(), waiting.len(), waiting.iter().map(|_| Err(MetaError::Unavailable)).collect())
+    (IdBlock::default(), waiting.iter().map(|_| Some(Err(MetaError::Unavailable).into())).collect())
+}
+
+/// What was run, and is not committed: nothing is granted of what it changes.
+struct Run<'a> {
+    delegations: &'a Delegations,
+    changes: Vec<Changes>,
+}
+
+impl Run<'_> {
+    /// It is committed, and this needs to be held back no longer. For each of its jobs the number of the answer, and what may be
+    /// kept.
+    fn committed(mut self, held_back: &[InodeId]) -> Vec<(u64, Vec<InodeId>)> {
+        let mut granter = self.delegations.granter();
+        granter.let_go(held_back);
+        granter.commit(&std::mem::take(&mut self.changes))
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        let mut granter = self.delegations.granter();
+        for changes in &self.changes {
+            granter.let_go(&changes.inodes);
+        }
+    }
 }
 
 /// `None`: a conflict.
 async fn attempt_once<S: Store>(
     shared: &Shared<S>,
     ids: IdBlock,
-    waiting: &[Waiting],
-) -> Result<Option<(IdBlock, Vec<Outcomes>)>, KvError> {
+    waiting: &mut [Waiting],
+) -> Result<Option<(IdBlock, Vec<Option<Outcome>>)>, KvError> {
     let clock = &shared.options.clock;
     let started = clock.monotonic();
     let snapshot = shared.store.snapshot().await?;
@@ -130,24 +217,67 @@ async fn attempt_once<S: Store>(
     let context = Context { now: shared.now(), key: &shared.options.key, classes: &classes };
     let mut batch = Batch::new(snapshot, ids);
     let mut outcomes = Vec::with_capacity(waiting.len());
-    for waiting in waiting {
+    let mut run = Run { delegations: &shared.delegations, changes: Vec::with_capacity(waiting.len()) };
+    shared.delegations.granter().expire(started);
+    for waiting in waiting.iter_mut() {
         if batch.weight() > BATCH_BYTES_MAX {
             break;
         }
-        outcomes.push(meta::run(&mut batch, &context, &waiting.job).await?);
+        let answer = meta::run(&mut batch, &context, &waiting.job).await?;
+        let Touched { inodes, made } = batch.touched();
+        let mut granter = shared.delegations.granter();
+        if !granter.may_change(waiting.holder, &inodes, started) {
+            batch.undo();
+            if waiting.held_back.is_empty() {
+                shared.counters.recalls.fetch_add(1, Relaxed);
+            }
+            let new: Vec<InodeId> =
+                inodes.into_iter().filter(|inode| !waiting.held_back.contains(inode)).collect();
+            granter.hold_back(&new);
+            waiting.held_back.extend(new);
+            outcomes.push(None);
+            run.changes.push(Changes::default());
+            continue;
+        }
+        granter.hold_back(&inodes);
+        let number = granter.next();
+        drop(granter);
+        run.changes.push(Changes { by: waiting.holder, number, inodes, made });
+        let mut outcome = Outcome::from(answer);
+        if waiting.holder.is_some() {
+            let Left { attributes, names, gone } = batch.left()?;
+            outcome.news = News { state: number, changed: attributes, names, gone, ..News::default() };
+        }
+        outcomes.push(Some(outcome));
     }
     let Finished { commit, ids, garbage } = batch.finish(shared.options.server, context.now).await?;
     let ran = clock.monotonic();
     if let Some(commit) = commit {
-        match shared.store.commit(commit).await? {
-            Outcome::Committed(_) => {}
-            Outcome::Conflict => return Ok(None),
+        match shared.store.commit(commit).await {
+            Ok(kv::Outcome::Committed(_)) => {}
+            Ok(kv::Outcome::Conflict) => return Ok(None),
+            Err(error) => {
+                // It may be committed all the same.
+                run.committed(&[]);
+                return Err(error);
+            }
+        }
+    }
+    let mut held_back = Vec::new();
+    for (_, waiting) in outcomes.iter().zip(waiting.iter_mut()).filter(|(outcome, _)| outcome.is_some()) {
+        held_back.append(&mut waiting.held_back);
+    }
+    let granted = run.committed(&held_back);
+    for (outcome, (number, granted)) in outcomes.iter_mut().zip(granted) {
+        if let Some(outcome) = outcome {
+            (outcome.news.number, outcome.news.granted) = (number, granted);
         }
     }
     let counters = &shared.counters;
     let nanoseconds =
         |from: Duration, to: Duration| u64::try_from(to.saturating_sub(from).as_nanos()).unwrap_or(u64::MAX);
-    counters.jobs.fetch_add(u64::try_from(outcomes.len()).unwrap_or(0), Relaxed);
+    let jobs = outcomes.iter().flatten().count();
+    counters.jobs.fetch_add(u64::try_from(jobs).unwrap_or(0), Relaxed);
     counters.commits.fetch_add(1, Relaxed);
     counters.run_ns.fetch_add(nanoseconds(started, ran), Relaxed);
     counters.commit_ns.fetch_add(nanoseconds(ran, clock.monotonic()), Relaxed);

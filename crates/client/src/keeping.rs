@@ -1,0 +1,313 @@
+//! What a session keeps of the metadata, and answers from: see [`delegation`].
+
+use crate::call::{Asked, attempt};
+use crate::renewal::Renewal;
+use crate::retry::jitter;
+use crate::session::Live;
+use crate::{Client, Error, Result};
+use bytes::Bytes;
+use delegation::{Answered, Kept};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use types::delegation::{News, RECALLS_WAIT, Recall, Recalls};
+use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, NAME_MAX, Place};
+use types::wire::{Channel, decode, encode};
+use types::{Duration, HolderId, InodeId};
+
+/// Inodes and names that are kept: about 400 bytes each.
+const ROOM: usize = 100_000;
+/// The longest that a question for recalls waits for its answer: what is kept may not be answered any more by then.
+const ASK_MAX: Duration = Duration::from_secs(3);
+/// The pause after one that failed.
+const FAILED_PAUSE: Duration = Duration::from_millis(200);
+/// Of a directory with more pages the rest is not fetched so.
+const PAGES_MAX: u32 = 4;
+/// Entries of a page.
+const PAGE: u32 = 4096;
+/// Listings under way that are followed.
+const LISTINGS_MAX: usize = 1000;
+
+/// What a client keeps.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    state: Mutex<State>,
+    since: Instant,
+    /// It has to begin anew.
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    kept: Kept,
+    /// Listings that have learnt all pages so far: the number of each, and the last name.
+    listings: HashMap<InodeId, (u64, String)>,
+    /// The session was ended.
+    is_over: bool,
+}
+
+/// A change that was sent. Dropped before it is [over](Pending::over): what it did is not known.
+struct Pending<'a> {
+    keeping: &'a Keeping,
+    is_over: bool,
+}
+
+impl Pending<'_> {
+    fn over(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.keeping.begin_anew();
+        }
+    }
+}
+
+impl Keeping {
+    /// Keeps what its session's client is told, as long as the renewal lives.
+    pub(crate) fn start(client: Client, session: Live) -> (Arc<Keeping>, Renewal) {
+        let state = State { kept: Kept::new(ROOM), listings: HashMap::new(), is_over: false };
+        let keeping =
+            Arc::new(Keeping { state: Mutex::new(state), since: Instant::now(), wake: Notify::new() });
+        let renewal = Renewal::spawn(follow(keeping.clone(), client, session));
+        (keeping, renewal)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Something was missed: nothing that is kept may be answered any more.
+    fn begin_anew(&self) {
+        self.state().end();
+        self.wake.notify_one();
+    }
+
+    /// Answers a question from what is kept; `None`: the servers must be asked.
+    fn answer(&self, request: &MetaRequest) -> Option<std::result::Result<MetaReply, MetaError>> {
+        let MetaRequest::Stat { place, follow } = request else { return None };
+        let mut state = self.state();
+        let now = self.now();
+        let found = match place.single_name() {
+            // That it cannot be a name is another answer than that it is none.
+            Some(name) if name.len() > NAME_MAX => return None,
+            Some(name) => match state.kept.look_up(place.base, name, now)? {
+                Answered::There(attributes) => attributes,
+                Answered::Nowhere => return Some(Err(MetaError::NotFound)),
+            },
+            None if place.path.is_empty() => Box::new(state.kept.attributes(place.base, now)?.clone()),
+            None => return None,
+        };
+        // A link's target lies elsewhere.
+        (*follow == Follow::No || found.target.is_none()).then_some(Ok(MetaReply::Attributes(found)))
+    }
+
+    /// Asks the servers, and keeps what may be kept.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        client: &Client,
+        action: &str,
+        subject: &str,
+        request: &MetaRequest,
+    ) -> Result<MetaReply> {
+        if let Some(answer) = self.answer(request) {
+            return answer.map_err(|refused| Error::meta(action, subject, &refused));
+        }
+        let holder = self.state().kept.holder();
+        let payload = holder.map_or(Bytes::new(), |holder| encode(&holder).into());
+        let asked = client.ask_meta(action, subject, encode(request), payload).await;
+        if let (Some(holder), Ok(news)) = (holder, decode::<News>(&asked.payload)) {
+            self.learn(holder, &news, request, asked.reply.as_ref());
+            self.look_ahead(client, request);
+        }
+        asked.reply
+    }
+
+    fn learn(
+        &self,
+        holder: HolderId,
+        news: &News,
+        request: &MetaRequest,
+        reply: std::result::Result<&MetaReply, &Error>,
+    ) {
+        let mut state = self.state();
+        let kept = &mut state.kept;
+        match (request, reply) {
+            (MetaRequest::Stat { place, follow: Follow::No }, reply) => {
+                let found = match reply {
+                    Ok(MetaReply::Attributes(attributes)) => Some(&**attributes),
+                    Ok(_) => return,
+                    // It is what was refused, if anything was granted.
+                    Err(_) => None,
+                };
+                match (place.single_name(), found) {
+                    (Some(name), found) => kept.learn_name(holder, news, (place.base, name), found),
+                    (None, Some(found)) => kept.learn(holder, news, found),
+                    (None, None) => {}
+                }
+            }
+            (
+                MetaRequest::Stat { .. } | MetaRequest::Open { .. },
+                Ok(MetaReply::Attributes(attributes) | MetaReply::Opened { attributes, .. }),
+            ) => kept.learn(holder, news, attributes),
+            (
+                MetaRequest::List { after, pattern: None, .. },
+                Ok(MetaReply::Entries { directory, entries, more }),
+            ) => {
+                let listed = kept.learn_page(holder, news, *directory, entries);
+                let before = state.listings.remove(directory);
+                let follows = match (after, before) {
+                    (None, _) => true,
+                    (Some(after), Some((number, last))) => Some(number) == listed && last == *after,
+                    (Some(_), None) => false,
+                };
+                let Some(number) = listed.filter(|_| follows) else { return };
+                match entries.last().filter(|_| *more) {
+                    None => state.kept.learn_all(*directory, number),
+                    Some(last) if state.listings.len() < LISTINGS_MAX => {
+                        state.listings.insert(*directory, (number, last.name.clone()));
+                    }
+                    Some(_) => state.listings.clear(),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Who asks for one name after the other gets them all at once.
+    fn look_ahead(self: &Arc<Self>, client: &Client, request: &MetaRequest) {
+        let MetaRequest::Stat { place, .. } = request else { return };
+        let directory = place.base;
+        if place.single_name().is_none() || !self.state().kept.wants_all(directory) {
+            return;
+        }
+        let client = client.clone();
+        tokio::spawn(async move {
+            let mut after = None;
+            for _ in 0..PAGES_MAX {
+                let request = MetaRequest::List {
+                    place: Place::inode(directory),
+                    after,
+                    limit: PAGE,
+                    pattern: None,
+                    detail: types::meta::Detail::Attributes,
+                };
+                // Whoever asks for a name meets the error himself.
+                let Ok(MetaReply::Entries { entries, more: true, .. }) =
+                    client.meta("list", "", &request).await
+                else {
+                    return;
+                };
+                after = entries.last().map(|entry| entry.name.clone());
+            }
+        });
+    }
+
+    /// Sends a change, and keeps what it made of what is kept.
+    pub(crate) async fn change<'a>(
+        &self,
+        change: &Change,
+        send: impl Future<Output = Asked> + 'a,
+        holder: Option<HolderId>,
+    ) -> Result<MetaReply> {
+        let Some(holder) = holder else { return send.await.reply };
+        let pending = Pending { keeping: self, is_over: false };
+        let asked = send.await;
+        match decode::<News>(&asked.payload) {
+            Ok(news) if !asked.is_doubtful => {
+                let made = match (change, &asked.reply) {
+                    (Change::MakeDirectory { parents: false, .. }, Ok(MetaReply::Attributes(made))) => {
+                        Some(made.inode)
+                    }
+                    _ => None,
+                };
+                self.state().kept.changed(holder, &news, made);
+                pending.over();
+            }
+            // Dropped: it may have been done twice, or by a server that does not know what is kept here.
+            Ok(_) | Err(_) => {}
+        }
+        asked.reply
+    }
+
+    /// Keeps nothing any more.
+    pub(crate) fn end(&self) {
+        let mut state = self.state();
+        state.is_over = true;
+        state.end();
+    }
+
+    /// As whom to ask.
+    pub(crate) fn holder(&self) -> Option<HolderId> {
+        self.state().kept.holder()
+    }
+}
+
+impl State {
+    fn end(&mut self) {
+        self.kept.end();
+        self.listings.clear();
+    }
+}
+
+/// Hears what is recalled, for ever.
+async fn follow(keeping: Arc<Keeping>, client: Client, session: Live) {
+    // What was let go of and the server may not know.
+    let mut returned: Vec<Recall> = Vec::new();
+    loop {
+        let Some(id) = session.get() else {
+            keeping.state().end();
+            returned.clear();
+            sleep(jitter(FAILED_PAUSE)).await;
+            continue;
+        };
+        let (holder, asked) = {
+            let mut state = keeping.state();
+            returned.extend(state.kept.returned());
+            (state.kept.holder(), keeping.now())
+        };
+        if holder.is_none() {
+            returned.clear();
+        }
+        let request = MetaRequest::Recalls { session: id, holder, returned: returned.clone() };
+        let heard = tokio::select! {
+            heard = client.hear(&request) => heard,
+            () = keeping.wake.notified() => continue,
+        };
+        match heard {
+            Some(Ok(Recalls { holder: begun, recalls })) => {
+                let mut state = keeping.state();
+                match holder {
+                    None if state.is_over => {}
+                    None => state.kept.begin(begun, asked),
+                    Some(holder) => state.kept.hear(holder, asked, &recalls),
+                }
+                returned = recalls;
+            }
+            Some(Err(())) => keeping.state().end(),
+            None => sleep(jitter(FAILED_PAUSE)).await,
+        }
+    }
+}
+
+impl Client {
+    /// Asks once for recalls. `None`: there was no answer; `Err`: it is no holder.
+    async fn hear(&self, request: &MetaRequest) -> Option<std::result::Result<Recalls, ()>> {
+        let (address, body, time) = (self.shared.servers.address(), encode(request), RECALLS_WAIT + ASK_MAX);
+        let pool = &self.shared.small;
+        let answer = attempt(pool, &address, Channel::Meta, body, Bytes::new(), time).await;
+        match answer {
+            Ok((Ok(MetaReply::Recalls(recalls)), _)) => Some(Ok(recalls)),
+            Ok((Err(MetaError::SessionOver), _)) => Some(Err(())),
+            Ok((Ok(_) | Err(_), _)) | Err(_) => None,
+        }
+    }
+}

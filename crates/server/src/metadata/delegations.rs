@@ -1,0 +1,205 @@
+//! Delegations: which clients keep what they were told, and how they hear that it changes.
+//!
+//! Who holds what is known in memory only. A service that begins does not know what the one before it gave, and changes nothing before
+//! that is over: until each session that there was has begun to hold anew, or for as long as a delegation lasts.
+
+use super::sequencer::Outcome;
+use super::{MetaService, Shared, change_job, told};
+use delegation::Granter;
+use kv::{KvError, Store};
+use meta::read::Found;
+use meta::{Answer, Caller, Reader};
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use types::delegation::{DELEGATION_LIFETIME, DELEGATION_MARGIN, News, RECALLS_WAIT, Recall, Recalls};
+use types::meta::{Change, MetaError, MetaReply, MetaRequest, Place};
+use types::{HolderId, InodeId, SessionId};
+
+/// Who holds what, and who waits for it.
+pub(super) struct Delegations {
+    granter: Mutex<Granter>,
+    /// Sessions that may hold what a service before this one gave.
+    old: Mutex<HashSet<SessionId>>,
+    /// One of them does no longer.
+    renewed: Notify,
+    /// There is something to be had back: holders are told.
+    recalled: Notify,
+    /// Something was let go of: the sequencer looks again.
+    pub(super) returned: Notify,
+}
+
+impl Delegations {
+    /// Nobody holds anything of this service.
+    pub(super) async fn begin<S: Store>(store: &S) -> Result<Delegations, KvError> {
+        let old = meta::ops::all_live(&mut Reader::new(store.snapshot().await?)).await?;
+        Ok(Delegations {
+            granter: Mutex::default(),
+            old: Mutex::new(old.into_iter().collect()),
+            renewed: Notify::new(),
+            recalled: Notify::new(),
+            returned: Notify::new(),
+        })
+    }
+
+    pub(super) fn granter(&self) -> MutexGuard<'_, Granter> {
+        self.granter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has holders hear what is to be had back.
+    pub(super) fn recall(&self) {
+        self.recalled.notify_waiters();
+    }
+
+    /// What a session holds is over: it has ended.
+    pub(super) fn end(&self, session: SessionId) {
+        self.granter().end(session);
+        self.forget_old(session);
+    }
+
+    fn old(&self) -> MutexGuard<'_, HashSet<SessionId>> {
+        self.old.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_old(&self, session: SessionId) {
+        if self.old().remove(&session) {
+            self.renewed.notify_one();
+        }
+    }
+
+    /// Waits until nobody keeps what a service before this one gave.
+    pub(super) async fn old_are_over(&self) {
+        let end = Instant::now() + DELEGATION_LIFETIME + DELEGATION_MARGIN;
+        while !self.old().is_empty() {
+            if timeout_at(end, self.renewed.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl<S> Shared<S> {
+    pub(super) fn monotonic(&self) -> Duration {
+        self.options.clock.monotonic()
+    }
+}
+
+impl<S: Store> MetaService<S> {
+    /// Answers a holder of delegations, and says what it may keep.
+    pub(super) async fn tell(
+        &self,
+        caller: &Caller,
+        holder: HolderId,
+        request: MetaRequest,
+    ) -> (Result<MetaReply, MetaError>, News) {
+        let delegations = &self.shared.delegations;
+        if !delegations.granter().is_holder(holder, caller.uid) {
+            return (self.answer(caller, request).await, News::default());
+        }
+        match request {
+            MetaRequest::Change { change: Change::MakeClass { .. }, .. } => {
+                (self.answer(caller, request).await, News::default())
+            }
+            MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } => {
+                let Outcome { answer, news } = match change_job(caller, request) {
+                    Ok(job) => self.shared.sequencer.run_for(job, Some(holder)).await,
+                    Err(error) => Outcome::from(Err(error)),
+                };
+                let reply = answer.map(|answer| match answer {
+                    Answer::Reply(reply) => reply,
+                    Answer::Progress(_) => MetaReply::Done,
+                });
+                (reply, news)
+            }
+            MetaRequest::Stat { .. } | MetaRequest::Open { .. } | MetaRequest::List { .. } => {
+                // Before the snapshot is taken: what is committed from now on may be in it or not.
+                let state = delegations.granter().committed();
+                let answer = match self.read(caller, &request).await {
+                    Ok(Found::Reply(reply)) => Ok(reply),
+                    Ok(Found::Record(job)) => return (self.sequence(job).await, News::default()),
+                    Err(failure) => Err(told(&failure)),
+                };
+                let found = found(&request, &answer);
+                let now = self.shared.monotonic();
+                let (number, granted) = delegations.granter().grant(holder, state, found, now);
+                (answer, News { number, state, granted, ..News::default() })
+            }
+            request => (self.answer(caller, request).await, News::default()),
+        }
+    }
+
+    /// See [`MetaRequest::Recalls`].
+    pub(super) async fn recalls(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        holder: Option<HolderId>,
+        returned: &[Recall],
+    ) -> Result<MetaReply, MetaError> {
+        let delegations = &self.shared.delegations;
+        let Some(holder) = holder else {
+            let snapshot = self.shared.store.snapshot().await.map_err(|error| told(&error.into()))?;
+            let live =
+                meta::ops::is_live(&mut Reader::new(snapshot), self.shared.now(), caller, session).await;
+            if !live.map_err(|failure| told(&failure))? {
+                return Err(MetaError::SessionOver);
+            }
+            let holder = HolderId(env::random::number());
+            delegations.granter().begin(holder, session, caller.uid, self.shared.monotonic());
+            delegations.forget_old(session);
+            delegations.returned.notify_one();
+            return Ok(MetaReply::Recalls(Recalls { holder, recalls: Vec::new() }));
+        };
+        if !delegations.granter().is_holder(holder, caller.uid) {
+            return Err(MetaError::SessionOver);
+        }
+        let now = self.shared.monotonic();
+        let heard = delegations.granter().hear(holder, session, returned, now).is_some();
+        if !returned.is_empty() {
+            delegations.returned.notify_one();
+        }
+        if !heard {
+            return Err(MetaError::SessionOver);
+        }
+        let end = Instant::now() + RECALLS_WAIT;
+        loop {
+            let mut news = pin!(delegations.recalled.notified());
+            news.as_mut().enable();
+            let recalls = delegations.granter().recalls(holder).ok_or(MetaError::SessionOver)?;
+            if !recalls.is_empty() || timeout_at(end, news).await.is_err() {
+                return Ok(MetaReply::Recalls(Recalls { holder, recalls }));
+            }
+        }
+    }
+}
+
+/// The inodes that the answer to a request is about.
+fn found(request: &MetaRequest, answer: &Result<MetaReply, MetaError>) -> Vec<InodeId> {
+    let mut found = Vec::new();
+    match (request, answer) {
+        (MetaRequest::Stat { place, .. } | MetaRequest::Open { place, .. }, answer) => {
+            found.extend(named_in(place));
+            match answer {
+                Ok(MetaReply::Attributes(attributes) | MetaReply::Opened { attributes, .. }) => {
+                    found.push(attributes.inode);
+                }
+                Err(MetaError::NotFound) => {}
+                Ok(_) | Err(_) => found.clear(),
+            }
+        }
+        (MetaRequest::List { .. }, Ok(MetaReply::Entries { directory, entries, .. })) => {
+            found.push(*directory);
+            found.extend(entries.iter().map(|entry| entry.attributes.inode));
+        }
+        _ => {}
+    }
+    found
+}
+
+/// The directory of a place that is one name in it.
+fn named_in(place: &Place) -> Option<InodeId> {
+    place.single_name().map(|_| place.base)
+}
