@@ -8,13 +8,14 @@ use crate::{Client, Error, Result};
 use bytes::Bytes;
 use delegation::{Answered, Kept};
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use types::delegation::{News, RECALLS_WAIT, Recall, Recalls};
 use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, NAME_MAX, Place};
 use types::wire::{Channel, decode, encode};
-use types::{Duration, HolderId, InodeId};
+use types::{Attributes, Duration, HolderId, InodeId};
 
 /// Inodes and names that are kept: about 400 bytes each.
 const ROOM: usize = 100_000;
@@ -28,6 +29,27 @@ const PAGES_MAX: u32 = 4;
 const PAGE: u32 = 4096;
 /// Listings under way that are followed.
 const LISTINGS_MAX: usize = 1000;
+
+/// Those who were told by a client what it keeps, and rely on it: see [`Client::keeps`].
+pub trait Dependents: Send + Sync + 'static {
+    /// Has them forget these inodes, and the names in them; it may be so when this answers. They get half a lifetime of a
+    /// delegation for it.
+    fn forget(&self, inodes: Vec<InodeId>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// The same, of all.
+    fn forget_all(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Nobody.
+impl Dependents for () {
+    fn forget(&self, _: Vec<InodeId>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn forget_all(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}
 
 /// What a client keeps.
 #[derive(Debug)]
@@ -69,11 +91,15 @@ impl Drop for Pending<'_> {
 
 impl Keeping {
     /// Keeps what its session's client is told, as long as the renewal lives.
-    pub(crate) fn start(client: Client, session: Live) -> (Arc<Keeping>, Renewal) {
+    pub(crate) fn start(
+        client: Client,
+        session: Live,
+        dependents: Arc<dyn Dependents>,
+    ) -> (Arc<Keeping>, Renewal) {
         let state = State { kept: Kept::new(ROOM), listings: HashMap::new(), is_over: false };
         let keeping =
             Arc::new(Keeping { state: Mutex::new(state), since: Instant::now(), wake: Notify::new() });
-        let renewal = Renewal::spawn(follow(keeping.clone(), client, session));
+        let renewal = Renewal::spawn(follow(keeping.clone(), client, session, dependents));
         (keeping, renewal)
     }
 
@@ -259,7 +285,7 @@ impl State {
 }
 
 /// Hears what is recalled, for ever.
-async fn follow(keeping: Arc<Keeping>, client: Client, session: Live) {
+async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents: Arc<dyn Dependents>) {
     // What was let go of and the server may not know.
     let mut returned: Vec<Recall> = Vec::new();
     loop {
@@ -276,6 +302,8 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live) {
         };
         if holder.is_none() {
             returned.clear();
+            // The servers still take care of what was held before.
+            dependents.forget_all().await;
         }
         let request = MetaRequest::Recalls { session: id, holder, returned: returned.clone() };
         let heard = tokio::select! {
@@ -284,11 +312,16 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live) {
         };
         match heard {
             Some(Ok(Recalls { holder: begun, recalls })) => {
-                let mut state = keeping.state();
-                match holder {
-                    None if state.is_over => {}
-                    None => state.kept.begin(begun, asked),
-                    Some(holder) => state.kept.hear(holder, asked, &recalls),
+                {
+                    let mut state = keeping.state();
+                    match holder {
+                        None if state.is_over => {}
+                        None => state.kept.begin(begun, asked),
+                        Some(holder) => state.kept.hear(holder, asked, &recalls),
+                    }
+                }
+                if !recalls.is_empty() {
+                    dependents.forget(recalls.iter().map(|recall| recall.inode).collect()).await;
                 }
                 returned = recalls;
             }
@@ -299,6 +332,23 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live) {
 }
 
 impl Client {
+    /// How long it may be relied on, from now on, that an inode's attributes are these: others may be told, if they
+    /// [forget](Dependents) it when they have to. Zero: not at all.
+    pub fn keeps(&self, attributes: &Attributes) -> Duration {
+        self.keeps_if(|kept, now| kept.attributes(attributes.inode, now) == Some(attributes))
+    }
+
+    /// The same of where a name in a directory leads.
+    pub fn keeps_name(&self, directory: InodeId, name: &str) -> Duration {
+        self.keeps_if(|kept, now| kept.knows(directory, name, now))
+    }
+
+    fn keeps_if(&self, is_kept: impl FnOnce(&Kept, Duration) -> bool) -> Duration {
+        let Some(keeping) = &self.keeping else { return Duration::ZERO };
+        let (state, now) = (keeping.state(), keeping.now());
+        if is_kept(&state.kept, now) { state.kept.until().saturating_sub(now) } else { Duration::ZERO }
+    }
+
     /// Asks once for recalls. `None`: there was no answer; `Err`: it is no holder.
     async fn hear(&self, request: &MetaRequest) -> Option<std::result::Result<Recalls, ()>> {
         let (address, body, time) = (self.shared.servers.address(), encode(request), RECALLS_WAIT + ASK_MAX);

@@ -14,7 +14,7 @@
 
 mod holding;
 
-use crate::keeping::Keeping;
+use crate::keeping::{Dependents, Keeping};
 use crate::renewal::Renewal;
 use crate::retry::jitter;
 use crate::tree::done;
@@ -173,9 +173,9 @@ impl Session {
     /// A client that keeps the attributes and names that it is told, and answers from them for as long as the servers do not
     /// recall them: what it answers is what they would. It does so as long as the session lives. While a change is under way that
     /// was asked of this client, its other answers may be as before that.
-    pub fn keeping(&self) -> Client {
+    pub fn keeping(&self, dependents: Arc<dyn Dependents>) -> Client {
         let client = self.shared.client.clone();
-        let (keeping, renewal) = Keeping::start(client.clone(), Live(self.shared.clone()));
+        let (keeping, renewal) = Keeping::start(client.clone(), Live(self.shared.clone()), dependents);
         *self.keeping.lock().unwrap_or_else(PoisonError::into_inner) = Some((keeping.clone(), renewal));
         Client { keeping: Some(keeping), ..client }
     }

@@ -137,6 +137,12 @@ impl Kept {
         }
     }
 
+    /// Whether it is known where a name in a directory leads.
+    pub fn knows(&self, directory: InodeId, name: &str, now: Duration) -> bool {
+        let kept = self.live(now).and_then(|inodes| inodes.get(&directory));
+        kept.is_some_and(|kept| kept.is_complete || kept.names.contains_key(name))
+    }
+
     fn live(&self, now: Duration) -> Option<&HashMap<InodeId, Inode>> {
         (self.holder.is_some() && now < self.until).then_some(&self.inodes)
     }

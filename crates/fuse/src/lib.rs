@@ -11,11 +11,13 @@
 
 mod cursor;
 mod device;
+mod notify;
 mod operation;
 mod reply;
 mod session;
 
 pub use device::{Device, MountOptions, unmount};
+pub use notify::{Known, Notifier};
 pub use operation::{
     AttributesToSet, Header, LockKind, LockRange, Malformed, Operation, Request, TimeToSet, parse,
 };
@@ -26,5 +28,7 @@ pub use session::{FileSystem, Session, capabilities, serve};
 pub type Node = u64;
 /// The root's node.
 pub const ROOT: Node = 1;
+/// Bytes that the kernel is to read ahead at most, where it may be told so: four transfers.
+const READ_AHEAD: u32 = 4 * TRANSFER_MAX;
 /// The most bytes of one write, and of one read: what the kernel allows without being told otherwise (256 pages).
 pub const TRANSFER_MAX: u32 = 1 << 20;

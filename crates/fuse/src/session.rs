@@ -1,17 +1,16 @@
 //! The loop: requests in, answers out.
 
-use crate::{Device, Operation, Reply, Request, TRANSFER_MAX, parse};
+use crate::{Device, Notifier, Operation, READ_AHEAD, Reply, Request, TRANSFER_MAX, parse};
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use std::task::{Context, Poll, Waker};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 /// The protocol that is spoken here, and the oldest of its minor versions that is understood.
@@ -33,7 +32,6 @@ pub mod capabilities {
     pub const FLOCK_LOCKS: u64 = 1 << 10;
     pub const AUTO_INVALIDATE_DATA: u64 = 1 << 12;
     pub const READ_DIRECTORY_PLUS: u64 = 1 << 13;
-    pub const READ_DIRECTORY_PLUS_AUTO: u64 = 1 << 14;
     pub const PARALLEL_DIRECTORIES: u64 = 1 << 18;
     pub const MAX_PAGES: u64 = 1 << 22;
     pub const INIT_EXT: u64 = 1 << 30;
@@ -62,42 +60,40 @@ pub trait FileSystem: Send + Sync + 'static {
 
 /// The way to the kernel.
 #[derive(Clone, Debug)]
-pub(crate) struct Channel(Arc<AsyncFd<OwnedFd>>);
+pub(crate) struct Channel(Arc<OwnedFd>);
 
 impl Channel {
     /// Sends one message. The kernel takes it whole and at once, or never: a request that was interrupted, or whose file
     /// system is unmounted, wants no answer any more.
     pub(crate) fn send(&self, parts: &[IoSlice<'_>]) {
-        let sent = loop {
-            match rustix::io::writev(self.0.get_ref(), parts) {
-                Err(Errno::INTR) => {}
-                sent => break sent,
-            }
-        };
-        match sent {
-            Ok(_) | Err(Errno::NOENT | Errno::NODEV) => {}
+        match self.tell(parts) {
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
             Err(error) => tracing::warn!(%error, "the kernel does not take a message"),
         }
     }
 
-    /// The next message; `None`: there are no more, the file system was unmounted.
-    async fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<Option<Bytes>> {
+    /// The same, and what the kernel says to it.
+    pub(crate) fn tell(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        loop {
+            match rustix::io::writev(&self.0, parts) {
+                Err(Errno::INTR) => {}
+                sent => return sent.map(drop),
+            }
+        }
+    }
+
+    /// The next message; `None`: there are no more, the file system was unmounted. Waits for it.
+    fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<Option<Bytes>> {
         loop {
             buffer.clear();
             buffer.reserve(BUFFER);
-            // The end of a mount is an error of its device, and nothing to read.
-            let read = self.0.async_io(Interest::READABLE | Interest::ERROR, |device| {
-                rustix::io::read(device, spare_capacity(buffer)).map_err(io::Error::from)
-            });
-            match read.await {
+            match rustix::io::read(&self.0, spare_capacity(buffer)) {
                 Ok(count) if count <= SMALL => return Ok(Some(Bytes::copy_from_slice(buffer))),
                 Ok(_) => return Ok(Some(Bytes::from(std::mem::take(buffer)))),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::ENODEV) => return Ok(None),
-                    // It was interrupted before it was read.
-                    Some(libc::ENOENT | libc::EINTR | libc::EAGAIN) => {}
-                    _ => return Err(error),
-                },
+                Err(Errno::NODEV) => return Ok(None),
+                // It was interrupted before it was read.
+                Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -111,15 +107,15 @@ pub struct Session<F> {
 
 /// Greets the kernel of a device that was mounted.
 pub async fn serve<F: FileSystem>(device: Device, file_system: Arc<F>) -> io::Result<Session<F>> {
-    #[allow(
-        deprecated,
-        reason = "its replacement is unsafe to call; a descriptor that is owned keeps its promise"
-    )]
-    let device = AsyncFd::with_interest(device.into_fd(), Interest::READABLE)?;
-    let channel = Channel(Arc::new(device));
+    let channel = Channel(Arc::new(device.into_fd()));
+    let greeted = tokio::task::spawn_blocking(move || greet(channel, file_system));
+    greeted.await.map_err(io::Error::other)?
+}
+
+fn greet<F: FileSystem>(channel: Channel, file_system: Arc<F>) -> io::Result<Session<F>> {
     let mut buffer = Vec::new();
     loop {
-        let Some(message) = channel.receive(&mut buffer).await? else {
+        let Some(message) = channel.receive(&mut buffer)? else {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "unmounted before it was mounted"));
         };
         let Ok(request) = parse(message) else { return Err(not_fuse("its first message is malformed")) };
@@ -140,6 +136,8 @@ pub async fn serve<F: FileSystem>(device: Device, file_system: Arc<F>) -> io::Re
         }
         let base = capabilities::ASYNC_READ | capabilities::BIG_WRITES | capabilities::MAX_PAGES;
         let agreed = (base | capabilities::INIT_EXT | file_system.wanted()) & flags;
+        // It reads ahead no further than it means to either.
+        let read_ahead = read_ahead.max(READ_AHEAD);
         let init = Init { minor: minor.min(MINOR), capabilities: agreed, read_ahead };
         reply.bytes(&init_answer(&init));
         return Ok(Session { channel, file_system });
@@ -152,11 +150,18 @@ impl<F: FileSystem> Session<F> {
         self.file_system.clone()
     }
 
-    /// Answers requests until the file system is unmounted, `readers` at a time reading them.
+    /// The way to tell the kernel something.
+    pub fn notifier(&self) -> Notifier {
+        Notifier(self.channel.clone())
+    }
+
+    /// Answers requests until the file system is unmounted, `readers` threads reading them.
     pub async fn run(self, readers: usize) -> io::Result<()> {
         let mut tasks = JoinSet::new();
         for _ in 0..readers.max(1) {
-            tasks.spawn(read(self.channel.clone(), self.file_system.clone()));
+            let (channel, file_system) = (self.channel.clone(), self.file_system.clone());
+            let runtime = Handle::current();
+            tasks.spawn_blocking(move || read(&channel, &file_system, &runtime));
         }
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -166,9 +171,12 @@ impl<F: FileSystem> Session<F> {
     }
 }
 
-async fn read<F: FileSystem>(channel: Channel, file_system: Arc<F>) -> io::Result<()> {
+/// A thread that waits for the kernel is woken by it at once; a task would be by way of another thread.
+fn read<F: FileSystem>(channel: &Channel, file_system: &Arc<F>, runtime: &Handle) -> io::Result<()> {
+    let _entered = runtime.enter();
+    let mut context = Context::from_waker(Waker::noop());
     let mut buffer = Vec::new();
-    while let Some(message) = channel.receive(&mut buffer).await? {
+    while let Some(message) = channel.receive(&mut buffer)? {
         let Ok(request) = parse(message.clone()) else {
             // The number of the request is where it always is.
             if let Some(Ok(unique)) = message.get(8..16).map(<[u8; 8]>::try_from) {
@@ -181,12 +189,11 @@ async fn read<F: FileSystem>(channel: Channel, file_system: Arc<F>) -> io::Resul
             _ => {
                 let reply = Reply::new(channel.clone(), request.header.unique);
                 let mut answer = Box::pin(file_system.clone().answer(request, reply));
-                let polled = poll_fn(|context| {
-                    Poll::Ready(catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context).is_ready())))
-                });
-                match polled.await {
-                    Ok(true) => {}
-                    Ok(false) => drop(tokio::spawn(answer)),
+                let polled = catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(&mut context)));
+                match polled {
+                    Ok(Poll::Ready(())) => {}
+                    // A task polls it again before it waits.
+                    Ok(Poll::Pending) => drop(tokio::spawn(answer)),
                     // The reply that was dropped with it has answered.
                     Err(_) => tracing::error!("a request was given up: its handler is broken"),
                 }

@@ -6,8 +6,8 @@ use client::{Client, ListOptions, Listing};
 use fuse::{Directory, Entry};
 use std::collections::VecDeque;
 use std::time::Duration;
-use types::InodeId;
 use types::meta::{Entry as Listed, Follow, Place};
+use types::{Attributes, InodeId};
 
 /// Offsets of the entries for the directory itself and its parent; names come after them.
 const SELF: u64 = 0;
@@ -38,14 +38,18 @@ impl OpenDirectory {
         OpenDirectory { client, inode, numbers, walk: tokio::sync::Mutex::default() }
     }
 
+    pub(crate) fn inode(&self) -> InodeId {
+        self.inode
+    }
+
     /// A page of entries from `offset` on.
-    /// Of what is `dirty` the servers' attributes are not told.
+    /// `valid`: how long the kernel may rely on a name, and on its attributes; `None`: they are not told.
     pub(crate) async fn page(
         &self,
         offset: u64,
         size: u32,
         plus: bool,
-        dirty: impl Fn(InodeId) -> bool,
+        valid: impl Fn(&str, &Attributes) -> Option<(Duration, Duration)>,
     ) -> Result<Directory> {
         let mut page = Directory::new(size);
         let mut at = offset;
@@ -81,7 +85,7 @@ impl OpenDirectory {
                 }
             }
             let Some(entry) = walk.ahead.front() else { return Ok(page) };
-            if !self.put(&mut page, entry, at + 1, plus, &dirty) {
+            if !self.put(&mut page, entry, at + 1, plus, &valid) {
                 return Ok(page);
             }
             let name = entry.name.as_str().into();
@@ -122,17 +126,18 @@ impl OpenDirectory {
         entry: &Listed,
         next: u64,
         plus: bool,
-        dirty: impl Fn(InodeId) -> bool,
+        valid: impl Fn(&str, &Attributes) -> Option<(Duration, Duration)>,
     ) -> bool {
         let attributes = &entry.attributes;
         let node = self.numbers.node(attributes.inode);
         if !plus {
             return page.add(node, kind_bits(attributes.kind), entry.name.as_bytes(), next);
         }
-        // The kernel would cut what it has of the file to the servers' length.
-        let told = match dirty(attributes.inode) {
-            true => unknown(node, kind_bits(attributes.kind)),
-            false => found(attributes, self.numbers),
+        let told = match valid(&entry.name, attributes) {
+            None => unknown(node, kind_bits(attributes.kind)),
+            Some((name_valid, attributes_valid)) => {
+                Entry { name_valid, attributes_valid, ..found(attributes, self.numbers) }
+            }
         };
         page.add_plus(&told, entry.name.as_bytes(), next)
     }
@@ -144,7 +149,7 @@ fn unknown(node: fuse::Node, kind: u32) -> Entry {
     Entry { attributes, ..Entry::default() }
 }
 
-/// What the kernel is told of a name. Neither the name nor the attributes may be relied on: others change them.
+/// What the kernel is told of a name. Neither the name nor the attributes may be relied on, unless something else is said.
 pub(crate) fn found(attributes: &types::Attributes, numbers: Numbers) -> Entry {
     let node = numbers.node(attributes.inode);
     Entry {

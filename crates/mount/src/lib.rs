@@ -22,5 +22,6 @@ mod handles;
 mod locks;
 mod open;
 mod system;
+mod told;
 
 pub use system::{Mount, Owner, Settings};

@@ -7,6 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::handles::Handles;
 use crate::locks::{Locks, Wanted};
 use crate::open::OpenFile;
+use crate::told::Told;
 use bytes::Bytes;
 use client::{Client, CreateOptions, File, Parents, Session, Standing};
 use fuse::{AttributesToSet, Device, FileSystem, Header, OpenFlags, Operation, Reply, Request, TimeToSet};
@@ -14,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use types::meta::{Exclusive, Follow, Place, Replace, SetAttributes, SetTime, XattrReplace};
-use types::{Attributes, Gid, InodeId, Rights, Time, Uid};
+use types::{Attributes, FileKind, Gid, InodeId, Rights, Time, Uid};
 
 /// How what was read is kept, and what the mount shows.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +50,7 @@ pub(crate) struct System {
     client: Client,
     settings: Settings,
     pub(crate) numbers: Numbers,
+    pub(crate) told: Arc<Told>,
     pub(crate) session: Arc<Session>,
     pub(crate) locks: Arc<Locks>,
     pub(crate) contents: Arc<Contents>,
@@ -60,7 +62,9 @@ impl Mount {
     /// Greets the kernel of a mounted device. What is open is the session's.
     pub async fn start(session: Session, settings: Settings, device: Device) -> io::Result<Mount> {
         let asks = settings.owner == Owner::Mounter;
-        let client = session.keeping();
+        let numbers = Numbers { root: settings.root };
+        let told = Told::new(numbers);
+        let client = session.keeping(told.clone());
         let session = Arc::new(session);
         let locks = Arc::new(Locks::new(session.clone()));
         let contents = Contents::new(client.clone(), session.clone(), locks.clone(), settings.cache, asks);
@@ -70,11 +74,14 @@ impl Mount {
             session,
             client,
             settings,
-            numbers: Numbers { root: settings.root },
+            numbers,
+            told: told.clone(),
             files: Handles::default(),
             directories: Handles::default(),
         };
-        Ok(Mount { session: fuse::serve(device, Arc::new(system)).await? })
+        let session = fuse::serve(device, Arc::new(system)).await?;
+        told.begin(session.notifier());
+        Ok(Mount { session })
     }
 
     /// Serves until it is unmounted.
@@ -96,7 +103,7 @@ impl FileSystem for System {
     fn wanted(&self) -> u64 {
         use fuse::capabilities::{
             AUTO_INVALIDATE_DATA, DIRECT_IO_ALLOW_MMAP, FLOCK_LOCKS, PARALLEL_DIRECTORIES, POSIX_LOCKS,
-            READ_DIRECTORY_PLUS, READ_DIRECTORY_PLUS_AUTO,
+            READ_DIRECTORY_PLUS,
         };
         AUTO_INVALIDATE_DATA
             | DIRECT_IO_ALLOW_MMAP
@@ -104,7 +111,6 @@ impl FileSystem for System {
             | PARALLEL_DIRECTORIES
             | POSIX_LOCKS
             | READ_DIRECTORY_PLUS
-            | READ_DIRECTORY_PLUS_AUTO
     }
 
     async fn answer(self: Arc<Self>, request: Request, reply: Reply) {
@@ -146,44 +152,60 @@ impl System {
         match operation {
             Operation::Lookup { name } => give(reply, self.lookup(inode, &name).await, entry),
             Operation::GetAttributes { .. } => {
-                let attributes = self.attributes(inode).await;
-                give(reply, attributes, |reply, attributes| reply.attributes(&attributes, Duration::ZERO))
+                give(reply, self.attributes(inode).await, |reply, attributes| {
+                    let node = self.numbers.node(inode);
+                    reply.attributes(&for_kernel(&attributes, node), self.attributes_valid(&attributes));
+                })
             }
             Operation::SetAttributes(set) => {
                 let attributes = self.set_attributes(inode, set).await;
-                give(reply, attributes, |reply, attributes| reply.attributes(&attributes, Duration::ZERO))
+                self.told.changed(inode);
+                give(reply, attributes, |reply, attributes| {
+                    reply.attributes(&for_kernel(&attributes, self.numbers.node(inode)), Duration::ZERO);
+                })
             }
             Operation::ReadLink => {
                 give(reply, self.link_target(inode).await, |reply, target| reply.bytes(target.as_bytes()))
             }
             Operation::SymbolicLink { name, target } => {
-                give(reply, self.make_link(header, inode, &name, &target).await, entry)
+                let made = self.make_link(header, inode, &name, &target);
+                give(reply, self.changing(&[inode], made).await, entry)
             }
             Operation::MakeNode { name, mode, device, .. } => {
-                let made = self.make_node(header, inode, &name, mode, device).await;
-                give(reply, made, |reply, (file, _)| reply.entry(&found(&file.attributes(), self.numbers)))
+                let made = self.make_node(header, inode, &name, mode, device);
+                give(reply, self.changing(&[inode], made).await, |reply, (file, _)| {
+                    reply.entry(&found(&file.attributes(), self.numbers))
+                })
             }
             Operation::MakeDirectory { name, mode, .. } => {
-                give(reply, self.make_directory(header, inode, &name, mode).await, entry)
+                let made = self.make_directory(header, inode, &name, mode);
+                give(reply, self.changing(&[inode], made).await, entry)
             }
-            Operation::Unlink { name } => give(reply, self.unlink(inode, &name).await, done),
+            Operation::Unlink { name } => {
+                give(reply, self.changing(&[inode], self.unlink(inode, &name)).await, done)
+            }
             Operation::RemoveDirectory { name } => {
-                give(reply, self.remove_directory(inode, &name).await, done)
+                give(reply, self.changing(&[inode], self.remove_directory(inode, &name)).await, done)
             }
             Operation::Rename { name, to, new_name, flags } => {
                 let to = self.numbers.inode(to);
-                give(reply, self.rename((inode, &name), (to, &new_name), flags).await, done)
+                let renamed = self.rename((inode, &name), (to, &new_name), flags);
+                give(reply, self.changing(&[inode, to], renamed).await, done)
             }
             Operation::Link { node, name } => {
-                give(reply, self.link(self.numbers.inode(node), inode, &name).await, entry)
+                let node = self.numbers.inode(node);
+                let linked = self.link(node, inode, &name);
+                give(reply, self.changing(&[inode, node], linked).await, entry)
             }
             Operation::Open { flags } => {
                 let opened = self.open(inode, flags).await;
                 give(reply, opened, |reply, (handle, flags)| reply.opened(handle, flags))
             }
             Operation::Create { name, flags, mode, .. } => {
-                let created = self.create(header, inode, &name, flags, mode).await;
-                give(reply, created, |reply, (entry, handle, flags)| reply.created(&entry, handle, flags))
+                let created = self.create(header, inode, &name, flags, mode);
+                give(reply, self.changing(&[inode], created).await, |reply, (entry, handle, flags)| {
+                    reply.created(&entry, handle, flags)
+                })
             }
             Operation::Read { handle, offset, size, .. } => {
                 give(reply, self.read(handle, offset, size).await, |reply, pieces| reply.pieces(&pieces))
@@ -256,6 +278,13 @@ impl System {
         }
     }
 
+    /// A change of these inodes, after which the kernel is not to go by what it was told before.
+    async fn changing<T>(&self, inodes: &[InodeId], change: impl Future<Output = Result<T>>) -> Result<T> {
+        let changed = change.await;
+        inodes.iter().for_each(|inode| self.told.changed(*inode));
+        changed
+    }
+
     /// Makes changes in the name of who asks, if that is how it is mounted.
     pub(crate) fn client_for(&self, header: &Header) -> Client {
         match self.settings.owner {
@@ -267,25 +296,49 @@ impl System {
     async fn lookup(&self, directory: InodeId, name: &Bytes) -> Result<fuse::Entry> {
         // There are only names of UTF-8.
         let Ok(place) = place(directory, name) else { return Err(Errno(libc::ENOENT)) };
-        let attributes = self.client.stat(place, Follow::No).await?;
-        self.found(attributes).await
-    }
-
-    /// What the kernel is told of a name: a file that is open may be longer than the servers know.
-    async fn found(&self, attributes: Attributes) -> Result<fuse::Entry> {
+        let name = place.path.clone();
+        let attributes = match self.client.try_stat(place, Follow::No).await? {
+            Some(attributes) => attributes,
+            None => {
+                let name_valid = self.told.name(&self.client, directory, &name);
+                return match name_valid.is_zero() {
+                    true => Err(Errno(libc::ENOENT)),
+                    // A name that leads nowhere, for so long.
+                    false => Ok(fuse::Entry { name_valid, ..fuse::Entry::default() }),
+                };
+            }
+        };
+        // A file that is open may be longer than the servers know.
         let attributes = match self.contents.get(attributes.inode) {
             Some(content) => content.attributes().await?,
             None => attributes,
         };
-        Ok(found(&attributes, self.numbers))
+        let (name_valid, attributes_valid) = self.valid(directory, &name, &attributes);
+        Ok(fuse::Entry { name_valid, attributes_valid, ..found(&attributes, self.numbers) })
     }
 
-    async fn attributes(&self, inode: InodeId) -> Result<fuse::Attributes> {
-        let attributes = self.contents.attributes(inode).await?;
-        Ok(for_kernel(&attributes, self.numbers.node(inode)))
+    /// How long the kernel may rely on a name, and on what it leads to.
+    fn valid(&self, directory: InodeId, name: &str, attributes: &Attributes) -> (Duration, Duration) {
+        let name = match attributes.kind {
+            FileKind::Directory => Duration::ZERO,
+            _ => self.told.name(&self.client, directory, name),
+        };
+        (name, self.attributes_valid(attributes))
     }
 
-    async fn set_attributes(&self, inode: InodeId, set: AttributesToSet) -> Result<fuse::Attributes> {
+    async fn attributes(&self, inode: InodeId) -> Result<Attributes> {
+        self.contents.attributes(inode).await
+    }
+
+    /// How long the kernel may rely on these attributes. Of what is open here they change with each write.
+    fn attributes_valid(&self, attributes: &Attributes) -> Duration {
+        match self.contents.get(attributes.inode) {
+            Some(_) => Duration::ZERO,
+            None => self.told.attributes(&self.client, attributes),
+        }
+    }
+
+    async fn set_attributes(&self, inode: InodeId, set: AttributesToSet) -> Result<Attributes> {
         if let Some(length) = set.size {
             match set.handle {
                 Some(handle) => self.file(handle)?.content.truncate(length).await?,
@@ -392,13 +445,18 @@ impl System {
     }
 
     async fn link(&self, inode: InodeId, directory: InodeId, name: &Bytes) -> Result<fuse::Entry> {
-        let attributes = self.client.link(Place::inode(inode), place(directory, name)?).await?;
-        self.found(attributes).await
+        self.client.link(Place::inode(inode), place(directory, name)?).await?;
+        Ok(found(&self.attributes(inode).await?, self.numbers))
     }
 
     async fn page(&self, handle: u64, offset: u64, size: u32, plus: bool) -> Result<fuse::Directory> {
-        let dirty = |inode| self.contents.get(inode).is_some();
-        self.directories.get(handle)?.page(offset, size, plus, dirty).await
+        let directory = self.directories.get(handle)?;
+        let valid = |name: &str, attributes: &Attributes| match self.contents.get(attributes.inode) {
+            // The kernel would cut what it has of the file to the servers' length.
+            Some(_) => None,
+            None => Some(self.valid(directory.inode(), name, attributes)),
+        };
+        directory.page(offset, size, plus, valid).await
     }
 
     async fn statfs(&self) -> Result<fuse::StatFs> {
