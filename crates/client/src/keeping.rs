@@ -17,8 +17,8 @@ use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, NAME_MAX, P
 use types::wire::{Channel, decode, encode};
 use types::{Attributes, Duration, HolderId, InodeId};
 
-/// Inodes and names that are kept: about 400 bytes each.
-const ROOM: usize = 100_000;
+/// Inodes and names that are kept: about 150 bytes each.
+const ROOM: usize = 400_000;
 /// The longest that a question for recalls waits for its answer: what is kept may not be answered any more by then.
 const ASK_MAX: Duration = Duration::from_secs(3);
 /// The pause after one that failed.

@@ -1,6 +1,7 @@
 //! The server's side: who holds what.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use foldhash::{HashMap, HashSet};
+use std::collections::{BTreeMap, VecDeque};
 use types::delegation::{DELEGATION_LIFETIME, DELEGATION_MARGIN, Recall};
 use types::{Duration, HolderId, InodeId, SessionId, Uid};
 
@@ -57,7 +58,7 @@ impl Granter {
     /// One begins to hold; what its session held before is over.
     pub fn begin(&mut self, holder: HolderId, session: SessionId, uid: Uid, now: Duration) {
         self.end(session);
-        let (inodes, recalled) = (HashMap::new(), BTreeMap::new());
+        let (inodes, recalled) = (HashMap::default(), BTreeMap::new());
         self.holders.insert(holder, Holder { session, uid, until: until(now), inodes, recalled });
     }
 
@@ -226,8 +227,8 @@ impl Granter {
     /// answer, and the inodes that its holder may keep.
     pub fn commit(&mut self, jobs: &[Changes]) -> Vec<(u64, Vec<InodeId>)> {
         // What several have changed nobody keeps: an answer tells what one job left.
-        let mut first: HashMap<InodeId, Option<HolderId>> = HashMap::new();
-        let mut shared = HashSet::new();
+        let mut first: HashMap<InodeId, Option<HolderId>> = HashMap::default();
+        let mut shared = HashSet::default();
         for job in jobs {
             self.let_go(&job.inodes);
             for inode in &job.inodes {

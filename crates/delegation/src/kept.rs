@@ -1,6 +1,7 @@
 //! The client's side: what is kept, and answered from.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use foldhash::{HashMap, HashSet};
+use std::collections::VecDeque;
 use types::delegation::{DELEGATION_LIFETIME, News, Recall};
 use types::meta::Entry;
 use types::{Attributes, Duration, HolderId, InodeId};
@@ -218,7 +219,7 @@ impl Kept {
 
     /// Makes room for what an answer gives: these inodes. What it says of others may be of another state.
     fn admit(&mut self, holder: HolderId, news: &News) -> HashSet<InodeId> {
-        let mut granted = HashSet::with_capacity(news.granted.len());
+        let mut granted = HashSet::default();
         if self.holder != Some(holder) {
             return granted;
         }
@@ -234,7 +235,7 @@ impl Kept {
             }
             self.births += 1;
             let birth = self.births;
-            let (attributes, names) = (None, HashMap::new());
+            let (attributes, names) = (None, HashMap::default());
             let (misses, patience, number) = (0, PATIENCE, news.number);
             let new = Inode { birth, number, attributes, names, is_complete: false, misses, patience };
             self.inodes.insert(*inode, new);

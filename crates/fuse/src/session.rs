@@ -35,6 +35,7 @@ pub mod capabilities {
     pub const PARALLEL_DIRECTORIES: u64 = 1 << 18;
     pub const MAX_PAGES: u64 = 1 << 22;
     pub const INIT_EXT: u64 = 1 << 30;
+    pub const EXPIRE_ONLY: u64 = 1 << 35;
     pub const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
 }
 
@@ -102,6 +103,7 @@ impl Channel {
 /// A file system that the kernel knows.
 pub struct Session<F> {
     channel: Channel,
+    capabilities: u64,
     file_system: Arc<F>,
 }
 
@@ -140,7 +142,7 @@ fn greet<F: FileSystem>(channel: Channel, file_system: Arc<F>) -> io::Result<Ses
         let read_ahead = read_ahead.max(READ_AHEAD);
         let init = Init { minor: minor.min(MINOR), capabilities: agreed, read_ahead };
         reply.bytes(&init_answer(&init));
-        return Ok(Session { channel, file_system });
+        return Ok(Session { channel, capabilities: agreed, file_system });
     }
 }
 
@@ -152,7 +154,8 @@ impl<F: FileSystem> Session<F> {
 
     /// The way to tell the kernel something.
     pub fn notifier(&self) -> Notifier {
-        Notifier(self.channel.clone())
+        let can_expire = self.capabilities & capabilities::EXPIRE_ONLY != 0;
+        Notifier { channel: self.channel.clone(), can_expire }
     }
 
     /// Answers requests until the file system is unmounted, `readers` threads reading them.

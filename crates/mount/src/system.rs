@@ -7,7 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::handles::Handles;
 use crate::locks::{Locks, Wanted};
 use crate::open::OpenFile;
-use crate::told::Told;
+use crate::told::{NameKind, Told};
 use bytes::Bytes;
 use client::{Client, CreateOptions, File, Parents, Session, Standing};
 use fuse::{AttributesToSet, Device, FileSystem, Header, OpenFlags, Operation, Reply, Request, TimeToSet};
@@ -102,11 +102,12 @@ impl Mount {
 impl FileSystem for System {
     fn wanted(&self) -> u64 {
         use fuse::capabilities::{
-            AUTO_INVALIDATE_DATA, DIRECT_IO_ALLOW_MMAP, FLOCK_LOCKS, PARALLEL_DIRECTORIES, POSIX_LOCKS,
-            READ_DIRECTORY_PLUS,
+            AUTO_INVALIDATE_DATA, DIRECT_IO_ALLOW_MMAP, EXPIRE_ONLY, FLOCK_LOCKS, PARALLEL_DIRECTORIES,
+            POSIX_LOCKS, READ_DIRECTORY_PLUS,
         };
         AUTO_INVALIDATE_DATA
             | DIRECT_IO_ALLOW_MMAP
+            | EXPIRE_ONLY
             | FLOCK_LOCKS
             | PARALLEL_DIRECTORIES
             | POSIX_LOCKS
@@ -300,7 +301,7 @@ impl System {
         let attributes = match self.client.try_stat(place, Follow::No).await? {
             Some(attributes) => attributes,
             None => {
-                let name_valid = self.told.name(&self.client, directory, &name);
+                let name_valid = self.told.name(&self.client, directory, &name, NameKind::Leaf);
                 return match name_valid.is_zero() {
                     true => Err(Errno(libc::ENOENT)),
                     // A name that leads nowhere, for so long.
@@ -313,16 +314,20 @@ impl System {
             Some(content) => content.attributes().await?,
             None => attributes,
         };
-        let (name_valid, attributes_valid) = self.valid(directory, &name, &attributes);
+        let kind = NameKind::Directory;
+        let (name_valid, attributes_valid) = self.valid(directory, (&name, kind), &attributes);
         Ok(fuse::Entry { name_valid, attributes_valid, ..found(&attributes, self.numbers) })
     }
 
     /// How long the kernel may rely on a name, and on what it leads to.
-    fn valid(&self, directory: InodeId, name: &str, attributes: &Attributes) -> (Duration, Duration) {
-        let name = match attributes.kind {
-            FileKind::Directory => Duration::ZERO,
-            _ => self.told.name(&self.client, directory, name),
-        };
+    fn valid(
+        &self,
+        directory: InodeId,
+        (name, of_directory): (&str, NameKind),
+        attributes: &Attributes,
+    ) -> (Duration, Duration) {
+        let kind = if attributes.kind == FileKind::Directory { of_directory } else { NameKind::Leaf };
+        let name = self.told.name(&self.client, directory, name, kind);
         (name, self.attributes_valid(attributes))
     }
 
@@ -454,7 +459,10 @@ impl System {
         let valid = |name: &str, attributes: &Attributes| match self.contents.get(attributes.inode) {
             // The kernel would cut what it has of the file to the servers' length.
             Some(_) => None,
-            None => Some(self.valid(directory.inode(), name, attributes)),
+            None => {
+                let name = (name, NameKind::ListedDirectory);
+                Some(self.valid(directory.inode(), name, attributes))
+            }
         };
         directory.page(offset, size, plus, valid).await
     }

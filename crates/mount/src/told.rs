@@ -1,18 +1,19 @@
 //! What the kernel was told and relies on, and how it is made to forget it.
 //!
-//! The kernel may answer programs by itself, for a second, with attributes and names that the client keeps. When the servers have
-//! one back, the kernel is told so before they are:
+//! The kernel may answer programs by itself, for a second or two, with attributes and names that the client keeps. When the servers
+//! have one back, the kernel is told so before they are:
 //! - Attributes: it forgets them without waiting for anything, and does not rely on answers that are on their way. An inode that it
 //!   does not know may be in such an answer, though: then the second is waited for.
 //! - Names: it forgets one as soon as it does nothing else in the directory. What it does there may be a change that waits for the
 //!   servers, which wait for this: then, too, the second is waited for, and names of this directory are not told for a while.
-//!
-//! Names of directories are never relied on: to forget one the kernel would unmount what is mounted below it.
+//! - Names of directories: to forget one the kernel would unmount what is mounted below it, and lose the way to who works in it. It
+//!   looks at them again instead. An answer to such a look that is on its way counts all the same: one that was given just now is
+//!   waited for, and the name told once more. Where the kernel cannot do that (before Linux 6.2) it does not rely on them.
 
 use crate::attributes::Numbers;
 use client::{Client, Dependents};
-use fuse::{Known, Notifier};
-use std::collections::HashMap;
+use foldhash::HashMap;
+use fuse::{Known, Node, Notifier};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -21,7 +22,9 @@ use types::{Attributes, InodeId};
 
 /// How long the kernel relies on what it is told.
 const RELIED_ON: Duration = Duration::from_secs(1);
-/// A program looks at an answer that it got within this: its second begins then.
+/// How long on names of directories, of which there are few: each path goes through some.
+const DIRECTORIES_RELIED_ON: Duration = Duration::from_secs(2);
+/// A program looks at an answer that it got within this: its time begins then.
 const LATE: Duration = Duration::from_millis(500);
 /// After so long names are told again of a directory that others change.
 const RESTLESS: Duration = Duration::from_secs(10);
@@ -37,12 +40,40 @@ pub(crate) struct Told {
     state: Mutex<State>,
 }
 
+/// The names of a directory, each as often as it was told.
+type Names = Vec<(Box<str>, Name)>;
+
+/// A name that was told.
+#[derive(Clone, Copy)]
+struct Name {
+    /// Until when the kernel relies on it.
+    until: Instant,
+    kind: NameKind,
+}
+
+/// What a name is, and how it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NameKind {
+    /// It is no directory: a file, or nothing.
+    Leaf,
+    /// A directory that was looked up.
+    Directory,
+    /// A directory in a listing: the kernel does nothing else with the directory that is listed until it has looked at all of it.
+    ListedDirectory,
+}
+
+impl NameKind {
+    fn relied_on(self) -> Duration {
+        if self == NameKind::Leaf { RELIED_ON } else { DIRECTORIES_RELIED_ON }
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// Until when the kernel relies on them.
     attributes: HashMap<InodeId, Instant>,
     /// By directory and name.
-    names: HashMap<InodeId, HashMap<Box<str>, Instant>>,
+    names: HashMap<InodeId, Names>,
     count: usize,
     restless: HashMap<InodeId, Instant>,
     /// So much may be remembered before it is looked through.
@@ -75,14 +106,18 @@ impl Told {
     }
 
     /// The same of a name in a directory.
-    pub(crate) fn name(&self, client: &Client, directory: InodeId, name: &str) -> Duration {
-        if self.notifier.get().is_none() || client.keeps_name(directory, name).is_zero() {
+    pub(crate) fn name(&self, client: &Client, directory: InodeId, name: &str, kind: NameKind) -> Duration {
+        let can_be_told = match self.notifier.get() {
+            None => false,
+            Some(notifier) => kind == NameKind::Leaf || notifier.can_expire(),
+        };
+        if !can_be_told || client.keeps_name(directory, name).is_zero() {
             return Duration::ZERO;
         }
-        if !self.state().note_name(directory, name) {
+        if !self.state().note_name(directory, name, kind) {
             return Duration::ZERO;
         }
-        client.keeps_name(directory, name).min(RELIED_ON)
+        client.keeps_name(directory, name).min(kind.relied_on())
     }
 
     /// This mount has changed it: answers that are on their way to the kernel may be older.
@@ -121,21 +156,48 @@ impl Told {
         for directory in directories {
             let node = self.numbers.node(*directory);
             let names = self.state().forget_names(*directory);
-            told.extend(names.into_iter().filter(|(_, until)| now < *until).map(|name| (node, name)));
+            told.extend(names.into_iter().filter(|(_, told)| now < told.until).map(|name| (node, name)));
         }
-        let Some(until) = told.iter().map(|(_, (_, until))| *until).max() else { return };
-        // It may wait for long: a thread of its own does.
-        let telling = tokio::task::spawn_blocking(move || {
-            told.iter()
-                .try_for_each(|(node, (name, _))| notifier.name_changed(*node, name.as_bytes()).map(drop))
-        });
-        match timeout_at(until, telling).await {
-            Ok(Ok(Ok(()))) | Err(_) => {}
-            Ok(failed) => {
-                tracing::debug!(?failed, "the kernel is not told of a name");
-                sleep_until(until).await;
-            }
+        let Some(until) = told.iter().map(|(_, (_, told))| told.until).max() else { return };
+        // Those that may be in an answer that nobody has looked at yet, and when somebody has.
+        let mut late = told.clone();
+        late.retain(|(_, (_, told))| told.kind == NameKind::Directory && now < told.looked_at());
+        let looked_at = late.iter().map(|(_, (_, told))| told.looked_at()).max();
+        tell_of_names(&notifier, told, until).await;
+        if let Some(looked_at) = looked_at {
+            sleep_until(looked_at).await;
+            tell_of_names(&notifier, late, until).await;
         }
+    }
+}
+
+/// Has the kernel forget names, or waits until it relies on none of them any more.
+async fn tell_of_names(notifier: &Notifier, names: Vec<(Node, (Box<str>, Name))>, until: Instant) {
+    let notifier = notifier.clone();
+    // It may wait for long: a thread of its own does.
+    let telling = tokio::task::spawn_blocking(move || {
+        names.iter().try_for_each(|(node, (name, told))| {
+            let name = name.as_bytes();
+            let told = match told.kind {
+                NameKind::Leaf => notifier.name_changed(*node, name),
+                NameKind::Directory | NameKind::ListedDirectory => notifier.name_expired(*node, name),
+            };
+            told.map(drop)
+        })
+    });
+    match timeout_at(until, telling).await {
+        Ok(Ok(Ok(()))) | Err(_) => {}
+        Ok(failed) => {
+            tracing::debug!(?failed, "the kernel is not told of a name");
+            sleep_until(until).await;
+        }
+    }
+}
+
+impl Name {
+    /// When whoever was told it has looked at it.
+    fn looked_at(&self) -> Instant {
+        self.until - self.kind.relied_on()
     }
 }
 
@@ -163,7 +225,7 @@ impl State {
     }
 
     /// Whether the name may be told.
-    fn note_name(&mut self, directory: InodeId, name: &str) -> bool {
+    fn note_name(&mut self, directory: InodeId, name: &str, kind: NameKind) -> bool {
         let now = Instant::now();
         match self.restless.get(&directory) {
             Some(until) if now < *until => return false,
@@ -171,15 +233,14 @@ impl State {
             None => {}
         }
         self.make_room();
-        let until = now + RELIED_ON + LATE;
-        if self.names.entry(directory).or_default().insert(name.into(), until).is_none() {
-            self.count += 1;
-        }
+        let told = Name { until: now + kind.relied_on() + LATE, kind };
+        self.names.entry(directory).or_default().push((name.into(), told));
+        self.count += 1;
         true
     }
 
-    fn forget_names(&mut self, directory: InodeId) -> HashMap<Box<str>, Instant> {
-        let Some(names) = self.names.remove(&directory) else { return HashMap::new() };
+    fn forget_names(&mut self, directory: InodeId) -> Names {
+        let Some(names) = self.names.remove(&directory) else { return Names::new() };
         self.count -= names.len();
         self.restless.insert(directory, Instant::now() + RESTLESS);
         names
@@ -193,16 +254,16 @@ impl State {
         self.attributes.retain(|_, until| now < *until);
         self.restless.retain(|_, until| now < *until);
         self.names.retain(|_, names| {
-            names.retain(|_, until| now < *until);
+            names.retain(|(_, told)| now < told.until);
             !names.is_empty()
         });
-        self.count = self.names.values().map(HashMap::len).sum();
+        self.count = self.names.values().map(Vec::len).sum();
         self.room = 2 * (self.attributes.len() + self.count + self.restless.len());
     }
 
     /// When the last of all is over.
     fn last(&self) -> Option<Instant> {
-        let names = self.names.values().flat_map(HashMap::values);
-        self.attributes.values().chain(names).copied().max()
+        let names = self.names.values().flatten().map(|(_, told)| told.until);
+        self.attributes.values().copied().chain(names).max()
     }
 }
