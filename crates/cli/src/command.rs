@@ -4,8 +4,8 @@ use crate::outcome::{Report, Stop, code};
 use crate::output::Output;
 use crate::session::Session;
 use crate::{
-    bench, change, checksum, class, content, context, find, fsck, list, locate, movement, node, permissions,
-    roles, scrub, status, transfer, usage, xattr,
+    bench, change, checksum, class, content, context, find, fsck, list, locate, mount_helper, movement, node,
+    permissions, roles, scrub, status, transfer, usage, xattr,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -97,9 +97,13 @@ struct Completion {
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
-    let cli = parse(std::env::args_os());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let report = Arc::new(Report::default());
+    let cli = match mount_helper::command_line(std::env::args_os().collect()) {
+        Ok(Some(arguments)) => parse(arguments.into_iter()),
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(why) => return report.exit(Err(Stop::message(why))),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return report.exit(Err(Stop::message(format!("cannot start: {error}")))),

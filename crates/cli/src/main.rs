@@ -26,6 +26,7 @@ mod jobs;
 mod list;
 mod locate;
 mod memory;
+mod mount_helper;
 mod movement;
 mod node;
 mod outcome;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error it did not ask for is over")]
 
+mod agree;
 mod apart;
 mod cloud;
 mod commands;

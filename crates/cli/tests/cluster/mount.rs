@@ -1,7 +1,7 @@
 //! The mount, used as any program uses a file system.
 
 use crate::apart::{Apart, until};
-use crate::cloud::{Cloud, Server, client, noise};
+use crate::cloud::{Cloud, SR, Server, client, noise};
 use crate::disks::Small;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -362,6 +362,37 @@ fn a_part_can_be_mounted_and_for_reading_only() {
     assert_eq!(fs::metadata(mount.path(".")).unwrap().ino(), 1);
     assert_eq!(error(File::create(mount.path("x"))), libc::EROFS);
     assert_eq!(fs::read_dir(mount.path(".")).unwrap().count(), 1);
+}
+
+#[test]
+fn the_helper_of_mount_mounts_as_fstab_says() {
+    if !is_possible() {
+        return;
+    }
+    let cloud = Cloud::new();
+    cloud.sr(&["mkdir", "/sub"]);
+    cloud.pipe(b"content", "/sub/f");
+    let helper = cloud.path("mount.steradian");
+    symlink(SR, &helper).unwrap();
+    let (at, context) = (cloud.path("helped"), cloud.context());
+    fs::create_dir(&at).unwrap();
+    let options = format!("ro,_netdev,nofail,cache=32M,context={}", context.display());
+    let mut command = Command::new(&helper);
+    // As `mount` calls it: with hardly any environment.
+    command.env_clear().args(["steradian:/sub".as_ref(), at.as_os_str(), "-o".as_ref(), options.as_ref()]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read(at.join("f")).unwrap(), b"content");
+    assert_eq!(error(fs::write(at.join("f"), "other")), libc::EROFS);
+    cloud.sr(&["umount", at.to_str().unwrap()]);
+    assert!(!at.join("f").exists());
+    let mut refused = Command::new(&helper);
+    let output = refused
+        .args(["steradian:/sub".as_ref(), at.as_os_str(), "-o".as_ref(), "remount,rw".as_ref()])
+        .output();
+    let output = output.unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unmount it first"));
 }
 
 #[test]

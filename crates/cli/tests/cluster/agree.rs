@@ -1,0 +1,227 @@
+//! Two mounts that agree on every name and attribute, at every step.
+
+use crate::cloud::{Cloud, SR, client};
+use crate::mount::{Mounted, is_possible};
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Changes things through one of two mounts, by turns and at random, and looks at all of them through both after each step.
+const PROGRAM: &str = r#"
+import os, random, sys
+mounts, seed, steps = sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4])
+random.seed(seed)
+names, places = ['n%d' % n for n in range(5)], ['.', 'd', 'd/e']
+for place in places[1:]:
+    os.mkdir(os.path.join(mounts[0], place))
+# What is where: a mode and a length, or a directory and its mode.
+state = {}
+
+def step(mount, what, place, name, to, number):
+    here, there = os.path.normpath(os.path.join(place, name)), os.path.normpath(os.path.join(to, name))
+    path = os.path.join(mount, here)
+    if what == 'create':
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        state[here] = [0o644, 0]
+    elif what == 'mkdir':
+        os.mkdir(path, 0o755)
+        state[here] = [0o755, None]
+    elif what == 'remove':
+        os.rmdir(path) if state.get(here, [0, 0])[1] is None else os.unlink(path)
+        del state[here]
+    elif what == 'chmod':
+        os.chmod(path, number)
+        state[here][0] = number
+    elif what == 'rename':
+        os.rename(path, os.path.join(mount, there))
+        state[there] = state.pop(here)
+    elif what == 'append':
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.write(file, b'x' * 5000)
+        os.close(file)
+        state[here][1] += 5000
+    elif what == 'cut':
+        os.truncate(path, 7)
+        state[here][1] = 7
+
+def seen(mount, way, place):
+    found = {}
+    for name in names:
+        key = os.path.normpath(os.path.join(place, name))
+        try:
+            if way == 'list':
+                break
+            got = os.stat(os.path.join(mount, key))
+            found[key] = [got.st_mode & 0o777, None if got.st_mode & 0o40000 else got.st_size]
+        except FileNotFoundError:
+            pass
+    if way == 'list':
+        for entry in os.scandir(os.path.join(mount, place)):
+            key = os.path.normpath(os.path.join(place, entry.name))
+            got = entry.stat()
+            found[key] = [got.st_mode & 0o777, None if got.st_mode & 0o40000 else got.st_size]
+    return {key: value for key, value in found.items() if key not in places}
+
+for number in range(steps):
+    mount = random.choice(mounts)
+    order = (random.choice(['create', 'create', 'mkdir', 'remove', 'chmod', 'rename', 'append', 'cut']), random.choice(places),
+             random.choice(names), random.choice(places), random.choice([0o700, 0o755, 0o711]))
+    here = os.path.normpath(os.path.join(order[1], order[2]))
+    try:
+        step(mount, *order)
+    except FileNotFoundError:
+        assert here not in state, (number, mount, order, state)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, OSError) as error:
+        assert here in state, (number, mount, order, error, state)
+    for other in random.sample(mounts, 2):
+        for place in places:
+            wanted = {key: value for key, value in state.items() if os.path.dirname(key) == os.path.normpath(place).strip('.')}
+            got = seen(other, random.choice(['list', 'look']), place)
+            assert got == wanted, (number, mount, order, 'seen through', other, got, 'wanted', wanted)
+"#;
+
+/// Hosts, each in a network namespace, and a bridge between them in another.
+struct Network {
+    prefix: String,
+    made: Vec<String>,
+}
+
+/// The host with the cloud. The others come after it.
+const CLOUD: u8 = 1;
+
+impl Network {
+    fn new(hosts: u8) -> Network {
+        let mut network = Network { prefix: format!("sr-{}", std::process::id()), made: Vec::new() };
+        let hub = network.make(0);
+        ip(&["-n", &hub, "link", "add", "bridge", "up", "type", "bridge"]);
+        for host in CLOUD..=hosts {
+            let name = network.make(host);
+            let (port, address) = (format!("v{host}"), format!("{}/24", address(host)));
+            ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth", "netns", &name]);
+            ip(&["-n", &hub, "link", "set", &port, "master", "bridge", "up"]);
+            ip(&["-n", &name, "address", "add", &address, "dev", "eth"]);
+            ip(&["-n", &name, "link", "set", "eth", "up"]);
+        }
+        network
+    }
+
+    fn make(&mut self, host: u8) -> String {
+        let name = self.name(host);
+        ip(&["netns", "add", &name]);
+        self.made.push(name.clone());
+        ip(&["-n", &name, "link", "set", "lo", "up"]);
+        name
+    }
+
+    fn name(&self, host: u8) -> String {
+        format!("{}-{host}", self.prefix)
+    }
+
+    /// `sr`, as a host runs it.
+    fn command(&self, host: u8, home: &Path, arguments: &[&str]) -> Command {
+        let inner = client(&home.join("cloud/context.toml"), home, arguments);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name(host))).arg("--").arg(SR).args(arguments);
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(home);
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for name in &self.made {
+            // What was not made cannot be removed.
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn address(host: u8) -> String {
+    format!("10.79.0.{host}")
+}
+
+/// A process that ends with the test.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn two_mounts_in_networks_of_their_own_agree_at_every_step() {
+    if !is_possible() {
+        return;
+    }
+    let (network, home) = (Network::new(3), TempDir::new().unwrap());
+    let listen = format!("{}:7400", address(CLOUD));
+    let directory = home.path().join("cloud");
+    let arguments = ["up", "--dir", directory.to_str().unwrap(), "--listen", &listen];
+    let mut up = network.command(CLOUD, home.path(), &arguments);
+    let mut up = Ends(up.env_remove("SR_CONTEXT").stdout(Stdio::piped()).spawn().unwrap());
+    let lines = BufReader::new(up.0.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line == "ready"));
+    let mounts = [CLOUD + 1, CLOUD + 2].map(|host| {
+        let at = home.path().join(format!("host-{host}"));
+        Mounted::by(|arguments| network.command(host, home.path(), arguments), at, &[])
+    });
+    for (seed, steps) in [(1, "400"), (2, "400")] {
+        let at = format!("run-{seed}");
+        fs::create_dir(mounts[0].path(&at)).unwrap();
+        let program = Command::new("python3")
+            .args(["-c", PROGRAM])
+            .args(mounts.each_ref().map(|mount| mount.path(&at)))
+            .args([&seed.to_string(), steps])
+            .output()
+            .unwrap();
+        assert!(program.status.success(), "{}", String::from_utf8_lossy(&program.stderr));
+    }
+}
+
+#[test]
+fn a_change_waits_for_a_mount_that_is_stopped_and_no_longer_than_its_delegations() {
+    if !is_possible() {
+        return;
+    }
+    let cloud = Cloud::new();
+    let [changes, keeps] = ["changes", "keeps"].map(|name| Mounted::of(&cloud, name, &[]));
+    let mode = |mount: &Mounted| fs::metadata(mount.path("f")).unwrap().permissions().mode() & 0o777;
+    let chmod = |mode| {
+        let start = Instant::now();
+        fs::set_permissions(changes.path("f"), Permissions::from_mode(mode)).unwrap();
+        start.elapsed()
+    };
+    fs::write(changes.path("f"), "content").unwrap();
+    chmod(0o640);
+    assert_eq!(mode(&keeps), 0o640);
+    // It is there, and lets go.
+    let waited = chmod(0o600);
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
+    // What is asked for too soon after that is not kept.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(mode(&keeps), 0o600);
+    let pid = rustix::process::Pid::from_child(&keeps.process);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let waited = chmod(0o604);
+    // It may answer from what it keeps for four seconds since it was last heard of, which was up to one before.
+    assert!(waited > Duration::from_secs(2), "{waited:?}: nobody waited for what is kept");
+    assert!(waited < Duration::from_secs(20), "{waited:?}");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(mode(&keeps), 0o604);
+    // And again, as if nothing had been.
+    chmod(0o640);
+    assert_eq!(mode(&keeps), 0o640);
+}
