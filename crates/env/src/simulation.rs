@@ -19,6 +19,8 @@ pub enum Mistake {
     EndlessLease,
     /// Garbage is collected before it is due.
     EarlyGarbage,
+    /// A change does not wait until others have let go of what they keep of what it changes.
+    UnaskedChange,
 }
 
 #[cfg(feature = "simulation")]

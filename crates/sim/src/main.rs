@@ -13,7 +13,8 @@ cargo xtask sim [--seed N] [--scenario S] [--runs N] [--mistake M] [--twice] [--
   --seed N       the first seed [default: from the clock]
   --scenario S   a file of crates/sim/scenarios, or a path [default: all in turn]
   --runs N       so many seeds, one after the other [default: 1]
-  --mistake M    plants a mistake: early-acknowledgement, old-epoch-read, skipped-chunk, endless-lease, early-garbage
+  --mistake M    plants a mistake: early-acknowledgement, old-epoch-read, skipped-chunk, endless-lease, early-garbage,
+                 unasked-change
   --twice        runs each seed twice and compares the logs
   --log          prints what the processes log
 ";
@@ -70,6 +71,7 @@ fn mistake(name: &str) -> Result<Mistake, String> {
         "skipped-chunk" => Mistake::SkippedChunk,
         "endless-lease" => Mistake::EndlessLease,
         "early-garbage" => Mistake::EarlyGarbage,
+        "unasked-change" => Mistake::UnaskedChange,
         other => return Err(format!("no such mistake: {other}\n\n{HELP}")),
     })
 }

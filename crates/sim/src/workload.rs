@@ -11,7 +11,7 @@ use crate::mover::Mover;
 use crate::roles::{CLIENT, meta_address};
 use crate::scenario::Work;
 use bytes::Bytes;
-use client::{Client, CreateOptions, Error, ErrorKind, File, ListOptions, Options, PutOptions};
+use client::{Client, CreateOptions, Error, ErrorKind, File, ListOptions, Options, PutOptions, Session};
 use env::Random;
 use net::{Identity, Security, User};
 use std::collections::BTreeMap;
@@ -283,7 +283,34 @@ impl Worker {
         }
     }
 
+    /// Works on names. Every second client keeps what it is told of them: each of its tasks for itself, so that no change of another task
+    /// is under way while it looks.
     async fn work_on_names(&mut self) {
+        if self.id % 2 == 1 {
+            return self.change_names().await;
+        }
+        let asks = self.client.clone();
+        let Some(session) = self.begin_session().await else { return };
+        self.client = session.keeping(Arc::new(()));
+        self.change_names().await;
+        self.client = asks;
+        // What it is asked about removed files would wait for it otherwise.
+        while let Err(error) = session.end().await {
+            tracing::debug!(%error, "a session does not end yet");
+        }
+    }
+
+    async fn begin_session(&mut self) -> Option<Session> {
+        while !self.stage.is_mended() {
+            match self.client.begin_session("names").await {
+                Ok(session) => return Some(session),
+                Err(error) => tracing::debug!(%error, "no session yet"),
+            }
+        }
+        None
+    }
+
+    async fn change_names(&mut self) {
         while !self.stage.is_mended() {
             let (name, other) = (self.below(NAMES), self.below(NAMES));
             let done = match self.random.below(8) {

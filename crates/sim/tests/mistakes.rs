@@ -36,6 +36,11 @@ fn a_lease_that_never_ends() {
 }
 
 #[test]
+fn a_change_of_what_others_keep_without_asking_them() {
+    is_found(Mistake::UnaskedChange, "calm");
+}
+
+#[test]
 fn garbage_that_is_collected_too_early() {
     is_found(Mistake::EarlyGarbage, "garbage");
 }
