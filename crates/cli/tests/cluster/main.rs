@@ -18,6 +18,7 @@ mod missing;
 mod mount;
 mod moves;
 mod posix;
+mod programs;
 mod real;
 mod recover;
 mod returns;
