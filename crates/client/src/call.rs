@@ -1,10 +1,12 @@
 //! Calls to the metadata servers and the manager: one request, one typed answer. The one place that retries them.
 
+use crate::keeping::Keeping;
 use crate::retry::Retry;
 use crate::{Client, Error, ErrorKind, Result};
 use bytes::Bytes;
 use net::{CallError, ConnectError, Connection, Pool};
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use types::manager::{ManagerError, ManagerReply, ManagerRequest};
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
@@ -157,12 +159,13 @@ impl Client {
         let origin = ticket.origin;
         let Some(keeping) = &self.keeping else {
             let body = encode(&self.change_request(origin, change));
-            return self.ask_meta_unless_busy(action, subject, body, Bytes::new(), busy).await.reply;
+            return self.ask_meta_unless_busy(action, subject, body, Bytes::new(), (busy, None)).await.reply;
         };
         let holder = keeping.holder();
         let payload = holder.map_or(Bytes::new(), |holder| encode(&holder).into());
         let body = encode(&self.change_request(origin, change.clone()));
-        let sent = self.ask_meta_unless_busy(action, subject, body, payload, busy);
+        let told = holder.map(|_| keeping.clone());
+        let sent = self.ask_meta_unless_busy(action, subject, body, payload, (busy, told));
         keeping.change(&change, sent, holder).await
     }
 
@@ -175,16 +178,17 @@ impl Client {
 
     /// A question to a metadata server, asked until it is answered.
     pub(crate) async fn ask_meta(&self, action: &str, subject: &str, body: Vec<u8>, payload: Bytes) -> Asked {
-        self.ask_meta_unless_busy(action, subject, body, payload, WhenBusy::Wait).await
+        self.ask_meta_unless_busy(action, subject, body, payload, (WhenBusy::Wait, None)).await
     }
 
+    /// `keeping`: it is told as soon as a try may have changed something that is kept.
     async fn ask_meta_unless_busy(
         &self,
         action: &str,
         subject: &str,
         body: Vec<u8>,
         payload: Bytes,
-        busy: WhenBusy,
+        (busy, keeping): (WhenBusy, Option<Arc<Keeping>>),
     ) -> Asked {
         let mut is_doubtful = false;
         let failed = |error, is_doubtful| Asked { reply: Err(error), payload: Bytes::new(), is_doubtful };
@@ -219,7 +223,7 @@ impl Client {
                 }
                 Err(trouble) => {
                     shared.servers.pass_over(turn);
-                    is_doubtful = true;
+                    is_doubtful |= !matches!(trouble, Trouble::Call(CallError::TooLarge));
                     let is_final = trouble.is_final();
                     let error = trouble.into_error(action, subject, address);
                     if is_final {
@@ -229,6 +233,9 @@ impl Client {
                 }
             };
             tracing::debug!(%error, "metadata call failed");
+            if let (true, Some(keeping)) = (is_doubtful, &keeping) {
+                keeping.begin_anew();
+            }
             if !retry.pause().await {
                 return failed(error, is_doubtful);
             }

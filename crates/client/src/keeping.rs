@@ -9,13 +9,15 @@ use bytes::Bytes;
 use delegation::{Answered, Kept};
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use types::delegation::{News, RECALLS_WAIT, Recall, Recalls};
+use types::delegation::{News, RECALLS_WAIT, RETURNED_MAX, Recall, Recalls};
 use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, NAME_MAX, Place};
 use types::wire::{Channel, decode, encode};
-use types::{Attributes, Duration, HolderId, InodeId};
+use types::{Attributes, Duration, HolderId, InodeId, SessionId};
 
 /// Inodes and names that are kept: about 150 bytes each.
 const ROOM: usize = 400_000;
@@ -32,8 +34,8 @@ const LISTINGS_MAX: usize = 1000;
 
 /// Those who were told by a client what it keeps, and rely on it: see [`Client::keeps`].
 pub trait Dependents: Send + Sync + 'static {
-    /// Has them forget these inodes, and the names in them; it may be so when this answers. They get half a lifetime of a
-    /// delegation for it.
+    /// Has them forget these inodes, and the names in them; it is so when this answers. The servers wait for it, for a lifetime of a
+    /// delegation at most.
     fn forget(&self, inodes: Vec<InodeId>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// The same, of all.
@@ -58,6 +60,8 @@ pub(crate) struct Keeping {
     since: Instant,
     /// It has to begin anew.
     wake: Notify,
+    /// The next time that it begins.
+    turns: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -95,10 +99,11 @@ impl Keeping {
         client: Client,
         session: Live,
         dependents: Arc<dyn Dependents>,
+        turns: Arc<AtomicU64>,
     ) -> (Arc<Keeping>, Renewal) {
         let state = State { kept: Kept::new(ROOM), listings: HashMap::new(), is_over: false };
         let keeping =
-            Arc::new(Keeping { state: Mutex::new(state), since: Instant::now(), wake: Notify::new() });
+            Arc::new(Keeping { state: Mutex::new(state), since: Instant::now(), wake: Notify::new(), turns });
         let renewal = Renewal::spawn(follow(keeping.clone(), client, session, dependents));
         (keeping, renewal)
     }
@@ -112,7 +117,7 @@ impl Keeping {
     }
 
     /// Something was missed: nothing that is kept may be answered any more.
-    fn begin_anew(&self) {
+    pub(crate) fn begin_anew(&self) {
         self.state().end();
         self.wake.notify_one();
     }
@@ -284,51 +289,85 @@ impl State {
     }
 }
 
-/// Hears what is recalled, for ever.
+/// Begins to hold, and hears what is recalled, for ever.
 async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents: Arc<dyn Dependents>) {
-    // What was let go of and the server may not know.
-    let mut returned: Vec<Recall> = Vec::new();
     loop {
         let Some(id) = session.get() else {
             keeping.state().end();
-            returned.clear();
             sleep(jitter(FAILED_PAUSE)).await;
             continue;
         };
-        let (holder, asked) = {
-            let mut state = keeping.state();
-            returned.extend(state.kept.returned());
-            (state.kept.holder(), keeping.now())
-        };
-        if holder.is_none() {
-            returned.clear();
-            // The servers still take care of what was held before.
-            dependents.forget_all().await;
-        }
-        let request = MetaRequest::Recalls { session: id, holder, returned: returned.clone() };
-        let heard = tokio::select! {
-            heard = client.hear(&request) => heard,
+        // The servers still take care of what was held before.
+        dependents.forget_all().await;
+        let asked = keeping.now();
+        let request = MetaRequest::Hold { session: id, turn: keeping.turns.fetch_add(1, Ordering::Relaxed) };
+        let begun = tokio::select! {
+            begun = client.hear(&request) => begun,
             () = keeping.wake.notified() => continue,
         };
-        match heard {
-            Some(Ok(Recalls { holder: begun, recalls })) => {
-                {
-                    let mut state = keeping.state();
-                    match holder {
-                        None if state.is_over => {}
-                        None => state.kept.begin(begun, asked),
-                        Some(holder) => state.kept.hear(holder, asked, &recalls),
-                    }
-                }
-                if !recalls.is_empty() {
-                    dependents.forget(recalls.iter().map(|recall| recall.inode).collect()).await;
-                }
-                returned = recalls;
+        let Some(Ok(Recalls { holder, .. })) = begun else {
+            sleep(jitter(FAILED_PAUSE)).await;
+            continue;
+        };
+        {
+            let mut state = keeping.state();
+            if state.is_over {
+                return;
             }
-            Some(Err(())) => keeping.state().end(),
-            None => sleep(jitter(FAILED_PAUSE)).await,
+            state.kept.begin(holder, asked);
+        }
+        let mut forgetting = JoinSet::new();
+        hold(&keeping, &client, (&session, id), holder, (&dependents, &mut forgetting)).await;
+        keeping.state().end();
+        // Some may rely on what is about to be nobody's.
+        while forgetting.join_next().await.is_some() {}
+    }
+}
+
+/// Hears what is recalled until it is no holder any more.
+async fn hold(
+    keeping: &Arc<Keeping>,
+    client: &Client,
+    (session, id): (&Live, SessionId),
+    holder: HolderId,
+    (dependents, forgetting): (&Arc<dyn Dependents>, &mut JoinSet<Vec<Recall>>),
+) {
+    // What was let go of and the servers may not know; and what others are made to forget before that.
+    let mut returned: Vec<Recall> = Vec::new();
+    let mut heard = 0;
+    while session.get() == Some(id) {
+        let (evicted, asked) = (keeping.state().kept.returned(), keeping.now());
+        forget(forgetting, dependents, evicted);
+        let some = returned.iter().copied().take(RETURNED_MAX).collect();
+        let request = MetaRequest::Recalls { session: id, holder, heard, returned: some };
+        tokio::select! {
+            answer = client.hear(&request) => match answer {
+                Some(Ok(Recalls { recalls, .. })) => {
+                    returned.drain(..returned.len().min(RETURNED_MAX));
+                    keeping.state().kept.hear(holder, asked, &recalls);
+                    heard = recalls.iter().map(|recall| recall.number).fold(heard, u64::max);
+                    forget(forgetting, dependents, recalls);
+                }
+                Some(Err(())) => return,
+                None => sleep(jitter(FAILED_PAUSE)).await,
+            },
+            // Whoever waits for it is to know at once.
+            Some(forgotten) = forgetting.join_next() => returned.extend(forgotten.unwrap_or_default()),
+            () = keeping.wake.notified() => return,
         }
     }
+}
+
+/// Has others forget what is let go of.
+fn forget(forgetting: &mut JoinSet<Vec<Recall>>, dependents: &Arc<dyn Dependents>, recalls: Vec<Recall>) {
+    if recalls.is_empty() {
+        return;
+    }
+    let dependents = dependents.clone();
+    forgetting.spawn(async move {
+        dependents.forget(recalls.iter().map(|recall| recall.inode).collect()).await;
+        recalls
+    });
 }
 
 impl Client {
@@ -338,9 +377,9 @@ impl Client {
         self.keeps_if(|kept, now| kept.attributes(attributes.inode, now) == Some(attributes))
     }
 
-    /// The same of where a name in a directory leads.
-    pub fn keeps_name(&self, directory: InodeId, name: &str) -> Duration {
-        self.keeps_if(|kept, now| kept.knows(directory, name, now))
+    /// The same of a name in a directory: that it leads to this, or nowhere.
+    pub fn keeps_name(&self, directory: InodeId, name: &str, inode: Option<InodeId>) -> Duration {
+        self.keeps_if(|kept, now| kept.knows(directory, name, inode, now))
     }
 
     fn keeps_if(&self, is_kept: impl FnOnce(&Kept, Duration) -> bool) -> Duration {

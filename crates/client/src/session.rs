@@ -21,6 +21,7 @@ use crate::tree::done;
 use crate::{Client, Error, ErrorKind, Result};
 use env::watch;
 use holding::Holding;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -86,6 +87,8 @@ struct Shared {
     standing: watch::Sender<Standing>,
     /// There is something to say at once.
     wake: Notify,
+    /// How often one of its clients has begun to keep what it is told.
+    turns: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -146,7 +149,8 @@ impl Client {
         let state = Mutex::new(State { session, over_at, resumes: false, holding });
         let standing = watch::Sender::new(Standing::Live);
         let (client, name, wake) = (self.clone(), name.to_owned(), Notify::new());
-        let shared = Arc::new(Shared { client, name, state, standing, wake });
+        let turns = Arc::new(AtomicU64::new(1));
+        let shared = Arc::new(Shared { client, name, state, standing, wake, turns });
         let renewal = Renewal::spawn(keep(shared.clone()));
         Ok(Session { shared, renewal: Mutex::new(Some(renewal)), keeping: Mutex::default() })
     }
@@ -175,8 +179,13 @@ impl Session {
     /// was asked of this client, its other answers may be as before that.
     pub fn keeping(&self, dependents: Arc<dyn Dependents>) -> Client {
         let client = self.shared.client.clone();
-        let (keeping, renewal) = Keeping::start(client.clone(), Live(self.shared.clone()), dependents);
-        *self.keeping.lock().unwrap_or_else(PoisonError::into_inner) = Some((keeping.clone(), renewal));
+        let mut slot = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((before, _)) = slot.take() {
+            before.end();
+        }
+        let (live, turns) = (Live(self.shared.clone()), self.shared.turns.clone());
+        let (keeping, renewal) = Keeping::start(client.clone(), live, dependents, turns);
+        *slot = Some((keeping.clone(), renewal));
         Client { keeping: Some(keeping), ..client }
     }
 

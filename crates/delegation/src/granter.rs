@@ -35,6 +35,7 @@ pub struct Granter {
 #[derive(Clone, Debug)]
 struct Holder {
     session: SessionId,
+    turn: u64,
     uid: Uid,
     until: Duration,
     /// Inodes, and the number of the last answer that gave them.
@@ -52,19 +53,32 @@ pub struct Changes {
     pub inodes: Vec<InodeId>,
     /// Those of them that it made: nobody else knows them.
     pub made: Vec<InodeId>,
+    /// Those of them that it ended: nobody asks for them any more.
+    pub gone: Vec<InodeId>,
 }
 
 impl Granter {
-    /// One begins to hold; what its session held before is over.
-    pub fn begin(&mut self, holder: HolderId, session: SessionId, uid: Uid, now: Duration) {
-        self.end(session);
+    /// One begins to hold, and what its session held before is over. Not if the session has begun at a later turn: that it was asked
+    /// for was long on its way then.
+    pub fn begin(
+        &mut self,
+        holder: HolderId,
+        (session, turn): (SessionId, u64),
+        uid: Uid,
+        now: Duration,
+    ) -> bool {
+        if self.holders.values().any(|other| other.session == session && other.turn >= turn) {
+            return false;
+        }
+        self.end(session, uid);
         let (inodes, recalled) = (HashMap::default(), BTreeMap::new());
-        self.holders.insert(holder, Holder { session, uid, until: until(now), inodes, recalled });
+        self.holders.insert(holder, Holder { session, turn, uid, until: until(now), inodes, recalled });
+        true
     }
 
-    /// What a session holds is over.
-    pub fn end(&mut self, session: SessionId) {
-        let ended = self.holders.iter().filter(|(_, holder)| holder.session == session);
+    /// What a session of this user holds is over.
+    pub fn end(&mut self, session: SessionId, uid: Uid) {
+        let ended = self.holders.iter().filter(|(_, holder)| holder.session == session && holder.uid == uid);
         let ended: Vec<HolderId> = ended.map(|(id, _)| *id).collect();
         for id in ended {
             self.remove(id);
@@ -76,17 +90,12 @@ impl Granter {
         self.holders.get(&id).is_some_and(|holder| holder.uid == uid)
     }
 
-    /// A holder says what it has let go of, and hears what it has to. `None`: it is no holder any more, or was too slow; it may
-    /// begin anew.
-    pub fn hear(
-        &mut self,
-        id: HolderId,
-        session: SessionId,
-        returned: &[Recall],
-        now: Duration,
-    ) -> Option<Vec<Recall>> {
+    /// A holder is heard, and says what it has let go of. False: it is none any more, or was too slow; it may begin anew.
+    pub fn hear(&mut self, id: HolderId, session: SessionId, returned: &[Recall], now: Duration) -> bool {
         self.expire(now);
-        let holder = self.holders.get_mut(&id).filter(|holder| holder.session == session)?;
+        let Some(holder) = self.holders.get_mut(&id).filter(|holder| holder.session == session) else {
+            return false;
+        };
         for Recall { inode, number } in returned {
             if holder.inodes.get(inode).is_some_and(|given| given <= number) {
                 holder.inodes.remove(inode);
@@ -98,16 +107,17 @@ impl Granter {
         }
         // It may go on until its time is over, should this not reach it.
         if holder.recalled.values().any(|(_, since)| *since + DELEGATION_LIFETIME < now) {
-            return None;
+            return false;
         }
         holder.until = until(now);
-        self.recalls(id)
+        true
     }
 
-    /// What a holder has to let go of. `None`: it is no holder any more.
-    pub fn recalls(&self, id: HolderId) -> Option<Vec<Recall>> {
+    /// What a holder has to let go of that it has not heard of yet: recalls with a higher number. `None`: it is no holder any more.
+    pub fn recalls(&self, id: HolderId, heard: u64) -> Option<Vec<Recall>> {
         let recalled = self.holders.get(&id)?.recalled.iter();
-        Some(recalled.map(|(inode, (number, _))| Recall { inode: *inode, number: *number }).collect())
+        let new = recalled.filter(|(_, (number, _))| *number > heard);
+        Some(new.map(|(inode, (number, _))| Recall { inode: *inode, number: *number }).collect())
     }
 
     /// Ends those that were not heard of.
@@ -204,6 +214,12 @@ impl Granter {
         may
     }
 
+    /// Whether others than `by` hold any of these.
+    pub fn others_hold(&self, by: Option<HolderId>, inodes: &[InodeId]) -> bool {
+        let mut held = inodes.iter().filter_map(|inode| self.held.get(inode)).flatten();
+        held.any(|id| Some(*id) != by)
+    }
+
     /// Nothing is granted of these until [`Granter::let_go`], as often.
     pub fn hold_back(&mut self, inodes: &[InodeId]) {
         for inode in inodes {
@@ -254,7 +270,15 @@ impl Granter {
         let number = self.next();
         let mut granted = Vec::new();
         if let Some(id) = job.by {
-            for inode in job.inodes.iter().filter(|inode| !shared.contains(inode)) {
+            for inode in &job.gone {
+                if let Some(holder) = self.holders.get_mut(&id)
+                    && holder.inodes.remove(inode).is_some()
+                {
+                    forget(&mut self.held, *inode, id);
+                }
+            }
+            let stay = job.inodes.iter().filter(|inode| !shared.contains(inode) && !job.gone.contains(inode));
+            for inode in stay {
                 let has = self.holders.get(&id).is_some_and(|holder| holder.inodes.contains_key(inode));
                 if (has || job.made.contains(inode)) && self.give(id, *inode, number) {
                     granted.push(*inode);

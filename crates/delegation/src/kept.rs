@@ -138,10 +138,13 @@ impl Kept {
         }
     }
 
-    /// Whether it is known where a name in a directory leads.
-    pub fn knows(&self, directory: InodeId, name: &str, now: Duration) -> bool {
-        let kept = self.live(now).and_then(|inodes| inodes.get(&directory));
-        kept.is_some_and(|kept| kept.is_complete || kept.names.contains_key(name))
+    /// Whether it is known that a name in a directory leads to this (`None`: nowhere).
+    pub fn knows(&self, directory: InodeId, name: &str, inode: Option<InodeId>, now: Duration) -> bool {
+        let Some(kept) = self.live(now).and_then(|inodes| inodes.get(&directory)) else { return false };
+        match kept.names.get(name) {
+            Some((known, _)) => *known == inode,
+            None => kept.is_complete && inode.is_none(),
+        }
     }
 
     fn live(&self, now: Duration) -> Option<&HashMap<InodeId, Inode>> {
@@ -212,6 +215,7 @@ impl Kept {
         for inode in &news.gone {
             self.drop_before(*inode, news.number);
         }
+        let made = made.filter(|made| granted.contains(made));
         if let Some(kept) = made.and_then(|made| self.inodes.get_mut(&made)) {
             kept.is_complete = true;
         }
@@ -246,7 +250,7 @@ impl Kept {
     }
 
     fn make_room(&mut self) {
-        while self.inodes.len() + self.names > self.room && self.order.len() > 1 {
+        while self.inodes.len() + self.names > self.room {
             let Some((inode, birth)) = self.order.pop_front() else { return };
             let Some(kept) = self.inodes.get(&inode).filter(|kept| kept.birth == birth) else { continue };
             let number = kept.number;
@@ -263,6 +267,13 @@ impl Kept {
     fn set_attributes(&mut self, granted: &HashSet<InodeId>, attributes: &Attributes, state: u64) {
         let inode = &attributes.inode;
         let Some(kept) = self.inodes.get_mut(inode).filter(|_| granted.contains(inode)) else { return };
+        let access = |of: &Attributes| (of.mode, of.uid, of.gid);
+        // Who may look up its names now is another question than before.
+        if kept.attributes.as_ref().is_some_and(|(known, _)| access(known) != access(attributes)) {
+            self.names -= kept.names.len();
+            kept.names.clear();
+            kept.is_complete = false;
+        }
         if kept.attributes.as_ref().is_none_or(|(_, known)| *known <= state) {
             kept.attributes = Some((Box::new(attributes.clone()), state));
         }

@@ -108,11 +108,17 @@ fn a_holder_that_lets_go_of_nothing_is_waited_for_no_longer_than_two_lifetimes()
 fn what_one_made_and_another_changed_at_once_nobody_keeps() {
     let (one, other) = (HolderId(1), HolderId(2));
     let mut granter = Granter::default();
-    granter.begin(one, SessionId(1), Uid(0), Duration::ZERO);
-    granter.begin(other, SessionId(2), Uid(0), Duration::ZERO);
+    assert!(granter.begin(one, (SessionId(1), 1), Uid(0), Duration::ZERO));
+    assert!(granter.begin(other, (SessionId(2), 1), Uid(0), Duration::ZERO));
     let mut job = |by, made: &[InodeId]| {
         granter.hold_back(&[FILE]);
-        Changes { by: Some(by), number: granter.next(), inodes: vec![FILE], made: made.to_vec() }
+        Changes {
+            by: Some(by),
+            number: granter.next(),
+            inodes: vec![FILE],
+            made: made.to_vec(),
+            gone: vec![],
+        }
     };
     let jobs = [job(one, &[FILE]), job(other, &[])];
     let granted = granter.commit(&jobs);
@@ -121,6 +127,25 @@ fn what_one_made_and_another_changed_at_once_nobody_keeps() {
     let made = InodeId(9);
     granter.hold_back(&[made]);
     let number = granter.next();
-    let jobs = [Changes { by: Some(one), number, inodes: vec![made], made: vec![made] }];
+    let jobs = [Changes { by: Some(one), number, inodes: vec![made], made: vec![made], gone: vec![] }];
     assert_eq!(granter.commit(&jobs)[0].1, [made]);
+    assert_eq!(granter.counts(), (2, 1));
+    // And what he ends nobody remembers.
+    granter.hold_back(&[made]);
+    let number = granter.next();
+    let jobs = [Changes { by: Some(one), number, inodes: vec![made], made: vec![], gone: vec![made] }];
+    assert!(granter.commit(&jobs)[0].1.is_empty());
+    assert_eq!(granter.counts(), (2, 0));
+}
+
+#[test]
+fn nobody_ends_what_another_user_holds_and_what_was_long_on_its_way_ends_nothing() {
+    let (holder, late) = (HolderId(1), HolderId(2));
+    let mut granter = Granter::default();
+    assert!(granter.begin(holder, (SessionId(1), 2), Uid(5), Duration::ZERO));
+    granter.end(SessionId(1), Uid(6));
+    assert!(!granter.begin(late, (SessionId(1), 1), Uid(5), Duration::ZERO));
+    assert!(granter.is_holder(holder, Uid(5)) && !granter.is_holder(late, Uid(5)));
+    granter.end(SessionId(1), Uid(5));
+    assert!(!granter.is_holder(holder, Uid(5)));
 }

@@ -60,7 +60,10 @@ pub async fn read<S: Snapshot>(
         MetaRequest::Classes => MetaReply::Classes(context.classes.to_vec()),
         MetaRequest::ExplainClass { place } => explain(reader, context, caller, place).await?,
         // The server around us has the store itself, and knows who holds delegations.
-        MetaRequest::ExportRows { .. } | MetaRequest::ExportChanges { .. } | MetaRequest::Recalls { .. } => {
+        MetaRequest::ExportRows { .. }
+        | MetaRequest::ExportChanges { .. }
+        | MetaRequest::Hold { .. }
+        | MetaRequest::Recalls { .. } => {
             return Err(MetaError::Invalid.into());
         }
         MetaRequest::PathOf { inode } => {

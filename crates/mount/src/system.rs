@@ -9,7 +9,7 @@ use crate::locks::{Locks, Wanted};
 use crate::open::OpenFile;
 use crate::told::{NameKind, Told};
 use bytes::Bytes;
-use client::{Client, CreateOptions, File, Parents, Session, Standing};
+use client::{Client, CreateOptions, Dependents, File, Parents, Session, Standing};
 use fuse::{AttributesToSet, Device, FileSystem, Header, OpenFlags, Operation, Reply, Request, TimeToSet};
 use std::io;
 use std::sync::Arc;
@@ -159,8 +159,14 @@ impl System {
                 })
             }
             Operation::SetAttributes(set) => {
+                let is_of_access = set.mode.is_some() || set.uid.is_some() || set.gid.is_some();
                 let attributes = self.set_attributes(inode, set).await;
                 self.told.changed(inode);
+                if is_of_access && self.settings.owner == Owner::Mounter {
+                    // It is not the kernel who knows whether the names in it may be looked up now. It can forget them after this.
+                    let told = self.told.clone();
+                    tokio::spawn(async move { told.forget(vec![inode]).await });
+                }
                 give(reply, attributes, |reply, attributes| {
                     reply.attributes(&for_kernel(&attributes, self.numbers.node(inode)), Duration::ZERO);
                 })
@@ -301,7 +307,7 @@ impl System {
         let attributes = match self.client.try_stat(place, Follow::No).await? {
             Some(attributes) => attributes,
             None => {
-                let name_valid = self.told.name(&self.client, directory, &name, NameKind::Leaf);
+                let name_valid = self.told.name(&self.client, (directory, &name), None, NameKind::Leaf);
                 return match name_valid.is_zero() {
                     true => Err(Errno(libc::ENOENT)),
                     // A name that leads nowhere, for so long.
@@ -327,7 +333,7 @@ impl System {
         attributes: &Attributes,
     ) -> (Duration, Duration) {
         let kind = if attributes.kind == FileKind::Directory { of_directory } else { NameKind::Leaf };
-        let name = self.told.name(&self.client, directory, name, kind);
+        let name = self.told.name(&self.client, (directory, name), Some(attributes.inode), kind);
         (name, self.attributes_valid(attributes))
     }
 
@@ -450,8 +456,13 @@ impl System {
     }
 
     async fn link(&self, inode: InodeId, directory: InodeId, name: &Bytes) -> Result<fuse::Entry> {
-        self.client.link(Place::inode(inode), place(directory, name)?).await?;
-        Ok(found(&self.attributes(inode).await?, self.numbers))
+        let linked = self.client.link(Place::inode(inode), place(directory, name)?).await?;
+        // It is done, whatever is not known of it.
+        let attributes = match self.contents.get(inode) {
+            Some(content) => content.attributes().await.unwrap_or(linked),
+            None => linked,
+        };
+        Ok(found(&attributes, self.numbers))
     }
 
     async fn page(&self, handle: u64, offset: u64, size: u32, plus: bool) -> Result<fuse::Directory> {

@@ -106,18 +106,24 @@ impl Told {
     }
 
     /// The same of a name in a directory.
-    pub(crate) fn name(&self, client: &Client, directory: InodeId, name: &str, kind: NameKind) -> Duration {
+    pub(crate) fn name(
+        &self,
+        client: &Client,
+        (directory, name): (InodeId, &str),
+        leads_to: Option<InodeId>,
+        kind: NameKind,
+    ) -> Duration {
         let can_be_told = match self.notifier.get() {
             None => false,
             Some(notifier) => kind == NameKind::Leaf || notifier.can_expire(),
         };
-        if !can_be_told || client.keeps_name(directory, name).is_zero() {
+        if !can_be_told || client.keeps_name(directory, name, leads_to).is_zero() {
             return Duration::ZERO;
         }
         if !self.state().note_name(directory, name, kind) {
             return Duration::ZERO;
         }
-        client.keeps_name(directory, name).min(kind.relied_on())
+        client.keeps_name(directory, name, leads_to).min(kind.relied_on())
     }
 
     /// This mount has changed it: answers that are on their way to the kernel may be older.

@@ -167,8 +167,9 @@ impl<S: Store> MetaService<S> {
             MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } => {
                 self.sequence(change_job(caller, request)?).await
             }
-            MetaRequest::Recalls { session, holder, returned } => {
-                self.recalls(caller, session, holder, &returned).await
+            MetaRequest::Hold { session, turn } => self.hold(caller, session, turn).await,
+            MetaRequest::Recalls { session, holder, heard, returned } => {
+                self.recalls(caller, session, (holder, heard), &returned).await
             }
             MetaRequest::ExportRows { from } => self.export_rows(caller, from).await,
             MetaRequest::ExportChanges { after } => self.export_changes(caller, after).await,

@@ -15,6 +15,9 @@ pub const DELEGATION_MARGIN: Duration = Duration::from_secs(1);
 /// How long the server keeps a question for recalls that has none.
 pub const RECALLS_WAIT: Duration = Duration::from_secs(1);
 
+/// What is let go of in one message at most.
+pub const RETURNED_MAX: usize = 10_000;
+
 /// A delegation that is over: told by the server to have it back, and by the client when it has let go of it. All that was
 /// given before `number` is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -138,10 +138,13 @@ pub enum MetaRequest {
     Sessions,
     /// Whether a lock could be had now. -> [`MetaReply::Done`] or [`MetaReply::Locked`]
     TestLock { session: SessionId, inode: InodeId, lock: Lock },
-    /// Begins to hold delegations (`None`), or goes on: says which of them were let go of, and waits for a second whether more are
-    /// recalled. Refused with [`MetaError::SessionOver`] when the session is not the caller's, or it holds none as this holder.
-    /// -> [`MetaReply::Recalls`]
-    Recalls { session: SessionId, holder: Option<HolderId>, returned: Vec<Recall> },
+    /// Begins to hold delegations, for the `turn`th time of its session. Refused with [`MetaError::SessionOver`] when the
+    /// session is not the caller's, or began to hold at a later turn. -> [`MetaReply::Recalls`]
+    Hold { session: SessionId, turn: u64 },
+    /// Goes on: says which of them (at most [`RETURNED_MAX`](crate::delegation::RETURNED_MAX)) were let go of, and waits for a second
+    /// whether any is recalled with a higher number than it has `heard`. Refused with [`MetaError::SessionOver`] when the
+    /// session holds none as this holder. -> [`MetaReply::Recalls`]
+    Recalls { session: SessionId, holder: HolderId, heard: u64, returned: Vec<Recall> },
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// Changes things through one of two mounts, by turns and at random, and looks at all of them through both after each step.
 const PROGRAM: &str = r#"
-import os, random, sys
+import errno, os, random, sys
 mounts, seed, steps = sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4])
 random.seed(seed)
 names, places = ['n%d' % n for n in range(5)], ['.', 'd', 'd/e']
@@ -75,13 +75,67 @@ for number in range(steps):
         step(mount, *order)
     except FileNotFoundError:
         assert here not in state, (number, mount, order, state)
-    except (FileExistsError, IsADirectoryError, NotADirectoryError, OSError) as error:
-        assert here in state, (number, mount, order, error, state)
+    except OSError as error:
+        known = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
+        assert here in state and error.errno in known, (number, mount, order, error, state)
     for other in random.sample(mounts, 2):
         for place in places:
             wanted = {key: value for key, value in state.items() if os.path.dirname(key) == os.path.normpath(place).strip('.')}
             got = seen(other, random.choice(['list', 'look']), place)
             assert got == wanted, (number, mount, order, 'seen through', other, got, 'wanted', wanted)
+"#;
+
+/// Looks at all of a new directory through one mount, has one thing in it changed through the other, and looks again: each time the kernel
+/// has been told all of it just before.
+const FRESH: &str = r#"
+import os, random, sys
+mounts, seed, rounds = sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4])
+random.seed(seed)
+changes = {
+    'unlink': lambda at: os.unlink(at + '/file'),
+    'replace': lambda at: os.rename(at + '/other', at + '/file'),
+    'create': lambda at: open(at + '/none', 'x').close(),
+    'chmod': lambda at: os.chmod(at + '/file', 0o600),
+    'cut': lambda at: os.truncate(at + '/file', 3),
+    'move': lambda at: os.rename(at + '/folder', at + '/moved'),
+    'remove': lambda at: os.rmdir(at + '/folder'),
+    'exchange': lambda at: (os.rename(at + '/folder', at + '/x'), os.rename(at + '/second', at + '/folder')),
+}
+
+def look(at):
+    found = {}
+    for name in ['file', 'other', 'none', 'folder', 'second', 'moved']:
+        try:
+            got = os.stat(at + '/' + name)
+            found[name] = (got.st_ino, got.st_mode, got.st_size if name == 'file' else 0)
+        except FileNotFoundError:
+            found[name] = None
+    return found
+
+def scan(at):
+    return {entry.name: (entry.stat().st_ino, entry.stat().st_mode) for entry in os.scandir(at)}
+
+for number in range(rounds):
+    one, other = random.sample(mounts, 2)
+    what, name = random.choice(sorted(changes)), 'fresh-%d' % number
+    os.mkdir(other + '/' + name)
+    for file in ['file', 'other']:
+        with open(other + '/' + name + '/' + file, 'w') as opened:
+            opened.write(file * 10)
+    for folder in ['folder', 'second']:
+        os.mkdir(other + '/' + name + '/' + folder)
+    at = one + '/' + name
+    slowly = os.scandir(at)
+    next(slowly)
+    before = look(at), scan(at), look(at)
+    assert before[0] == before[2] == look(other + '/' + name), (number, before)
+    changes[what](other + '/' + name)
+    after = look(at)
+    wanted = look(other + '/' + name)
+    assert after == wanted and after != before[0], (number, what, 'before', before, 'after', after, 'wanted', wanted)
+    # What a listing that began before says is as it may be; what the kernel takes from it is not.
+    list(slowly)
+    assert look(at) == wanted and scan(at) == scan(other + '/' + name), (number, what, look(at), wanted)
 "#;
 
 /// Hosts, each in a network namespace, and a bridge between them in another.
@@ -178,11 +232,11 @@ fn two_mounts_in_networks_of_their_own_agree_at_every_step() {
         let at = home.path().join(format!("host-{host}"));
         Mounted::by(|arguments| network.command(host, home.path(), arguments), at, &[])
     });
-    for (seed, steps) in [(1, "400"), (2, "400")] {
+    for (seed, program, steps) in [(1, PROGRAM, "400"), (2, FRESH, "150"), (3, PROGRAM, "400")] {
         let at = format!("run-{seed}");
         fs::create_dir(mounts[0].path(&at)).unwrap();
         let program = Command::new("python3")
-            .args(["-c", PROGRAM])
+            .args(["-c", program])
             .args(mounts.each_ref().map(|mount| mount.path(&at)))
             .args([&seed.to_string(), steps])
             .output()
@@ -218,7 +272,8 @@ fn a_change_waits_for_a_mount_that_is_stopped_and_no_longer_than_its_delegations
     let waited = chmod(0o604);
     // It may answer from what it keeps for four seconds since it was last heard of, which was up to one before.
     assert!(waited > Duration::from_secs(2), "{waited:?}: nobody waited for what is kept");
-    assert!(waited < Duration::from_secs(20), "{waited:?}");
+    // Five by the server's clock, and what a busy machine adds.
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     assert_eq!(mode(&keeps), 0o604);
     // And again, as if nothing had been.

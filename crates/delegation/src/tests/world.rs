@@ -39,6 +39,9 @@ struct Client {
     asks: bool,
     polls: bool,
     changes: Option<InodeId>,
+    /// How often it began to hold, and the last recall that it heard.
+    turn: u64,
+    heard: u64,
 }
 
 #[derive(Clone)]
@@ -72,9 +75,21 @@ enum Message {
         news: News,
         state: State,
     },
+    Hold {
+        client: usize,
+        turn: u64,
+        asked: Duration,
+    },
+    Begun {
+        client: usize,
+        turn: u64,
+        holder: Option<HolderId>,
+        asked: Duration,
+    },
     Poll {
         client: usize,
-        holder: Option<HolderId>,
+        holder: HolderId,
+        heard: u64,
         returned: Vec<Recall>,
         asked: Duration,
     },
@@ -95,7 +110,12 @@ enum Choice {
     Commit,
     Move(usize),
     Lose(usize),
+    Repeat(usize),
     Pass,
+}
+
+fn session(client: usize) -> SessionId {
+    SessionId(u64::try_from(client).unwrap())
 }
 
 fn index(inode: InodeId) -> usize {
@@ -143,6 +163,8 @@ impl World {
             asks: false,
             polls: false,
             changes: None,
+            turn: 0,
+            heard: 0,
         };
         let mut world = World {
             granter: Granter::default(),
@@ -183,6 +205,11 @@ impl World {
         }
         choices.extend((0..self.messages.len()).map(Choice::Move));
         choices.extend((0..self.messages.len()).map(Choice::Lose));
+        if self.messages.len() < 8 {
+            let is_of_holding =
+                |index: &usize| matches!(self.messages[*index], Message::Hold { .. } | Message::Poll { .. });
+            choices.extend((0..self.messages.len()).filter(is_of_holding).map(Choice::Repeat));
+        }
         choices.push(Choice::Pass);
         choices
     }
@@ -200,6 +227,7 @@ impl World {
             Choice::Commit => self.commit(),
             Choice::Move(message) => self.deliver(message),
             Choice::Lose(message) => self.lose(message),
+            Choice::Repeat(message) => self.messages.push(self.messages[message].clone()),
             Choice::Pass => self.pass(Duration::from_millis(1500)),
         }
         self.check();
@@ -223,10 +251,15 @@ impl World {
     fn poll(&mut self, number: usize) {
         let client = &mut self.clients[number];
         client.polls = true;
+        let Some(holder) = client.kept.holder() else {
+            client.turn += 1;
+            let turn = client.turn;
+            return self.messages.push(Message::Hold { client: number, turn, asked: self.now });
+        };
         let mut returned = std::mem::take(&mut client.acknowledged);
         returned.extend(client.kept.returned());
-        let holder = client.kept.holder();
-        self.messages.push(Message::Poll { client: number, holder, returned, asked: self.now });
+        let (heard, asked) = (client.heard, self.now);
+        self.messages.push(Message::Poll { client: number, holder, heard, returned, asked });
     }
 
     /// Runs and commits what can be.
@@ -263,7 +296,12 @@ impl World {
         }
         let changes: Vec<Changes> = jobs
             .iter()
-            .map(|job| Changes { by: job.holder, number: job.number, inodes: vec![job.inode], made: vec![] })
+            .map(|job| Changes {
+                by: job.holder,
+                number: job.number,
+                inodes: vec![job.inode],
+                ..Changes::default()
+            })
             .collect();
         for job in jobs.iter().filter(|job| job.waits) {
             self.granter.let_go(&[job.inode]);
@@ -316,31 +354,45 @@ impl World {
                 }
                 self.note(inode, state);
             }
-            Message::Poll { client, holder, returned, asked } => {
-                let session = SessionId(u64::try_from(client).unwrap());
-                let (holder, recalls) = match holder {
-                    Some(holder) => (holder, self.granter.hear(holder, session, &returned, self.now)),
-                    None => {
-                        self.ids += 1;
-                        let holder = HolderId(self.ids);
-                        self.granter.begin(holder, session, USER, self.now);
-                        assert!(
-                            self.granter.is_holder(holder, USER) && !self.granter.is_holder(holder, Uid(8))
-                        );
-                        (holder, Some(Vec::new()))
-                    }
-                };
+            Message::Hold { client, turn, asked } => {
+                self.ids += 1;
+                let holder = HolderId(self.ids);
+                let begun = self.granter.begin(holder, (session(client), turn), USER, self.now);
+                assert_eq!(self.granter.is_holder(holder, USER), begun);
+                assert!(!self.granter.is_holder(holder, Uid(8)));
+                let holder = begun.then_some(holder);
+                self.messages.push(Message::Begun { client, turn, holder, asked });
+            }
+            Message::Begun { client, turn, holder, asked } => {
+                let client = &mut self.clients[client];
+                if client.turn != turn || client.kept.holder().is_some() {
+                    return;
+                }
+                client.polls = false;
+                if let Some(holder) = holder {
+                    client.kept.begin(holder, asked);
+                    client.acknowledged.clear();
+                    client.heard = 0;
+                }
+            }
+            Message::Poll { client, holder, heard, returned, asked } => {
+                let is_holder = self.granter.hear(holder, session(client), &returned, self.now);
+                let recalls = is_holder.then(|| self.granter.recalls(holder, heard)).flatten();
                 self.messages.push(Message::Recalls { client, holder, recalls, asked });
             }
             Message::Recalls { client, holder, recalls, asked } => {
                 let client = &mut self.clients[client];
+                if client.kept.holder() != Some(holder) {
+                    return;
+                }
                 client.polls = false;
                 match recalls {
                     None => client.forget(),
-                    Some(_) if client.kept.holder().is_none() => client.kept.begin(holder, asked),
                     Some(recalls) => {
                         client.kept.hear(holder, asked, &recalls);
-                        client.acknowledged = recalls;
+                        client.heard =
+                            recalls.iter().map(|recall| recall.number).fold(client.heard, u64::max);
+                        client.acknowledged.extend(recalls);
                     }
                 }
             }
@@ -357,11 +409,18 @@ impl World {
                 self.clients[client].changes = None;
                 self.clients[client].forget();
             }
-            Message::Poll { client, returned, .. } => {
+            Message::Hold { client, .. }
+            | Message::Begun { client, .. }
+            | Message::Recalls { client, .. } => {
                 self.clients[client].polls = false;
-                self.clients[client].acknowledged.extend(returned);
             }
-            Message::Recalls { client, .. } => self.clients[client].polls = false,
+            Message::Poll { client, holder, returned, .. } => {
+                let client = &mut self.clients[client];
+                client.polls = false;
+                if client.kept.holder() == Some(holder) {
+                    client.acknowledged.extend(returned);
+                }
+            }
         }
     }
 
@@ -374,9 +433,7 @@ impl World {
     /// A client is heard, and does not let go of what it has to.
     pub(super) fn is_heard_and_does_nothing(&mut self, client: usize) {
         if let Some(holder) = self.clients[client].kept.holder() {
-            let session = SessionId(u64::try_from(client).unwrap());
-            let recalls = self.granter.hear(holder, session, &[], self.now);
-            if recalls.is_some() {
+            if self.granter.hear(holder, session(client), &[], self.now) {
                 self.clients[client].kept.hear(holder, self.now, &[]);
             }
         }
@@ -468,6 +525,8 @@ impl Client {
     fn forget(&mut self) {
         self.kept.end();
         self.acknowledged.clear();
+        // What it has asked for is of whom it was.
+        self.polls = false;
     }
 
     /// What a read has found: by turns as a name, as attributes and as a listing.

@@ -2,7 +2,7 @@
 
 use super::{Batch, Undo};
 use crate::keys;
-use crate::records::{Entry, decode};
+use crate::records::{Entry, Inode, decode};
 use kv::{KvError, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use types::delegation::ChangedName;
@@ -12,8 +12,9 @@ use types::{Attributes, InodeId};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     pub inodes: Vec<InodeId>,
-    /// Those of them that were not there before.
+    /// Those of them that were not there before, and those that are no more.
     pub made: Vec<InodeId>,
+    pub gone: Vec<InodeId>,
 }
 
 /// How an operation has left what it touched.
@@ -21,59 +22,57 @@ pub struct Touched {
 pub struct Left {
     pub attributes: Vec<Attributes>,
     pub names: Vec<ChangedName>,
-    /// Inodes that are no more.
-    pub gone: Vec<InodeId>,
 }
 
 impl<S: Snapshot> Batch<S> {
-    /// What was changed since [`Batch::begin`].
+    /// What was changed since [`Batch::begin`]. An inode's record has things that no client sees: a change of those alone is none.
     pub fn touched(&self) -> Touched {
-        // Whether each was there before.
-        let mut found: BTreeMap<InodeId, bool> = BTreeMap::new();
+        let mut before: BTreeMap<InodeId, Option<&Inode>> = BTreeMap::new();
+        let mut touched = BTreeSet::new();
         for undo in &self.undo {
             match undo {
-                Undo::Inode(id, before) => {
-                    let was_there = matches!(before, Some((Some(_), _)));
-                    found.entry(*id).or_insert(was_there);
+                Undo::Inode(id, was) => {
+                    let was = was.as_ref().and_then(|(inode, _)| inode.as_deref());
+                    before.entry(*id).or_insert(was);
                 }
-                Undo::Raw(key, _) => {
-                    if let Some(id) = keys::entry_directory(key) {
-                        found.entry(id).or_insert(true);
-                    }
-                }
+                Undo::Raw(key, _) => touched.extend(keys::entry_directory(key)),
             }
         }
-        let made = found.iter().filter(|(_, was_there)| !**was_there).map(|(id, _)| *id).collect();
-        Touched { inodes: found.into_keys().collect(), made }
+        let (mut made, mut gone) = (Vec::new(), Vec::new());
+        for (id, before) in before {
+            match (before, self.written(id)) {
+                (Some(before), Some(now)) if before.attributes(id) == now.attributes(id) => continue,
+                (Some(_), Some(_)) => {}
+                (None, Some(_)) => made.push(id),
+                (_, None) => gone.push(id),
+            }
+            touched.insert(id);
+        }
+        Touched { inodes: touched.into_iter().collect(), made, gone }
     }
 
     /// How it is now. Fails when a record is damaged.
-    pub fn left(&self) -> Result<Left, KvError> {
-        let mut left = Left::default();
+    pub fn left(&self, touched: &Touched) -> Result<Left, KvError> {
+        let there = touched.inodes.iter().filter_map(|id| Some(self.written(*id)?.attributes(*id)));
+        let mut left = Left { attributes: there.collect(), names: Vec::new() };
         let mut seen = BTreeSet::new();
         for undo in &self.undo {
-            match undo {
-                Undo::Inode(id, _) if seen.insert(keys::inode(*id)) => {
-                    match self.inodes.get(id).and_then(|slot| slot.value.as_ref()) {
-                        Some(inode) => left.attributes.push(inode.attributes(*id)),
-                        None => left.gone.push(*id),
-                    }
-                }
-                Undo::Raw(key, _) if seen.insert(key.clone()) => {
-                    let (Some(directory), Some(name)) = (keys::entry_directory(key), keys::entry_name(key))
-                    else {
-                        continue;
-                    };
-                    let name = name.to_owned();
-                    let inode = match self.raw.get(key).and_then(|slot| slot.value.as_ref()) {
-                        Some(bytes) => Some(decode::<Entry>(bytes, "entry")?.inode),
-                        None => None,
-                    };
-                    left.names.push(ChangedName { directory, name, inode });
-                }
-                Undo::Inode(..) | Undo::Raw(..) => {}
+            let Undo::Raw(key, _) = undo else { continue };
+            let (Some(directory), Some(name)) = (keys::entry_directory(key), keys::entry_name(key)) else {
+                continue;
+            };
+            if seen.insert(key) {
+                let inode = match self.raw.get(key).and_then(|slot| slot.value.as_ref()) {
+                    Some(bytes) => Some(decode::<Entry>(bytes, "entry")?.inode),
+                    None => None,
+                };
+                left.names.push(ChangedName { directory, name: name.to_owned(), inode });
             }
         }
         Ok(left)
+    }
+
+    fn written(&self, id: InodeId) -> Option<&Inode> {
+        self.inodes.get(&id).and_then(|slot| slot.value.as_deref())
     }
 }

@@ -15,9 +15,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
-use types::delegation::{DELEGATION_LIFETIME, DELEGATION_MARGIN, News, RECALLS_WAIT, Recall, Recalls};
+use types::delegation::{
+    DELEGATION_LIFETIME, DELEGATION_MARGIN, News, RECALLS_WAIT, RETURNED_MAX, Recall, Recalls,
+};
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Place};
-use types::{HolderId, InodeId, SessionId};
+use types::{HolderId, InodeId, SessionId, Uid};
 
 /// Who holds what, and who waits for it.
 pub(super) struct Delegations {
@@ -54,10 +56,9 @@ impl Delegations {
         self.recalled.notify_waiters();
     }
 
-    /// What a session holds is over: it has ended.
-    pub(super) fn end(&self, session: SessionId) {
-        self.granter().end(session);
-        self.forget_old(session);
+    /// What a session holds is over: its user says that it has ended.
+    pub(super) fn end(&self, session: SessionId, uid: Uid) {
+        self.granter().end(session, uid);
     }
 
     fn old(&self) -> MutexGuard<'_, HashSet<SessionId>> {
@@ -88,17 +89,28 @@ impl<S> Shared<S> {
 }
 
 impl<S: Store> MetaService<S> {
-    /// Answers a holder of delegations, and says what it may keep.
+    /// Answers a holder of delegations, and says what it may keep. `None`: it is no holder.
     pub(super) async fn tell(
+        &self,
+        caller: &Caller,
+        holder: HolderId,
+        request: MetaRequest,
+    ) -> (Result<MetaReply, MetaError>, Option<News>) {
+        let delegations = &self.shared.delegations;
+        if !delegations.granter().is_holder(holder, caller.uid) {
+            return (self.answer(caller, request).await, None);
+        }
+        let (answer, news) = self.tell_holder(caller, holder, request).await;
+        (answer, Some(news))
+    }
+
+    async fn tell_holder(
         &self,
         caller: &Caller,
         holder: HolderId,
         request: MetaRequest,
     ) -> (Result<MetaReply, MetaError>, News) {
         let delegations = &self.shared.delegations;
-        if !delegations.granter().is_holder(holder, caller.uid) {
-            return (self.answer(caller, request).await, News::default());
-        }
         match request {
             MetaRequest::Change { change: Change::MakeClass { .. }, .. } => {
                 (self.answer(caller, request).await, News::default())
@@ -131,47 +143,61 @@ impl<S: Store> MetaService<S> {
         }
     }
 
+    /// See [`MetaRequest::Hold`].
+    pub(super) async fn hold(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        turn: u64,
+    ) -> Result<MetaReply, MetaError> {
+        let delegations = &self.shared.delegations;
+        let snapshot = self.shared.store.snapshot().await.map_err(|error| told(&error.into()))?;
+        let live = meta::ops::is_live(&mut Reader::new(snapshot), self.shared.now(), caller, session).await;
+        if !live.map_err(|failure| told(&failure))? {
+            return Err(MetaError::SessionOver);
+        }
+        let (holder, now) = (HolderId(env::random::number()), self.shared.monotonic());
+        if !delegations.granter().begin(holder, (session, turn), caller.uid, now) {
+            return Err(MetaError::SessionOver);
+        }
+        delegations.forget_old(session);
+        delegations.returned.notify_one();
+        Ok(MetaReply::Recalls(Recalls { holder, recalls: Vec::new() }))
+    }
+
     /// See [`MetaRequest::Recalls`].
     pub(super) async fn recalls(
         &self,
         caller: &Caller,
         session: SessionId,
-        holder: Option<HolderId>,
+        (holder, heard): (HolderId, u64),
         returned: &[Recall],
     ) -> Result<MetaReply, MetaError> {
         let delegations = &self.shared.delegations;
-        let Some(holder) = holder else {
-            let snapshot = self.shared.store.snapshot().await.map_err(|error| told(&error.into()))?;
-            let live =
-                meta::ops::is_live(&mut Reader::new(snapshot), self.shared.now(), caller, session).await;
-            if !live.map_err(|failure| told(&failure))? {
-                return Err(MetaError::SessionOver);
-            }
-            let holder = HolderId(env::random::number());
-            delegations.granter().begin(holder, session, caller.uid, self.shared.monotonic());
-            delegations.forget_old(session);
-            delegations.returned.notify_one();
-            return Ok(MetaReply::Recalls(Recalls { holder, recalls: Vec::new() }));
-        };
-        if !delegations.granter().is_holder(holder, caller.uid) {
-            return Err(MetaError::SessionOver);
+        if returned.len() > RETURNED_MAX {
+            return Err(MetaError::Invalid);
         }
-        let now = self.shared.monotonic();
-        let heard = delegations.granter().hear(holder, session, returned, now).is_some();
+        let is_holder = {
+            let mut granter = delegations.granter();
+            granter.is_holder(holder, caller.uid)
+                && granter.hear(holder, session, returned, self.shared.monotonic())
+        };
         if !returned.is_empty() {
             delegations.returned.notify_one();
         }
-        if !heard {
+        if !is_holder {
             return Err(MetaError::SessionOver);
         }
         let end = Instant::now() + RECALLS_WAIT;
+        let mut is_over = false;
         loop {
             let mut news = pin!(delegations.recalled.notified());
             news.as_mut().enable();
-            let recalls = delegations.granter().recalls(holder).ok_or(MetaError::SessionOver)?;
-            if !recalls.is_empty() || timeout_at(end, news).await.is_err() {
+            let recalls = delegations.granter().recalls(holder, heard).ok_or(MetaError::SessionOver)?;
+            if is_over || !recalls.is_empty() {
                 return Ok(MetaReply::Recalls(Recalls { holder, recalls }));
             }
+            is_over = timeout_at(end, news).await.is_err();
         }
     }
 }

@@ -26,7 +26,8 @@ impl<S: Store> Port for MetaService<S> {
                     match wire::decode::<HolderId>(&payload) {
                         Ok(holder) => {
                             let (outcome, news) = self.tell(&caller, holder, request).await;
-                            Answered { payload: wire::encode(&news).into(), ..answered(&outcome) }
+                            let payload = news.map_or(Bytes::new(), |news| wire::encode(&news).into());
+                            Answered { payload, ..answered(&outcome) }
                         }
                         Err(wire::Malformed) => answered(&MetaService::answer(&self, &caller, request).await),
                     }
@@ -62,6 +63,7 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::ToFollow { .. } => "to_follow",
         MetaRequest::Sessions => "sessions",
         MetaRequest::TestLock { .. } => "test_lock",
+        MetaRequest::Hold { .. } => "hold",
         MetaRequest::Recalls { .. } => "recalls",
         MetaRequest::ExportRows { .. } => "export_rows",
         MetaRequest::ExportChanges { .. } => "export_changes",

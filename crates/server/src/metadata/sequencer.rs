@@ -84,6 +84,7 @@ pub(super) async fn run<S: Store>(shared: Arc<Shared<S>>, mut queue: mpsc::Recei
     // These wait until others have let go of what they change.
     let mut blocked = Vec::new();
     loop {
+        take_free(&shared, &mut blocked, &mut waiting);
         let room = BATCH_JOBS_MAX.saturating_sub(waiting.len());
         if waiting.is_empty() {
             tokio::select! {
@@ -92,7 +93,7 @@ pub(super) async fn run<S: Store>(shared: Arc<Shared<S>>, mut queue: mpsc::Recei
                         return;
                     }
                 }
-                () = something_let_go(&shared, !blocked.is_empty()) => waiting.append(&mut blocked),
+                () = something_let_go(&shared, !blocked.is_empty()) => continue,
             }
         } else {
             // Left over from the last transaction: take what came meanwhile, without waiting.
@@ -108,9 +109,16 @@ pub(super) async fn run<S: Store>(shared: Arc<Shared<S>>, mut queue: mpsc::Recei
             shared.delegations.recall();
         }
         for (waiting, outcome) in waiting.drain(..outcomes.len()).zip(outcomes) {
-            let Some(outcome) = outcome else {
-                blocked.push(waiting);
-                continue;
+            let outcome = match outcome {
+                Some(outcome) => outcome,
+                None if blocked.len() < WAITING_MAX => {
+                    blocked.push(waiting);
+                    continue;
+                }
+                None => {
+                    shared.delegations.granter().let_go(&waiting.held_back);
+                    Err(MetaError::Busy).into()
+                }
             };
             announce(&shared, &waiting.job, &outcome.answer);
             // Who asked may have gone.
@@ -119,13 +127,25 @@ pub(super) async fn run<S: Store>(shared: Arc<Shared<S>>, mut queue: mpsc::Recei
     }
 }
 
+/// Moves jobs that nobody is in the way of any more to those that are run, as many as one transaction takes.
+fn take_free<S>(shared: &Shared<S>, blocked: &mut Vec<Waiting>, waiting: &mut Vec<Waiting>) {
+    if blocked.is_empty() {
+        return;
+    }
+    let mut granter = shared.delegations.granter();
+    granter.expire(shared.monotonic());
+    let room = BATCH_JOBS_MAX.saturating_sub(waiting.len());
+    let free = blocked.extract_if(.., |job| !granter.others_hold(job.holder, &job.held_back));
+    waiting.extend(free.take(room));
+}
+
 /// Waits until a job that waits for delegations may be run. Not `wanted`: for ever.
 async fn something_let_go<S>(shared: &Shared<S>, wanted: bool) {
     if !wanted {
         return std::future::pending().await;
     }
     let over = shared.delegations.granter().waits_until();
-    // Nobody has to let go of anything any more: it is looked at at once.
+    // None has to let go of anything: those that had to are over.
     let time = over.map_or(Duration::ZERO, |over| over.saturating_sub(shared.monotonic()));
     // Over is what is past its time.
     let time = time + Duration::from_millis(1);
@@ -136,8 +156,8 @@ async fn something_let_go<S>(shared: &Shared<S>, wanted: bool) {
 fn announce<S>(shared: &Shared<S>, job: &Job, outcome: &Result<Answer, MetaError>) {
     match (job, outcome) {
         (Job::Change { change: Change::RemoveTree { .. }, .. }, Ok(_)) => shared.purge.notify_one(),
-        (Job::Change { change: Change::EndSession { session }, .. }, Ok(_)) => {
-            shared.delegations.end(*session);
+        (Job::Change { change: Change::EndSession { session }, caller, .. }, Ok(_)) => {
+            shared.delegations.end(*session, caller.uid);
             shared.sessions.notify_one();
         }
         _ => {}
@@ -225,31 +245,33 @@ async fn attempt_once<S: Store>(
             break;
         }
         let answer = meta::run(&mut batch, &context, &waiting.job).await?;
-        let Touched { inodes, made } = batch.touched();
+        let touched = batch.touched();
         let mut granter = shared.delegations.granter();
-        let may = granter.may_change(waiting.holder, &inodes, started);
+        let may = granter.may_change(waiting.holder, &touched.inodes, started);
         if !may && !simulation::has(Mistake::UnaskedChange) {
             batch.undo();
             if waiting.held_back.is_empty() {
                 shared.counters.recalls.fetch_add(1, Relaxed);
             }
             let new: Vec<InodeId> =
-                inodes.into_iter().filter(|inode| !waiting.held_back.contains(inode)).collect();
+                touched.inodes.into_iter().filter(|inode| !waiting.held_back.contains(inode)).collect();
             granter.hold_back(&new);
             waiting.held_back.extend(new);
             outcomes.push(None);
             run.changes.push(Changes::default());
             continue;
         }
-        granter.hold_back(&inodes);
+        granter.hold_back(&touched.inodes);
         let number = granter.next();
         drop(granter);
-        run.changes.push(Changes { by: waiting.holder, number, inodes, made });
         let mut outcome = Outcome::from(answer);
         if waiting.holder.is_some() {
-            let Left { attributes, names, gone } = batch.left()?;
+            let Left { attributes, names } = batch.left(&touched)?;
+            let gone = touched.gone.clone();
             outcome.news = News { state: number, changed: attributes, names, gone, ..News::default() };
         }
+        let Touched { inodes, made, gone } = touched;
+        run.changes.push(Changes { by: waiting.holder, number, inodes, made, gone });
         outcomes.push(Some(outcome));
     }
     let Finished { commit, ids, garbage } = batch.finish(shared.options.server, context.now).await?;

@@ -19,12 +19,16 @@ impl Holder {
         let name = format!("client {client}");
         let reply = change(service, origin(client, 7, 1), Change::BeginSession { name }).await.unwrap();
         let MetaReply::Session { session, .. } = reply else { panic!("{reply:?}") };
-        let id = Holder::hold(service, session).await.unwrap();
+        let id = Holder::hold(service, session, 1).await.unwrap();
         Holder { client, session, id, sequence: 0 }
     }
 
-    async fn hold<S: Store>(service: &MetaService<S>, session: SessionId) -> Result<HolderId, MetaError> {
-        let request = MetaRequest::Recalls { session, holder: None, returned: vec![] };
+    async fn hold<S: Store>(
+        service: &MetaService<S>,
+        session: SessionId,
+        turn: u64,
+    ) -> Result<HolderId, MetaError> {
+        let request = MetaRequest::Hold { session, turn };
         match service.answer(&Caller::administrator(), request).await? {
             MetaReply::Recalls(Recalls { holder, recalls }) if recalls.is_empty() => Ok(holder),
             other => panic!("{other:?}"),
@@ -36,7 +40,8 @@ impl Holder {
         service: &MetaService<S>,
         request: MetaRequest,
     ) -> (Result<MetaReply, MetaError>, News) {
-        service.tell(&Caller::administrator(), self.id, request).await
+        let (answer, news) = service.tell(&Caller::administrator(), self.id, request).await;
+        (answer, news.unwrap_or_default())
     }
 
     async fn stat<S: Store>(&self, service: &MetaService<S>, path: &str) -> (Attributes, News) {
@@ -62,7 +67,8 @@ impl Holder {
         service: &MetaService<S>,
         returned: Vec<Recall>,
     ) -> Result<Vec<Recall>, MetaError> {
-        let request = MetaRequest::Recalls { session: self.session, holder: Some(self.id), returned };
+        let (session, holder) = (self.session, self.id);
+        let request = MetaRequest::Recalls { session, holder, heard: 0, returned };
         match service.answer(&Caller::administrator(), request).await? {
             MetaReply::Recalls(Recalls { recalls, .. }) => Ok(recalls),
             other => panic!("{other:?}"),
@@ -126,7 +132,9 @@ async fn ones_own_changes_wait_for_nobody_and_tell_what_they_changed() {
     let rename = Change::Rename { from: "new".into(), to: "f".into(), replace: Replace::Allowed };
     let (reply, news) = holder.change(&service, rename).await;
     reply.unwrap();
-    assert_eq!(news.gone.len() + news.changed.len(), 3, "{news:?}");
+    // It is there as long as some session may have it open.
+    let replaced = news.changed.iter().find(|left| left.inode == file.inode);
+    assert!(replaced.is_some_and(|left| left.links == 0), "{news:?}");
     assert!(news.names.contains(&named("f", Some(made.inode))) && news.names.contains(&named("new", None)));
     assert!(!news.granted.contains(&file.inode) || news.changed.iter().any(|left| left.inode == file.inode));
     // What was refused has changed nothing.
@@ -153,7 +161,7 @@ async fn a_change_goes_on_when_a_silent_holder_is_over() {
     assert_eq!(holder.hear(&service, vec![]).await, Err(MetaError::SessionOver));
     // It may begin anew; as who it was it is given nothing.
     assert!(holder.stat(&service, "f").await.1.granted.is_empty());
-    Holder::hold(&service, holder.session).await.unwrap();
+    Holder::hold(&service, holder.session, 2).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,10 +185,10 @@ async fn a_service_that_begins_waits_for_what_the_one_before_it_gave() {
         async move { change(&service, origin(99, 1, 2), chmod("f", 0o640)).await }
     });
     assert_eq!(first.hear(&service, vec![]).await, Err(MetaError::SessionOver));
-    Holder::hold(&service, first.session).await.unwrap();
+    Holder::hold(&service, first.session, 2).await.unwrap();
     sleep(SECOND).await;
     assert!(!changing.is_finished());
-    Holder::hold(&service, second.session).await.unwrap();
+    Holder::hold(&service, second.session, 2).await.unwrap();
     timeout(SECOND / 10, changing).await.unwrap().unwrap().unwrap();
     // What is asked for is answered meanwhile.
     drop(service);
@@ -211,15 +219,24 @@ async fn nobody_holds_anything_as_another_user() {
     let (service, ..) = service().await;
     let holder = Holder::begin(&service, 1).await;
     let other = Caller::user(Uid(5), vec![Gid(5)]);
-    let request = |holder| MetaRequest::Recalls { session: SessionId(1), holder, returned: vec![] };
-    for holder in [None, Some(holder.id)] {
-        assert_eq!(service.answer(&other, request(holder)).await, Err(MetaError::SessionOver));
-    }
     let session = holder.session;
-    let request = MetaRequest::Recalls { session, holder: Some(holder.id), returned: vec![] };
-    assert_eq!(service.answer(&other, request).await, Err(MetaError::SessionOver));
+    let requests = [
+        MetaRequest::Hold { session, turn: 9 },
+        MetaRequest::Recalls { session, holder: holder.id, heard: 0, returned: vec![] },
+    ];
+    for request in requests {
+        assert_eq!(service.answer(&other, request).await, Err(MetaError::SessionOver));
+    }
+    // Not even with an answer that he was given before, to a change that was something else.
+    let begin = Change::BeginSession { name: String::new() };
+    service.answer(&other, MetaRequest::Change { origin: origin(6, 0, 1), change: begin }).await.unwrap();
+    let end = Change::EndSession { session };
+    service.answer(&other, MetaRequest::Change { origin: origin(6, 0, 1), change: end }).await.unwrap();
+    assert_eq!(holder.stat(&service, "f").await.1.granted.len(), 2);
+    let returned = vec![Recall { inode: InodeId::ROOT, number: 0 }; types::delegation::RETURNED_MAX + 1];
+    assert_eq!(holder.hear(&service, returned).await, Err(MetaError::Invalid));
     let request = MetaRequest::Stat { place: "f".into(), follow: Follow::No };
-    assert!(service.tell(&other, holder.id, request).await.1.granted.is_empty());
+    assert!(service.tell(&other, holder.id, request).await.1.is_none());
     // Who may not see something is given nothing of it.
     let service = start(MemoryStore::new(), 1).await;
     change(&service, origin(99, 0, 1), mkdir("closed")).await.unwrap();
@@ -229,7 +246,7 @@ async fn nobody_holds_anything_as_another_user() {
         MetaRequest::Change { origin: origin(5, 0, 1), change: Change::BeginSession { name: String::new() } },
     );
     let MetaReply::Session { session, .. } = reply.await.unwrap() else { panic!() };
-    let request = MetaRequest::Recalls { session, holder: None, returned: vec![] };
+    let request = MetaRequest::Hold { session, turn: 1 };
     let MetaReply::Recalls(Recalls { holder, .. }) = service.answer(&other, request).await.unwrap() else {
         panic!()
     };
@@ -237,7 +254,28 @@ async fn nobody_holds_anything_as_another_user() {
     let place = Place { base: directory, path: "x".to_owned() };
     let (refused, news) = service.tell(&other, holder, MetaRequest::Stat { place, follow: Follow::No }).await;
     assert_eq!(refused, Err(MetaError::Denied));
-    assert!(news.granted.is_empty());
+    assert!(news.unwrap().granted.is_empty());
+}
+
+#[tokio::test]
+async fn what_nobody_sees_of_a_change_nobody_waits_for() {
+    let (service, ..) = service().await;
+    let holder = Holder::begin(&service, 1).await;
+    let (file, _) = holder.stat(&service, "f").await;
+    // That a file may be written by somebody is in its record.
+    let open = MetaRequest::Open { place: Place::inode(file.inode), rights: Rights::ReadWrite };
+    timeout(SECOND, service.answer(&Caller::administrator(), open)).await.unwrap().unwrap();
+    assert!(holder.hear(&service, vec![]).await.unwrap().is_empty());
+    // What it removes it is not remembered to hold.
+    let mut holder = holder;
+    for (sequence, change) in
+        [mkdir("d"), Change::RemoveDirectory { place: "d".into() }].into_iter().enumerate()
+    {
+        let (reply, news) = holder.change(&service, change).await;
+        reply.unwrap();
+        assert_eq!(news.gone.len(), sequence);
+    }
+    assert_eq!(service.shared.delegations.granter().counts(), (1, 2));
 }
 
 #[tokio::test]
