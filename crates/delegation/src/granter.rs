@@ -48,7 +48,7 @@ struct Holder {
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     pub by: Option<HolderId>,
-    /// See [`Granter::next`].
+    /// See [`Granter::next_number`].
     pub number: u64,
     pub inodes: Vec<InodeId>,
     /// Those of them that it made: nobody else knows them.
@@ -155,7 +155,7 @@ impl Granter {
         inodes: impl IntoIterator<Item = InodeId>,
         now: Duration,
     ) -> (u64, Vec<InodeId>) {
-        let number = self.next();
+        let number = self.next_number();
         let mut granted = Vec::new();
         if state < self.floor || !self.holders.contains_key(&id) {
             return (number, granted);
@@ -188,7 +188,7 @@ impl Granter {
     }
 
     /// The next number: of a job that may change something.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_number(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
@@ -267,7 +267,7 @@ impl Granter {
     }
 
     fn granted_by(&mut self, job: &Changes, shared: &HashSet<InodeId>) -> (u64, Vec<InodeId>) {
-        let number = self.next();
+        let number = self.next_number();
         let mut granted = Vec::new();
         if let Some(id) = job.by {
             for inode in &job.gone {

@@ -114,7 +114,7 @@ fn what_one_made_and_another_changed_at_once_nobody_keeps() {
         granter.hold_back(&[FILE]);
         Changes {
             by: Some(by),
-            number: granter.next(),
+            number: granter.next_number(),
             inodes: vec![FILE],
             made: made.to_vec(),
             gone: vec![],
@@ -126,13 +126,13 @@ fn what_one_made_and_another_changed_at_once_nobody_keeps() {
     // Alone it is his at once.
     let made = InodeId(9);
     granter.hold_back(&[made]);
-    let number = granter.next();
+    let number = granter.next_number();
     let jobs = [Changes { by: Some(one), number, inodes: vec![made], made: vec![made], gone: vec![] }];
     assert_eq!(granter.commit(&jobs)[0].1, [made]);
     assert_eq!(granter.counts(), (2, 1));
     // And what he ends nobody remembers.
     granter.hold_back(&[made]);
-    let number = granter.next();
+    let number = granter.next_number();
     let jobs = [Changes { by: Some(one), number, inodes: vec![made], made: vec![], gone: vec![made] }];
     assert!(granter.commit(&jobs)[0].1.is_empty());
     assert_eq!(granter.counts(), (2, 0));

@@ -276,7 +276,7 @@ impl World {
         for mut job in std::mem::take(&mut self.jobs) {
             if self.granter.may_change(job.holder, &[job.inode], self.now) {
                 self.granter.hold_back(&[job.inode]);
-                job.number = self.granter.next();
+                job.number = self.granter.next_number();
                 self.running.push(job);
             } else {
                 if !job.waits {
@@ -432,10 +432,10 @@ impl World {
 
     /// A client is heard, and does not let go of what it has to.
     pub(super) fn is_heard_and_does_nothing(&mut self, client: usize) {
-        if let Some(holder) = self.clients[client].kept.holder() {
-            if self.granter.hear(holder, session(client), &[], self.now) {
-                self.clients[client].kept.hear(holder, self.now, &[]);
-            }
+        if let Some(holder) = self.clients[client].kept.holder()
+            && self.granter.hear(holder, session(client), &[], self.now)
+        {
+            self.clients[client].kept.hear(holder, self.now, &[]);
         }
     }
 
@@ -534,7 +534,7 @@ impl Client {
         let target = named(state[index(DIRECTORY)]);
         self.kept.learn(holder, news, &attributes(DIRECTORY, state));
         self.kept.learn(holder, news, &attributes(FILE, state));
-        if news.number % 2 == 0 {
+        if news.number.is_multiple_of(2) {
             let found = target.map(|target| attributes(target, state));
             self.kept.learn_name(holder, news, (DIRECTORY, NAME), found.as_ref());
             return;

@@ -262,7 +262,7 @@ async fn attempt_once<S: Store>(
             continue;
         }
         granter.hold_back(&touched.inodes);
-        let number = granter.next();
+        let number = granter.next_number();
         drop(granter);
         let mut outcome = Outcome::from(answer);
         if waiting.holder.is_some() {
