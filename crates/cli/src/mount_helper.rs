@@ -89,7 +89,8 @@ fn translate_option(option: &[u8]) -> Result<Vec<OsString>, String> {
     match (&*name, value) {
         ("ro", None) => flag("--read-only"),
         ("allow_other", None) => flag("--allow-other"),
-        ("context" | "cache" | "log", Some(value)) => Ok(vec![OsString::from(format!("--{name}")), value]),
+        ("context_file", Some(value)) => Ok(vec![OsString::from("--context"), value]),
+        ("cache" | "log", Some(value)) => Ok(vec![OsString::from(format!("--{name}")), value]),
         ("", None) => Ok(Vec::new()),
         (name, None) if FOR_OTHERS.contains(&name) => Ok(Vec::new()),
         (name, _) if name.starts_with("x-") || name.starts_with("X-") || name == "comment" => Ok(Vec::new()),
@@ -98,7 +99,7 @@ fn translate_option(option: &[u8]) -> Result<Vec<OsString>, String> {
             Err(format!("a mount of the cloud cannot have the option {name}"))
         }
         (name, _) => Err(format!(
-            "it knows no option {name}; those of its own are ro, allow_other, cache=SIZE, context=FILE, log=FILE"
+            "it knows no option {name}; those of its own are ro, allow_other, cache=SIZE, context_file=FILE, log=FILE"
         )),
     }
 }
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn a_line_of_fstab_becomes_a_mount() {
         let options =
-            "ro,_netdev,x-systemd.automount,context=/etc/steradian/context.toml,cache=1G,allow_other";
+            "ro,_netdev,x-systemd.automount,context_file=/etc/steradian/context.toml,cache=1G,allow_other";
         assert_eq!(
             of(&["/sbin/mount.steradian", "steradian:/projects", "/mnt/a b", "-n", "-o", options]).unwrap(),
             [
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_it_cannot_do_is_refused() {
-        for options in ["remount,ro", "suid", "unknown=1", "ro=1", "context"] {
+        for options in ["remount,ro", "suid", "unknown=1", "ro=1", "context_file", "context=f"] {
             let refused = of(&["mount.steradian", "/", "/mnt", "-o", options]);
             assert!(refused.is_err(), "{options}: {refused:?}");
         }

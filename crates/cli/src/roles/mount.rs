@@ -208,7 +208,8 @@ fn background(command: &MountCommand, named: Option<PathBuf>) -> Result<(), Stri
     }
     drop(child.wait());
     let why = why.trim().trim_start_matches("sr: ").to_owned();
-    Err(if why.is_empty() { format!("cannot mount on {}: see its log", command.at.display()) } else { why })
+    let log = command.log.as_deref().map_or_else(|| "its log".into(), Path::to_string_lossy);
+    Err(if why.is_empty() { format!("cannot mount on {}: see {log}", command.at.display()) } else { why })
 }
 
 /// Waits until the process at the other end of the standard input has ended, in whatever way, and unmounts what it left.

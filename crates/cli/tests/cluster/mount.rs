@@ -376,7 +376,7 @@ fn the_helper_of_mount_mounts_as_fstab_says() {
     symlink(SR, &helper).unwrap();
     let (at, context) = (cloud.path("helped"), cloud.context());
     fs::create_dir(&at).unwrap();
-    let options = format!("ro,_netdev,nofail,cache=32M,context={}", context.display());
+    let options = format!("ro,_netdev,nofail,cache=32M,context_file={}", context.display());
     let mut command = Command::new(&helper);
     // As `mount` calls it: with hardly any environment.
     command.env_clear().args(["steradian:/sub".as_ref(), at.as_os_str(), "-o".as_ref(), options.as_ref()]);
