@@ -302,6 +302,7 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents
         let asked = keeping.now();
         let request = MetaRequest::Hold { session: id, turn: keeping.turns.fetch_add(1, Ordering::Relaxed) };
         let begun = tokio::select! {
+            biased;
             begun = client.hear(&request) => begun,
             () = keeping.wake.notified() => continue,
         };
@@ -341,6 +342,10 @@ async fn hold(
         let some = returned.iter().copied().take(RETURNED_MAX).collect();
         let request = MetaRequest::Recalls { session: id, holder, heard, returned: some };
         tokio::select! {
+            biased;
+            () = keeping.wake.notified() => return,
+            // Whoever waits for it is to know at once.
+            Some(forgotten) = forgetting.join_next() => returned.extend(forgotten.unwrap_or_default()),
             answer = client.hear(&request) => match answer {
                 Some(Ok(Recalls { recalls, .. })) => {
                     returned.drain(..returned.len().min(RETURNED_MAX));
@@ -351,9 +356,6 @@ async fn hold(
                 Some(Err(())) => return,
                 None => sleep(jitter(FAILED_PAUSE)).await,
             },
-            // Whoever waits for it is to know at once.
-            Some(forgotten) = forgetting.join_next() => returned.extend(forgotten.unwrap_or_default()),
-            () = keeping.wake.notified() => return,
         }
     }
 }

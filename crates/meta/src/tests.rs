@@ -17,10 +17,11 @@ mod recode_model;
 mod retries;
 mod session_model;
 mod sessions;
+mod visible;
 
 use crate::read::Found;
 use crate::records::{Inode, decode};
-use crate::{Answer, Batch, Caller, Context, IdBlock, Job, Reader, format, keys, read, run};
+use crate::{Answer, Batch, Caller, Context, IdBlock, Job, Left, Reader, Touched, format, keys, read, run};
 use kv::{MemoryStore, Outcome, Snapshot, Store};
 use tokio::runtime::Runtime;
 use types::meta::*;
@@ -113,8 +114,18 @@ impl World {
         self.jobs(&[job]).pop().unwrap()
     }
 
-    /// Jobs in one batch, committed.
+    /// Jobs in one batch, committed. What clients are told to have changed is what has.
     pub(crate) fn jobs(&mut self, jobs: &[Job]) -> Vec<Result<Answer, MetaError>> {
+        let before = visible::Tree::of(self);
+        let mut told = Vec::new();
+        let answers = self.run_jobs(jobs, &mut told);
+        if let (Some(before), Some(after)) = (before, visible::Tree::of(self)) {
+            visible::check(&before, &after, &told);
+        }
+        answers
+    }
+
+    fn run_jobs(&mut self, jobs: &[Job], told: &mut Vec<(Touched, Left)>) -> Vec<Result<Answer, MetaError>> {
         self.now = Time(self.now.0 + 1);
         let context = Context { now: self.now, key: &self.key, classes: &self.classes };
         self.runtime.block_on(async {
@@ -123,6 +134,9 @@ impl World {
             let mut answers = Vec::new();
             for job in jobs {
                 answers.push(run(&mut batch, &context, job).await.unwrap());
+                let touched = batch.touched();
+                let left = batch.left(&touched).unwrap();
+                told.push((touched, left));
             }
             let finished = batch.finish(1, self.now).await.unwrap();
             self.ids = finished.ids;

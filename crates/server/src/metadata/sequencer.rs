@@ -88,6 +88,7 @@ pub(super) async fn run<S: Store>(shared: Arc<Shared<S>>, mut queue: mpsc::Recei
         let room = BATCH_JOBS_MAX.saturating_sub(waiting.len());
         if waiting.is_empty() {
             tokio::select! {
+                biased;
                 count = queue.recv_many(&mut waiting, room) => {
                     if count == 0 {
                         return;
