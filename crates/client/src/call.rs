@@ -36,9 +36,8 @@ pub(crate) enum Trouble {
 /// What came of a request.
 pub(crate) struct Asked {
     pub(crate) reply: Result<MetaReply>,
+    /// Of the answer; empty when there was none.
     pub(crate) payload: Bytes,
-    /// Some attempt was not answered: it may have been done.
-    pub(crate) is_doubtful: bool,
 }
 
 /// Whether a `Busy` is worth waiting for.
@@ -190,8 +189,7 @@ impl Client {
         payload: Bytes,
         (busy, keeping): (WhenBusy, Option<Arc<Keeping>>),
     ) -> Asked {
-        let mut is_doubtful = false;
-        let failed = |error, is_doubtful| Asked { reply: Err(error), payload: Bytes::new(), is_doubtful };
+        let failed = |error| Asked { reply: Err(error), payload: Bytes::new() };
         let shared = &self.shared;
         let mut retry = Retry::new(shared.options.deadline);
         loop {
@@ -206,8 +204,10 @@ impl Client {
                 payload.clone(),
                 time,
             );
+            // Whether it may have been done although nothing was heard of that.
+            let is_doubtful;
             let error = match sent.await {
-                Ok((Ok(reply), payload)) => return Asked { reply: Ok(reply), payload, is_doubtful },
+                Ok((Ok(reply), payload)) => return Asked { reply: Ok(reply), payload },
                 Ok((Err(refused), payload)) => {
                     let again = match refused {
                         MetaError::Busy => busy == WhenBusy::Wait,
@@ -216,18 +216,18 @@ impl Client {
                     };
                     let error = Error::meta(action, subject, &refused);
                     if !again {
-                        return Asked { reply: Err(error), payload, is_doubtful };
+                        return Asked { reply: Err(error), payload };
                     }
-                    is_doubtful |= refused == MetaError::Unavailable;
+                    is_doubtful = refused == MetaError::Unavailable;
                     error
                 }
                 Err(trouble) => {
                     shared.servers.pass_over(turn);
-                    is_doubtful |= !matches!(trouble, Trouble::Call(CallError::TooLarge));
+                    is_doubtful = !matches!(trouble, Trouble::Call(CallError::TooLarge));
                     let is_final = trouble.is_final();
                     let error = trouble.into_error(action, subject, address);
                     if is_final {
-                        return failed(error, is_doubtful);
+                        return failed(error);
                     }
                     error
                 }
@@ -237,7 +237,7 @@ impl Client {
                 keeping.begin_anew();
             }
             if !retry.pause().await {
-                return failed(error, is_doubtful);
+                return failed(error);
             }
         }
     }

@@ -252,19 +252,17 @@ impl Keeping {
         let Some(holder) = holder else { return send.await.reply };
         let pending = Pending { keeping: self, is_over: false };
         let asked = send.await;
-        match decode::<News>(&asked.payload) {
-            Ok(news) if !asked.is_doubtful => {
-                let made = match (change, &asked.reply) {
-                    (Change::MakeDirectory { parents: false, .. }, Ok(MetaReply::Attributes(made))) => {
-                        Some(made.inode)
-                    }
-                    _ => None,
-                };
-                self.state().kept.changed(holder, &news, made);
-                pending.over();
-            }
-            // Dropped: it may have been done twice, or by a server that does not know what is kept here.
-            Ok(_) | Err(_) => {}
+        // Otherwise it was not answered, or by a server that does not know what is kept here.
+        if let Ok(news) = decode::<News>(&asked.payload) {
+            let made = match (change, &asked.reply) {
+                (Change::MakeDirectory { parents: false, .. }, Ok(MetaReply::Attributes(made))) => {
+                    Some(made.inode)
+                }
+                _ => None,
+            };
+            // After a try that was not answered it is of whom this was then, and nothing of it is kept.
+            self.state().kept.changed(holder, &news, made);
+            pending.over();
         }
         asked.reply
     }
