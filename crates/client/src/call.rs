@@ -168,10 +168,17 @@ impl Client {
         keeping.change(&change, sent, holder).await
     }
 
+    /// Waits until all changes of names and attributes that were answered before are on disk, whoever made them.
+    pub async fn flush(&self) -> Result<()> {
+        let asked = self.ask_meta("sync", "", encode(&MetaRequest::Flush), Bytes::new()).await;
+        asked.reply.map(drop)
+    }
+
     fn change_request(&self, origin: Origin, change: Change) -> MetaRequest {
+        let durability = self.durability;
         match self.owner {
-            None => MetaRequest::Change { origin, change },
-            Some((uid, gid)) => MetaRequest::ChangeFor { origin, change, uid, gid },
+            None => MetaRequest::Change { origin, durability, change },
+            Some((uid, gid)) => MetaRequest::ChangeFor { origin, durability, change, uid, gid },
         }
     }
 

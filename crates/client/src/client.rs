@@ -11,6 +11,7 @@ use net::{Credentials, Identity, Pool, PoolOptions, Security, User};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use types::meta::Entry;
+use types::storage::Durability;
 use types::{ClientId, Gid, Rights, Routing, Uid};
 
 /// A connection to a Steradian cloud. Clones share everything; when the last is dropped its connections close.
@@ -19,6 +20,8 @@ pub struct Client {
     pub(crate) shared: Arc<Shared>,
     /// Whose is what is made: others than the user this is, for an administrator.
     pub(crate) owner: Option<(Uid, Gid)>,
+    /// When changes of names and attributes are acknowledged.
+    pub(crate) durability: Durability,
     /// What is kept of the metadata, for a session: see [`Session::keeping`](crate::Session::keeping).
     pub(crate) keeping: Option<Arc<Keeping>>,
 }
@@ -84,7 +87,7 @@ impl Client {
             second_tries: Semaphore::new(SECOND_TRIES),
             options,
         });
-        let client = Client { shared, owner: None, keeping: None };
+        let client = Client { shared, owner: None, durability: Durability::Disk, keeping: None };
         client.first_routing().await?;
         Ok(client)
     }
@@ -94,6 +97,14 @@ impl Client {
     #[must_use]
     pub fn in_the_name_of(&self, uid: Uid, gid: Gid) -> Client {
         Client { owner: Some((uid, gid)), ..self.clone() }
+    }
+
+    /// The same client, whose changes of names, attributes and lengths are acknowledged so. With [`Durability::Memory`] a failure of
+    /// the metadata server's machine (not of its process) may take back those of the last moments, the last ones first, but
+    /// none that were made before a [`Client::flush`] or a [`File::sync`].
+    #[must_use]
+    pub fn acknowledged(&self, durability: Durability) -> Client {
+        Client { durability, ..self.clone() }
     }
 
     /// This client's id: drawn at random when it connected.

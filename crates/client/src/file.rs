@@ -1,5 +1,6 @@
 //! Open files: random reads and writes.
 
+mod sync;
 mod write;
 
 use crate::grant::{Grant, GrantSource};

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use types::manager::{ManagerReply, ManagerRequest};
+use types::storage::Durability;
 use types::{ChainId, Duration, Epoch, Routing};
 
 /// How long one question waits at the server for something newer.
@@ -157,7 +158,7 @@ async fn watch_while_asked(shared: Weak<crate::client::Shared>, interest: Arc<In
             interest.wake.notified().await;
         }
         let Some(shared) = shared.upgrade() else { return };
-        let client = Client { shared, owner: None, keeping: None };
+        let client = Client { shared, owner: None, durability: Durability::Disk, keeping: None };
         let mut retry = Retry::new(Duration::MAX / 4);
         while interest.waiting.load(Ordering::Acquire) > 0 {
             let known = client.routing().version;

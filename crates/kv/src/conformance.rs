@@ -111,8 +111,10 @@ async fn after<S: Store>(store: &S, changes: Vec<Commit>, keys: &[&str], ranges:
     let keys = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
     let ranges = ranges.iter().map(|(from, to)| (from.as_bytes().to_vec(), to.as_bytes().to_vec())).collect();
     let writes = put(&[("result", "x")]).writes;
-    let outcome =
-        store.commit(Commit { snapshot, keys, ranges, writes }).await.expect("a commit is answered");
+    let outcome = store
+        .commit(Commit { snapshot, keys, ranges, writes, ..Commit::default() })
+        .await
+        .expect("a commit is answered");
     let shown = get(&newest(store).await, "result").await.is_some();
     assert_eq!(shown, outcome != Outcome::Conflict, "a conflict applies nothing");
     committed(store, remove("result")).await;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use types::storage::Durability;
 
 pub mod backup;
 mod conflict;
@@ -36,11 +37,15 @@ pub struct Revision(pub u64);
 pub trait Store: Send + Sync + 'static {
     type Snapshot: Snapshot;
 
-    /// The newest committed state. Everything whose commit was answered before is in it.
+    /// The newest committed state. Everything whose commit was answered before is in it, durable or not.
     fn snapshot(&self) -> impl Future<Output = Result<Self::Snapshot, KvError>> + Send;
 
-    /// Applies `commit.writes` in one step, durably, unless something that was read has changed since
-    /// `commit.snapshot`; then nothing is applied and the answer is [`Outcome::Conflict`].
+    /// Applies `commit.writes` in one step unless something that was read has changed since `commit.snapshot`; then nothing
+    /// is applied and the answer is [`Outcome::Conflict`].
+    ///
+    /// What comes to the disk does so in the order of the history: when one commit is durable, all before it are. One that
+    /// asks for [`Durability::Memory`] outlives the process when it is answered, and the machine a moment later; others see it
+    /// at once. A commit that writes nothing and asks for [`Durability::Disk`] is answered when all before it are durable.
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Outcome, KvError>> + Send;
 }
 
@@ -73,6 +78,8 @@ pub struct Commit {
     pub ranges: Vec<(Key, Key)>,
     /// `None` removes. At most one write per key.
     pub writes: Vec<(Key, Option<Value>)>,
+    /// When it is to be answered.
+    pub durability: Durability,
 }
 
 impl Commit {
@@ -120,7 +127,7 @@ pub trait Export: Send + Sync + 'static {
 
 /// Follows a store's history. Blocks for as long as the disk takes.
 pub trait Follow: Send + Sync + 'static {
-    /// The next commits, in order, about `bytes_max` of them. None: there are no more for now.
+    /// The next durable commits, in order, about `bytes_max` of them. None: there are no more for now.
     fn next(&mut self, bytes_max: usize) -> Result<Vec<Change>, FeedError>;
 }
 
@@ -146,7 +153,7 @@ impl std::error::Error for FeedError {}
 /// How a commit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Applied and durable; snapshots from this revision on show it.
+    /// Applied, and as durable as was asked for; snapshots from this revision on show it.
     Committed(Revision),
     /// Not applied: read again.
     Conflict,

@@ -1,8 +1,9 @@
 //! The embedded engine: a write-ahead log of ours with group commit, over a table that need not sync per commit.
 //!
 //! One thread takes all commits that wait, finds conflicts among what was written lately, appends the rest to the log,
-//! syncs once, applies them to the table, publishes a snapshot of it, and answers. So a snapshot shows everything that
-//! was answered, and one flush of the disk serves all that waited for it. Another thread syncs the table now and then
+//! syncs once if any of them asks for that, applies them to the table, publishes a snapshot of it, and answers. So a snapshot
+//! shows everything that was answered, and one flush of the disk serves all that waited for it. What nobody waits for is
+//! synced [`Options::sync_after`] later. Another thread syncs the table now and then
 //! and removes the log that this makes needless. After a crash the table holds some prefix of the history, and the log
 //! everything from there on.
 
@@ -25,6 +26,7 @@ use checkpoint::Checkpointer;
 use env::{Disk, Table, TableError, TableSnapshot};
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -53,6 +55,8 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// The table is synced at the latest so long after a commit.
     pub checkpoint_after: Duration,
+    /// What was answered before it was durable is synced at the latest so long after.
+    pub sync_after: Duration,
     /// The log is lengthened by so many zeros ahead of the records: syncing bytes that are in the file already is
     /// nearly twice as fast as syncing a file that grew.
     pub zeros_ahead: u64,
@@ -74,6 +78,7 @@ impl Default for Options {
             segment_bytes: 16 << 20,
             checkpoint_bytes: 8 << 20,
             checkpoint_after: Duration::from_secs(10),
+            sync_after: Duration::from_millis(100),
             zeros_ahead: 1 << 20,
             recent_bytes_max: 8 << 20,
             keep_bytes: 256 << 20,
@@ -112,6 +117,8 @@ struct Waiting {
 struct Shared {
     table: Arc<dyn Table>,
     view: RwLock<Arc<View>>,
+    /// The last revision that is durable, and so are all before it.
+    durable: AtomicU64,
     segments: log::Segments,
     options: Options,
     /// Why the store stopped, once it has: it never works again then, because nobody knows what is on the disk.
@@ -145,6 +152,7 @@ impl LocalStore {
         let shared = Arc::new(Shared {
             view: RwLock::new(Arc::new(View { revision, table: table.snapshot() })),
             table,
+            durable: AtomicU64::new(revision.0),
             segments: log.segments(),
             options: options.clone(),
             stopped: Mutex::new(None),
@@ -163,7 +171,10 @@ impl LocalStore {
             let thread = std::thread::Builder::new().name(name.into()).spawn(run);
             thread.map_err(|error| KvError::Unavailable(format!("starting a thread: {error}")))
         };
-        handle.threads.push(start("kv-writer", Box::new(move || writer.run(waiting)))?);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime =
+            runtime.map_err(|error| KvError::Unavailable(format!("starting a runtime: {error}")))?;
+        handle.threads.push(start("kv-writer", Box::new(move || runtime.block_on(writer.run(waiting))))?);
         let checkpointer = handle.checkpointer.clone();
         handle.threads.push(start("kv-checkpoint", Box::new(move || checkpointer.run()))?);
         Ok(LocalStore { handle: Arc::new(handle) })
@@ -255,6 +266,10 @@ impl Shared {
     fn publish(&self, revision: Revision) {
         let view = Arc::new(View { revision, table: self.table.snapshot() });
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    fn durable(&self) -> Revision {
+        Revision(self.durable.load(Ordering::Acquire))
     }
 
     fn check_running(&self) -> Result<(), KvError> {

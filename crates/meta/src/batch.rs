@@ -100,6 +100,8 @@ pub struct Finished {
     pub commit: Option<Commit>,
     /// The ids left, valid once the commit is.
     pub ids: IdBlock,
+    /// New ids were taken: before one of them is seen the commit must be durable, or it would be given out again after a failure.
+    pub took_ids: bool,
     /// There is new garbage.
     pub garbage: bool,
 }
@@ -359,6 +361,7 @@ impl<S: Snapshot> Batch<S> {
             };
             self.put(key, encode(&share.plus(self.share)));
         }
+        let took_ids = self.raw.get(keys::next_id().as_slice()).is_some_and(|slot| slot.written);
         let mut commit = Commit { snapshot: self.snapshot.revision(), ..Commit::default() };
         for (id, slot) in self.inodes {
             let key = keys::inode(id);
@@ -378,7 +381,7 @@ impl<S: Snapshot> Batch<S> {
             }
         }
         let commit = (!commit.writes.is_empty()).then_some(commit);
-        Ok(Finished { commit, ids: self.ids, garbage })
+        Ok(Finished { commit, ids: self.ids, took_ids, garbage })
     }
 
     async fn write_garbage(&mut self, now: Time) -> Result<(), KvError> {

@@ -395,6 +395,28 @@ impl Content {
         synced
     }
 
+    /// Has all that was written to these on disk, but not their lengths and times. Answers for which of them that went well; the others
+    /// are as they were.
+    pub(crate) async fn sync_together(contents: &[Arc<Content>]) -> Vec<bool> {
+        let mut files = Vec::with_capacity(contents.len());
+        let mut were = Vec::with_capacity(contents.len());
+        for content in contents {
+            let mut writing = content.writing.lock().await;
+            content.drain(&mut writing).await;
+            were.push(std::mem::take(&mut content.state().written));
+            files.push(content.file());
+        }
+        let mut enough = Client::sync_together(&files).await;
+        for ((content, was), enough) in contents.iter().zip(were).zip(&mut enough) {
+            // Who lost his locks meanwhile is told by what he does next.
+            *enough |= content.guard.check().is_err();
+            if !*enough {
+                content.state().written |= was;
+            }
+        }
+        enough
+    }
+
     /// Sets the length.
     pub(crate) async fn truncate(&self, length: u64) -> Result<()> {
         self.need(Rights::ReadWrite).await?;

@@ -8,12 +8,18 @@ use crate::locks::Locks;
 use client::{Client, File, Held, Session};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Semaphore;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use types::meta::{Follow, Place};
 use types::{Attributes, InodeId, Rights};
 
-/// Files that are brought to disk after their last close at a time.
+/// Files that were closed are brought to disk so long after, those of this time together: one sync serves many small files.
+const SYNC_AFTER: Duration = Duration::from_millis(100);
+/// So many at most.
+const SYNCED_TOGETHER: usize = 1024;
+/// Of those, so many at a time that have to be synced one by one.
 const SYNCS: usize = 16;
 
 /// The files that are in use.
@@ -25,7 +31,8 @@ pub(crate) struct Contents {
     /// Each use is asked for at the servers: the rights of one user are not those of another.
     asks: bool,
     used: Mutex<HashMap<InodeId, Used>>,
-    syncs: Semaphore,
+    /// Those that were closed, and are not known to be on disk.
+    closed: mpsc::UnboundedSender<Arc<Content>>,
 }
 
 /// A file that is open so many times, or whose bytes are on their way to a disk.
@@ -43,16 +50,19 @@ impl Contents {
         locks: Arc<Locks>,
         cache: u64,
         asks: bool,
-    ) -> Contents {
-        Contents {
+    ) -> Arc<Contents> {
+        let (closed, queue) = mpsc::unbounded_channel();
+        let contents = Arc::new(Contents {
             client,
             session,
             locks,
             cache: Arc::new(Cache::new(cache)),
             asks,
             used: Mutex::default(),
-            syncs: Semaphore::new(SYNCS),
-        }
+            closed,
+        });
+        tokio::spawn(sync_closed(Arc::downgrade(&contents), queue));
+        contents
     }
 
     fn used(&self) -> MutexGuard<'_, HashMap<InodeId, Used>> {
@@ -121,24 +131,23 @@ impl Contents {
 
     /// One use less. What was written is brought to disk before the file is let go of: whoever syncs it until then waits for
     /// the same, and pages that the kernel had left to write get there too.
-    pub(crate) fn release(self: &Arc<Self>, content: &Arc<Content>) {
+    pub(crate) fn release(&self, content: &Arc<Content>) {
         if !content.is_written() {
-            return self.drop_use(content);
+            self.drop_use(content);
+        } else if let Err(content) = self.closed.send(content.clone()) {
+            self.drop_use(&content.0);
         }
-        let (contents, content) = (self.clone(), content.clone());
-        tokio::spawn(async move {
-            // The semaphore is never closed.
-            let _turn = contents.syncs.acquire().await;
-            // Who removed the file does not want its bytes.
-            match content.sync().await {
-                Ok(()) | Err(Errno(libc::ENOENT | libc::ESTALE)) => {}
-                Err(Errno(errno)) => {
-                    let inode = content.inode();
-                    tracing::error!(%inode, errno, "what was written and closed is not on disk");
-                }
-            }
-            contents.drop_use(&content);
-        });
+    }
+
+    /// Brings closed files to disk.
+    async fn sync_together(&self, closed: &[Arc<Content>]) {
+        let enough = Content::sync_together(closed).await;
+        let left: Vec<_> = closed.iter().zip(enough).filter(|(_, enough)| !enough).collect();
+        for some in left.chunks(SYNCS) {
+            let syncs: JoinSet<()> = some.iter().map(|(content, _)| sync((*content).clone())).collect();
+            syncs.join_all().await;
+        }
+        closed.iter().for_each(|content| self.drop_use(content));
     }
 
     fn drop_use(&self, content: &Arc<Content>) {
@@ -170,6 +179,35 @@ impl Contents {
                 tracing::error!(errno, "what was written before the unmount may be lost");
             }
         }
+    }
+}
+
+/// Brings one closed file to disk.
+async fn sync(content: Arc<Content>) {
+    // Who removed the file does not want its bytes.
+    match content.sync().await {
+        Ok(()) | Err(Errno(libc::ENOENT | libc::ESTALE)) => {}
+        Err(Errno(errno)) => {
+            let inode = content.inode();
+            tracing::error!(%inode, errno, "what was written and closed is not on disk");
+        }
+    }
+}
+
+/// Brings what is closed to disk until there are no contents any more.
+async fn sync_closed(contents: Weak<Contents>, mut queue: mpsc::UnboundedReceiver<Arc<Content>>) {
+    let mut closed = Vec::new();
+    while let Some(first) = queue.recv().await {
+        closed.push(first);
+        tokio::time::sleep(SYNC_AFTER).await;
+        while closed.len() < SYNCED_TOGETHER
+            && let Ok(next) = queue.try_recv()
+        {
+            closed.push(next);
+        }
+        let Some(contents) = contents.upgrade() else { return };
+        contents.sync_together(&closed).await;
+        closed.clear();
     }
 }
 

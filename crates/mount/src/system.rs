@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use types::meta::{Exclusive, Follow, Place, Replace, SetAttributes, SetTime, XattrReplace};
+use types::storage::Durability;
 use types::{Attributes, FileKind, Gid, InodeId, Rights, Time, Uid};
 
 /// How what was read is kept, and what the mount shows.
@@ -64,12 +65,12 @@ impl Mount {
         let asks = settings.owner == Owner::Mounter;
         let numbers = Numbers { root: settings.root };
         let told = Told::new(numbers);
-        let client = session.keeping(told.clone());
+        let client = session.keeping(told.clone()).acknowledged(Durability::Memory);
         let session = Arc::new(session);
         let locks = Arc::new(Locks::new(session.clone()));
         let contents = Contents::new(client.clone(), session.clone(), locks.clone(), settings.cache, asks);
         let system = System {
-            contents: Arc::new(contents),
+            contents,
             locks,
             session,
             client,
@@ -255,8 +256,8 @@ impl System {
                 reply.done();
                 Ok(())
             }
-            // A change of a directory is on disk when it is answered.
-            Operation::SyncDirectory { .. } | Operation::Destroy => {
+            Operation::SyncDirectory { .. } => give(reply, self.client.flush().await.map_err(known), done),
+            Operation::Destroy => {
                 reply.done();
                 Ok(())
             }

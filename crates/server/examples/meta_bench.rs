@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use types::meta::*;
+use types::storage::Durability;
 use types::*;
 
 const IN_FLIGHT: u64 = 64;
@@ -41,7 +42,7 @@ type Service = MetaService<LocalStore>;
 async fn change(service: &Service, lane: u64, sequence: u64, change: Change) -> MetaReply {
     let lane = Lane(u32::try_from(lane).expect("few lanes"));
     let origin = Origin { client: ClientId(1), lane, sequence: Sequence(sequence) };
-    let request = MetaRequest::Change { origin, change };
+    let request = MetaRequest::Change { origin, durability: Durability::Disk, change };
     service.answer(&Caller::administrator(), request).await.expect("a change")
 }
 

@@ -18,7 +18,7 @@ pub use reclaim::{Chunks, RemoveError};
 use crate::mirror::{Mirror, RecordChains};
 use delegations::Delegations;
 use env::{Clock, watch};
-use kv::{KvError, Store};
+use kv::{Commit, KvError, Store};
 use meta::read::Found;
 use meta::{Answer, Caller, Context, Failure, Job, Reader};
 use net::Identity;
@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
+use types::storage::Durability;
 use types::{CapabilityKey, Origin, Routing, Shortfall, StorageClass, Time, wire};
 
 /// The storage classes: they live with the cluster manager.
@@ -110,6 +111,14 @@ impl<S> Shared<S> {
     }
 }
 
+impl<S: Store> Shared<S> {
+    /// Waits until all that was answered is on disk.
+    async fn flush(&self) -> Result<(), KvError> {
+        let all_before = Commit { durability: Durability::Disk, ..Commit::default() };
+        self.store.commit(all_before).await.map(drop)
+    }
+}
+
 impl<S: Store> MetaService<S> {
     /// Makes the tree if the store is empty, and starts the service. Its garbage stays until [`MetaService::reclaim`].
     /// Fails when the store does, or was made by a newer build.
@@ -158,15 +167,20 @@ impl<S: Store> MetaService<S> {
         self.answer(&caller(identity), request).await
     }
 
-    /// Answers a request. A change is durable when it is answered.
+    /// Answers a request. A change is as durable as it asks for when it is answered.
     pub async fn answer(&self, caller: &Caller, request: MetaRequest) -> Result<MetaReply, MetaError> {
         match request {
-            MetaRequest::Change { origin, change: Change::MakeClass { class, shortfall } } => {
+            MetaRequest::Change { origin, change: Change::MakeClass { class, shortfall }, .. } => {
                 self.make_class(caller, origin, class, shortfall).await
             }
             MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } => {
-                self.sequence(change_job(caller, request)?).await
+                let (job, durability) = change_job(caller, request)?;
+                reply_of(self.shared.sequencer.run_for(job, durability, None).await.answer?)
             }
+            MetaRequest::Flush => match self.shared.flush().await {
+                Ok(()) => Ok(MetaReply::Done),
+                Err(error) => Err(told(&error.into())),
+            },
             MetaRequest::Hold { session, turn } => self.hold(caller, session, turn).await,
             MetaRequest::Recalls { session, holder, heard, returned } => {
                 self.recalls(caller, session, (holder, heard), &returned).await
@@ -199,10 +213,7 @@ impl<S: Store> MetaService<S> {
     }
 
     async fn sequence(&self, job: Job) -> Result<MetaReply, MetaError> {
-        match self.shared.sequencer.run(job).await? {
-            Answer::Reply(reply) => Ok(reply),
-            Answer::Progress(_) => Ok(MetaReply::Done),
-        }
+        reply_of(self.shared.sequencer.run(job).await?)
     }
 
     /// Classes are made at the manager; only the outcome is kept here, so that a retry is answered the same.
@@ -268,15 +279,24 @@ fn is_sound(class: &StorageClass) -> bool {
         && (1..=COPIES_MAX).contains(&class.copies)
 }
 
-/// What a request for a change is to be done as.
-fn change_job(caller: &Caller, request: MetaRequest) -> Result<Job, MetaError> {
-    match request {
-        MetaRequest::Change { origin, change } => Ok(Job::Change { caller: caller.clone(), origin, change }),
-        MetaRequest::ChangeFor { origin, change, uid, gid } if caller.is_administrator() => {
-            Ok(Job::Change { caller: Caller::vouched_for(uid, gid), origin, change })
+/// What a request for a change is to be done as, and how durable it is when it is answered.
+fn change_job(caller: &Caller, request: MetaRequest) -> Result<(Job, Durability), MetaError> {
+    let (caller, origin, durability, change) = match request {
+        MetaRequest::Change { origin, durability, change } => (caller.clone(), origin, durability, change),
+        MetaRequest::ChangeFor { origin, durability, change, uid, gid } if caller.is_administrator() => {
+            (Caller::vouched_for(uid, gid), origin, durability, change)
         }
-        MetaRequest::ChangeFor { .. } => Err(MetaError::Denied),
-        _ => Err(MetaError::Invalid),
+        MetaRequest::ChangeFor { .. } => return Err(MetaError::Denied),
+        _ => return Err(MetaError::Invalid),
+    };
+    let durability = if change.may_be_in_memory() { durability } else { Durability::Disk };
+    Ok((Job::Change { caller, origin, change }, durability))
+}
+
+fn reply_of(answer: Answer) -> Result<MetaReply, MetaError> {
+    match answer {
+        Answer::Reply(reply) => Ok(reply),
+        Answer::Progress(_) => Ok(MetaReply::Done),
     }
 }
 

@@ -227,6 +227,7 @@ async fn keep_metadata(mut stepper: kv::local::Stepper, pace: Arc<Pace>, mut ran
             stepper.commit();
         }
         if pace.keeps(&mut random) {
+            stepper.sync();
             stepper.checkpoint();
         }
     }

@@ -3,6 +3,7 @@
 use crate::delegation::{Recall, Recalls};
 use crate::following::{Amount, Cursor, Following, ToMove};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
+use crate::storage::Durability;
 use crate::{
     Attributes, Capability, ClassName, FileKind, Gid, HolderId, InodeId, Layout, LockOwner, Mode, Origin,
     Rights, SessionId, Shortfall, StorageClass, TableId, Time, Uid,
@@ -111,8 +112,9 @@ pub enum MetaRequest {
     Classes,
     /// Which class new files here get, and which directory says so. -> [`MetaReply::Explained`]
     ExplainClass { place: Place },
-    /// A change; exact under retries: the same `origin` gives the first answer again.
-    Change { origin: Origin, change: Change },
+    /// A change; exact under retries: the same `origin` gives the first answer again. Answered when it is on disk, or
+    /// before if that is enough for the `durability` and [the change may be](Change::may_be_in_memory).
+    Change { origin: Origin, durability: Durability, change: Change },
     /// A path of an inode (by one of its names), for reports that know only its id. Administrator only.
     /// -> [`MetaReply::Path`]
     PathOf { inode: InodeId },
@@ -133,7 +135,7 @@ pub enum MetaRequest {
     FatesIn { table: TableId, inodes: Vec<InodeId> },
     /// [`MetaRequest::Change`] by the administrator in the name of another: what is made is that user's and group's. Nothing is
     /// checked for them: whoever asks has done so, the kernel of a mount for example. Administrator only.
-    ChangeFor { origin: Origin, change: Change, uid: Uid, gid: Gid },
+    ChangeFor { origin: Origin, durability: Durability, change: Change, uid: Uid, gid: Gid },
     /// The sessions of clients: the caller's own, all for the administrator. -> [`MetaReply::Sessions`]
     Sessions,
     /// Whether a lock could be had now. -> [`MetaReply::Done`] or [`MetaReply::Locked`]
@@ -145,12 +147,15 @@ pub enum MetaRequest {
     /// whether any is recalled with a higher number than it has `heard`. Refused with [`MetaError::SessionOver`] when the
     /// session holds none as this holder. -> [`MetaReply::Recalls`]
     Recalls { session: SessionId, holder: HolderId, heard: u64, returned: Vec<Recall> },
+    /// Waits until all changes that were answered before are on disk. -> [`MetaReply::Done`]
+    Flush,
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
 pub const FATES_MAX: usize = 1000;
 
-/// A change of the tree. Each is one transaction: it happens whole or not at all, and is durable when answered.
+/// A change of the tree. Each is one transaction: it happens whole or not at all, and is durable when answered unless who asks
+/// wants less.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Makes an empty file, device, fifo or socket. -> [`MetaReply::Opened`] (rights: read and write)
@@ -260,6 +265,30 @@ pub enum Change {
     Unlock { session: SessionId, inode: InodeId, kind: LockKind, owner: LockOwner, range: LockRange },
     /// Frees all that the owner has locked of a file. -> [`MetaReply::Done`]
     UnlockOwner { session: SessionId, inode: InodeId, kind: LockKind, owner: LockOwner },
+}
+
+impl Change {
+    /// Whether it may be answered before it is on disk, to whoever accepts that a failure of the server's machine takes back what it
+    /// did in the last moments, as a local file system would: changes of names, attributes and lengths. The others have
+    /// somebody rely on them at once: that a lock is his, that nobody else appends, that bytes are removed.
+    pub fn may_be_in_memory(&self) -> bool {
+        matches!(
+            self,
+            Change::Create { .. }
+                | Change::MakeDirectory { .. }
+                | Change::MakeSymbolicLink { .. }
+                | Change::Link { .. }
+                | Change::Unlink { .. }
+                | Change::RemoveDirectory { .. }
+                | Change::Rename { .. }
+                | Change::SetAttributes { .. }
+                | Change::SetXattr { .. }
+                | Change::RemoveXattr { .. }
+                | Change::Grow { .. }
+                | Change::ExtendAppend { .. }
+                | Change::CloseAppend { .. }
+        )
+    }
 }
 
 /// What a create does when the name is there.

@@ -6,9 +6,10 @@ use crate::{Capability, ChainId, ChunkId, Crc, Epoch, InodeId, Origin, TargetId,
 use serde::{Deserialize, Serialize};
 
 /// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Durability {
     /// When it is on disk at all serving members.
+    #[default]
     Disk,
     /// When it is in the memory of all serving members.
     Memory,

@@ -1,17 +1,16 @@
-//! Writes, syncs and truncations of an open file.
+//! Writes and truncations of an open file.
 
 use super::File;
 use crate::pipeline::{Pipeline, Written};
 use crate::span::chunk_length;
 use crate::transfer::{Update, Updated};
-use crate::{Error, ErrorKind, Result, tree};
+use crate::{Client, Error, ErrorKind, Result, tree};
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
 use tokio::task::JoinSet;
 use types::meta::{Change, Place};
 use types::storage::{Durability, Operation};
-use types::{Attributes, ChainId, ChunkId, ChunkIndex, Epoch, Layout, Time};
+use types::{Attributes, ChainId, ChunkId, ChunkIndex, Layout, Time};
 
 /// What was written to memory only, kept until it is on disk: members that went away may have lost it. What is written
 /// to disk meanwhile is kept too, for it may have to be put over the older bytes once more.
@@ -27,6 +26,16 @@ pub(super) struct Unsynced {
 }
 
 impl Unsynced {
+    /// What is kept, and the count of what was ever kept.
+    pub(super) fn all(&self) -> (u64, Vec<(u64, Written)>) {
+        (self.count, self.writes.clone())
+    }
+
+    /// The metadata does not know of something that was written.
+    pub(super) fn is_untold(&self) -> bool {
+        self.touched.is_some()
+    }
+
     fn keep(&mut self, written: Written) {
         self.held += written.bytes.len();
         self.writes.push((self.count, written));
@@ -34,7 +43,7 @@ impl Unsynced {
     }
 
     /// Lets go of the first `count` ever kept, and of those that `done` names.
-    fn release(&mut self, count: u64, done: &[u64]) {
+    pub(super) fn release(&mut self, count: u64, done: &[u64]) {
         self.writes.retain(|(number, _)| *number >= count && !done.contains(number));
         self.held = self.writes.iter().map(|(_, write)| write.bytes.len()).sum();
     }
@@ -75,7 +84,7 @@ impl File {
         let mut held = self.keep(written.clone(), durability);
         drop(writing);
         if offset + total > self.length() {
-            let mut layout = self.tell(offset + total).await?.layout;
+            let mut layout = self.tell(offset + total, &self.client).await?.layout;
             // What lies beyond the end is not moved with the file, if it moved before the end was known.
             while let Some(now) = layout
                 && written.iter().any(|write| write.layout != now)
@@ -89,7 +98,7 @@ impl File {
                     held = self.keep(again.clone(), durability);
                     written.extend(again);
                 }
-                layout = self.tell(offset + total).await?.layout;
+                layout = self.tell(offset + total, &self.client).await?.layout;
             }
         }
         if held > HELD_MAX { self.sync().await } else { Ok(()) }
@@ -107,18 +116,19 @@ impl File {
     }
 
     /// Tells the metadata that the file was written, up to at least `length`.
-    async fn grow(&self, length: u64) -> Result<Attributes> {
+    async fn grow(&self, length: u64, client: &Client) -> Result<Attributes> {
         let modified = Time(env::Clock::wall(&env::SystemClock::new()));
         let change = Change::Grow { inode: self.inode(), length, modified };
-        self.changed("write", change).await
+        self.changed("write", change, client).await
     }
 
     async fn resize(&self, length: u64) -> Result<Attributes> {
-        self.changed("truncate", Change::Resize { place: Place::inode(self.inode()), length }).await
+        let change = Change::Resize { place: Place::inode(self.inode()), length };
+        self.changed("truncate", change, &self.client).await
     }
 
-    async fn changed(&self, action: &str, change: Change) -> Result<Attributes> {
-        let reply = self.client.change(action, self.path(), change).await?;
+    async fn changed(&self, action: &str, change: Change, client: &Client) -> Result<Attributes> {
+        let reply = client.change(action, self.path(), change).await?;
         let attributes = tree::attributes(reply, action, self.path())?;
         self.state.put(attributes.clone());
         Ok(attributes)
@@ -126,17 +136,17 @@ impl File {
 
     /// Has the modification time say that the file was written, as [`File::sync`] does, but waits for no disk.
     pub async fn note_written(&self) -> Result<()> {
-        if self.unsynced().touched.is_some() {
-            self.tell(0).await?;
+        if self.unsynced().is_untold() {
+            self.tell(0, &self.client).await?;
         }
         Ok(())
     }
 
     /// Tells the metadata that the file was written up to `end`, and what it was not told before. Another client may have cut
     /// the file since its length was seen last.
-    async fn tell(&self, end: u64) -> Result<Attributes> {
+    pub(super) async fn tell(&self, end: u64, client: &Client) -> Result<Attributes> {
         let touched = self.unsynced().touched.take();
-        let told = self.grow(end.max(touched.unwrap_or_default())).await;
+        let told = self.grow(end.max(touched.unwrap_or_default()), client).await;
         if told.is_err() {
             let mut unsynced = self.unsynced();
             unsynced.touched = unsynced.touched.max(touched);
@@ -144,96 +154,16 @@ impl File {
         told
     }
 
-    fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+    pub(super) fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
         self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes durable what was written through this handle with [`Durability::Memory`], and the times.
-    ///
-    /// A barrier in the epoch in which a write was acknowledged proves that it is on disk. If the chain has changed since,
-    /// the members that had the write in memory may be gone: it is written once more.
-    pub async fn sync(&self) -> Result<()> {
-        let _syncing = self.state.syncing.lock().await;
-        let (count, writes) = {
-            let unsynced = self.unsynced();
-            (unsynced.count, unsynced.writes.clone())
-        };
-        let epochs = self.barriers(&writes).await?;
-        let mut rewritten = Vec::new();
-        if writes.iter().any(|(_, write)| self.is_doubtful(write, &epochs)) {
-            rewritten = self.rewrite(&epochs).await?;
-        }
-        self.unsynced().release(count, &rewritten);
-        self.note_written().await
-    }
-
-    /// A barrier on each chain that was written to, and its epoch.
-    async fn barriers(&self, writes: &[(u64, Written)]) -> Result<BTreeMap<ChainId, Epoch>> {
-        let chains: BTreeSet<ChainId> = writes.iter().map(|(_, write)| self.chain_of(write)).collect();
-        let mut barriers = JoinSet::new();
-        for chain in chains {
-            let file = self.clone();
-            barriers.spawn(async move {
-                let updated = file.cut("sync", None, chain, Operation::Barrier).await?;
-                Ok::<_, Error>(updated.map(|updated| (chain, updated.epoch)))
-            });
-        }
-        let mut epochs = BTreeMap::new();
-        while let Some(joined) = barriers.join_next().await {
-            epochs.extend(joined.map_err(|stopped| self.stopped("sync", &stopped))??);
-        }
-        Ok(epochs)
-    }
-
-    fn chain_of(&self, write: &Written) -> ChainId {
-        write.layout.chain(write.span.index)
-    }
-
-    /// The barrier was in another epoch: it proves nothing of this write.
-    fn is_doubtful(&self, write: &Written, epochs: &BTreeMap<ChainId, Epoch>) -> bool {
-        epochs.get(&self.chain_of(write)).is_some_and(|epoch| *epoch != write.updated.epoch)
-    }
-
-    /// Writes once more, durably, all that is kept of the chains with doubtful writes, in the order of their histories: what
-    /// was written over doubtful bytes later must lie over them again. If the file was moved meanwhile that may be on any
-    /// chain of where it is now: then it is all that is kept, where the file was first. Gives the numbers of those.
-    async fn rewrite(&self, epochs: &BTreeMap<ChainId, Epoch>) -> Result<Vec<u64>> {
-        let _alone = self.state.rewriting.write().await;
-        let mut writes = self.unsynced().writes.clone();
-        let doubtful = writes.iter().filter(|(_, write)| self.is_doubtful(write, epochs));
-        let chains: BTreeSet<ChainId> = doubtful.map(|(_, write)| self.chain_of(write)).collect();
-        let mut layouts: Vec<Layout> = Vec::new();
-        for (_, write) in &writes {
-            if !layouts.contains(&write.layout) {
-                layouts.push(write.layout);
-            }
-        }
-        if layouts.len() == 1 {
-            writes.retain(|(_, write)| chains.contains(&self.chain_of(write)));
-        }
-        let place = |write: &Written| layouts.iter().position(|layout| *layout == write.layout);
-        writes.sort_by_key(|(_, write)| (place(write), write.updated.epoch, write.updated.version));
-        tracing::info!(
-            path = self.path(),
-            writes = writes.len(),
-            "writing again what a failure may have lost"
-        );
-        let mut rewritten = Vec::new();
-        for (number, write) in writes {
-            let (client, content) = (&self.client, &self.state.content);
-            // Where the file is now, if it was moved since.
-            client.write_piece("sync", content, write.span, write.bytes, Durability::Disk).await?;
-            rewritten.push(number);
-        }
-        Ok(rewritten)
-    }
-
-    fn stopped(&self, action: &str, stopped: &tokio::task::JoinError) -> Error {
+    pub(super) fn stopped(&self, action: &str, stopped: &tokio::task::JoinError) -> Error {
         Error::new(ErrorKind::Broken, action, self.path(), stopped.to_string())
     }
 
     /// An update without bytes. `None`: the layout is no longer the file's.
-    async fn cut(
+    pub(super) async fn cut(
         &self,
         action: &str,
         layout: Option<Layout>,
@@ -288,7 +218,7 @@ impl File {
             while !self.punch_chunks(offset, end).await? {}
         }
         if grows || offset < end {
-            self.tell(if grows { offset + length } else { 0 }).await?;
+            self.tell(if grows { offset + length } else { 0 }, &self.client).await?;
         }
         Ok(())
     }

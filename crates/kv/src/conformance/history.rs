@@ -2,6 +2,7 @@
 
 use super::{Arc, BTreeMap, Commit, Key, KvError, Outcome, Random, Revision, Snapshot, Store, Value};
 use std::ops::Bound;
+use types::storage::Durability;
 
 type Model = BTreeMap<Key, Value>;
 type Pairs = Vec<(Key, Value)>;
@@ -19,6 +20,7 @@ struct Ran {
     keys: BTreeMap<Key, Option<Value>>,
     ranges: Vec<(Key, Key, Pairs)>,
     writes: BTreeMap<Key, Option<Value>>,
+    durability: Durability,
 }
 
 /// Reads some keys and ranges and decides what to write.
@@ -38,7 +40,8 @@ async fn run<Q: Snapshot>(snapshot: &Q, random: &mut Random, id: &str) -> Result
         let value = (!random.one_in(4)).then(|| format!("{id}.{i}").into_bytes());
         writes.insert(key(random), value);
     }
-    Ok(Ran { snapshot: snapshot.revision(), keys, ranges, writes })
+    let durability = if random.one_in(2) { Durability::Disk } else { Durability::Memory };
+    Ok(Ran { snapshot: snapshot.revision(), keys, ranges, writes, durability })
 }
 
 impl Ran {
@@ -48,6 +51,7 @@ impl Ran {
             keys: self.keys.keys().cloned().collect(),
             ranges: self.ranges.iter().map(|(from, to, _)| (from.clone(), to.clone())).collect(),
             writes: self.writes.clone().into_iter().collect(),
+            durability: self.durability,
         }
     }
 

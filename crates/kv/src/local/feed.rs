@@ -12,7 +12,7 @@ use types::checksum::Crc;
 /// Bytes of the log read at once.
 const WINDOW: u64 = 1 << 20;
 
-/// The commits of a store after some revision. Reads what was published, and nothing else.
+/// The commits of a store after some revision. Reads what is durable, and nothing else.
 pub struct Feed {
     shared: Arc<Shared>,
     /// The last commit that was given out.
@@ -45,14 +45,15 @@ impl Feed {
 impl Follow for Feed {
     fn next(&mut self, bytes_max: usize) -> Result<Vec<Change>, FeedError> {
         self.shared.check_running().map_err(FeedError::Store)?;
-        let published = self.shared.view().revision;
-        if self.position > published {
+        // What a failure could still take back is not given out. Published is what is durable, and maybe more.
+        let durable = self.shared.durable().min(self.shared.view().revision);
+        if self.position > durable {
             return Err(FeedError::Trimmed); // It is another store's history.
         }
         let mut changes = Vec::new();
         let mut bytes = 0;
-        while self.position < published && bytes < bytes_max {
-            bytes += self.read(published, bytes_max - bytes, &mut changes)?;
+        while self.position < durable && bytes < bytes_max {
+            bytes += self.read(durable, bytes_max - bytes, &mut changes)?;
         }
         Ok(changes)
     }
@@ -62,7 +63,7 @@ impl Feed {
     /// Reads one window. Answers how many bytes of records it gave out.
     fn read(
         &mut self,
-        published: Revision,
+        durable: Revision,
         bytes_max: usize,
         changes: &mut Vec<Change>,
     ) -> Result<usize, FeedError> {
@@ -74,7 +75,7 @@ impl Feed {
         let place = self.place.insert(place);
         let window = place.window().map_err(|error| failed(&place.path, &error))?;
         let (mut at, mut given) = (0, 0);
-        while place.next <= published && given < bytes_max {
+        while place.next <= durable && given < bytes_max {
             let Some((found, crc, length)) = record::decode(&window[at..]) else { break };
             if found.sequence != place.next || found.previous != place.previous {
                 break;
@@ -89,7 +90,7 @@ impl Feed {
                 changes.push(Change { revision: found.sequence, writes: found.writes });
             }
         }
-        if at == 0 && self.position < published {
+        if at == 0 && self.position < durable {
             // The segment ends here: what follows is in the next one.
             let next = enter(&self.shared.segments, place.next)?;
             if next.first != place.next {

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use types::checksum::Crc;
+use types::storage::Durability;
 
 /// The segment that is written to.
 pub(super) struct Log {
@@ -22,6 +23,8 @@ pub(super) struct Log {
     /// The file has zeros up to here.
     length: u64,
     previous: Crc,
+    /// The last record that was written, and the last that was synced.
+    written: Revision,
     durable: Revision,
     /// Records that are encoded but not written.
     buffer: Vec<u8>,
@@ -88,6 +91,7 @@ impl Log {
             end,
             length: end,
             previous,
+            written: last,
             durable: last,
             buffer,
             buffered,
@@ -105,7 +109,7 @@ impl Log {
 
     /// Adds a record to the group. Sequences rise by one.
     pub(super) fn push(&mut self, sequence: Revision, writes: &[(Key, Option<Value>)]) {
-        let (last, previous) = self.buffered.unwrap_or((self.durable, self.previous));
+        let (last, previous) = self.buffered.unwrap_or((self.written, self.previous));
         assert_eq!(sequence.0, last.0 + 1, "records are in order");
         let crc = record::encode(&mut self.buffer, sequence, self.durable, previous, writes);
         self.buffered = Some((sequence, crc));
@@ -116,9 +120,31 @@ impl Log {
         self.buffer.len() as u64
     }
 
-    /// Makes the group durable, with one write and one sync. Unless the log is broken, there is no group afterwards.
-    pub(super) fn flush(&mut self) -> Result<(), LogError> {
-        let Some((sequence, crc)) = self.buffered.take() else { return Ok(()) };
+    /// What was written and is not synced.
+    pub(super) fn is_synced(&self) -> bool {
+        self.durable == self.written
+    }
+
+    /// The last record that is durable.
+    pub(super) fn durable(&self) -> Revision {
+        self.durable
+    }
+
+    /// Makes durable what was written.
+    pub(super) fn sync(&mut self) -> Result<(), LogError> {
+        if !self.is_synced() {
+            self.file.sync().map_err(|error| self.broken("sync", &error))?;
+            self.durable = self.written;
+        }
+        Ok(())
+    }
+
+    /// Writes the group, with one write, and makes it durable with one sync if so asked. Unless the log is broken, there is
+    /// no group afterwards.
+    pub(super) fn flush(&mut self, durability: Durability) -> Result<(), LogError> {
+        let Some((sequence, crc)) = self.buffered.take() else {
+            return if durability == Durability::Disk { self.sync() } else { Ok(()) };
+        };
         let buffer = std::mem::take(&mut self.buffer);
         let written = self.write(&buffer);
         self.buffer = buffer;
@@ -129,10 +155,13 @@ impl Log {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => return self.take_back(),
             Err(error) => return Err(self.broken("write", &error)),
         }
-        self.file.sync().map_err(|error| self.broken("sync", &error))?;
-        self.durable = sequence;
+        self.written = sequence;
         self.previous = crc;
-        if self.end >= self.options.segment_bytes {
+        let is_full = self.end >= self.options.segment_bytes;
+        if durability == Durability::Disk || is_full {
+            self.sync()?;
+        }
+        if is_full {
             self.roll()?;
         }
         Ok(())
@@ -154,11 +183,12 @@ impl Log {
     fn take_back(&mut self) -> Result<(), LogError> {
         self.file.set_length(self.end).map_err(|error| self.broken("cut", &error))?;
         self.file.sync().map_err(|error| self.broken("sync", &error))?;
+        self.durable = self.written;
         self.length = self.end;
         Err(LogError::Full)
     }
 
-    /// Goes on in a new segment. On a full disk in the old one, until there is space.
+    /// Goes on in a new segment, when this one is synced. On a full disk in the old one, until there is space.
     fn roll(&mut self) -> Result<(), LogError> {
         let first = Revision(self.durable.0 + 1);
         let path = self.directory.join(segment_name(first));

@@ -25,11 +25,12 @@ pub(super) fn recover(
     let applied = position(table)?;
     let mut segments = list(&**disk, directory)?;
     drop_unfinished(&**disk, directory, &mut segments)?;
-    let mut replay = Replay { table, applied, batch: Batch::default(), bytes: 0, loose: (0, 0) };
+    let mut replay =
+        Replay { table, applied, batch: Batch::default(), bytes: 0, logged: None, loose: (0, 0) };
     for (i, (first, path)) in segments.iter().enumerate() {
         let next = segments.get(i + 1).map(|(next, _)| *next);
         if next.is_some_and(|next| next.0 <= applied.0 + 1) {
-            continue; // All of it is in the table.
+            continue; // All of it is in the table. The last is read in any case: it may be torn.
         }
         if first.0 > replay.applied.0 + 1 {
             return Err(gap(path, replay.applied, *first));
@@ -43,6 +44,11 @@ pub(super) fn recover(
     }
     replay.flush()?;
     let last = replay.applied;
+    if replay.logged.is_some_and(|logged| logged < last) {
+        // The table came to the disk before the end of the log did. Whoever follows the log cannot know what it lacks.
+        table.sync().map_err(table_failed)?;
+        forget(&**disk, directory, &mut segments)?;
+    }
     if last > applied {
         tracing::info!(from = applied.0, to = last.0, took = ?begin.elapsed(), "replayed the log of the metadata store");
     }
@@ -105,6 +111,14 @@ fn drop_unfinished(
     Ok(())
 }
 
+/// Removes all segments: the table has what they have, durably.
+fn forget(disk: &dyn Disk, directory: &Path, segments: &mut Vec<(Revision, PathBuf)>) -> Result<(), KvError> {
+    for (_, path) in segments.drain(..) {
+        disk.remove(&path).map_err(|error| failed(&path, "remove", &error))?;
+    }
+    disk.sync_directory(directory).map_err(|error| failed(directory, "sync", &error))
+}
+
 fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, KvError> {
     let read = || {
         let file = disk.open(path)?;
@@ -123,6 +137,8 @@ struct Replay<'a> {
     applied: Revision,
     batch: Batch,
     bytes: usize,
+    /// The last revision that is in the log.
+    logged: Option<Revision>,
     /// Where in the last segment the records are that no later one says were durable.
     loose: (usize, usize),
 }
@@ -153,6 +169,7 @@ impl Replay<'_> {
             previous = crc;
             expected = Revision(expected.0 + 1);
         }
+        self.logged = Some(Revision(expected.0 - 1));
         self.loose = (starts.front().map_or(offset, |(_, start)| *start), offset);
         let rest = &bytes[offset..];
         // Records that were written when the unreadable one was durable prove that it is damaged, not torn.

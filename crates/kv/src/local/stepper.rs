@@ -34,9 +34,14 @@ pub struct Stepper {
 }
 
 impl Stepper {
-    /// Commits what waits now, durably. `false` when nothing does.
+    /// Commits what waits now, as durably as is asked for. `false` when nothing does.
     pub fn commit(&mut self) -> bool {
         self.writer.step(&mut self.queue)
+    }
+
+    /// Makes durable what was answered before it was. `false` when there is nothing.
+    pub fn sync(&mut self) -> bool {
+        self.writer.sync()
     }
 
     /// Makes a checkpoint, if there is anything to make one of. `false` when there is not.

@@ -1,5 +1,7 @@
 use super::*;
+use crate::FeedError;
 use env::{Operation, RealDisk, SimDisk, SimTable};
+use types::storage::Durability;
 
 mod crash;
 
@@ -11,6 +13,7 @@ fn small() -> Options {
         segment_bytes: 600,
         checkpoint_bytes: 1500,
         checkpoint_after: Duration::from_millis(1),
+        sync_after: Duration::from_millis(1),
         zeros_ahead: 0,
         recent_bytes_max: 1 << 20,
         keep_bytes: 0,
@@ -81,6 +84,133 @@ fn what_was_committed_is_there_after_closing_and_after_a_crash() {
         assert_eq!(get(&store, "b").await.as_deref(), Some("2"));
         assert_eq!(store.snapshot().await.unwrap().revision(), Revision(2));
     });
+}
+
+/// A store whose syncs nobody asks for come after the test.
+fn unhurried() -> Options {
+    let never = Duration::from_secs(1000);
+    Options { checkpoint_after: never, sync_after: never, segment_bytes: 1 << 20, ..small() }
+}
+
+fn soon(commit: Commit) -> Commit {
+    Commit { durability: Durability::Memory, ..commit }
+}
+
+#[test]
+fn a_commit_that_waits_for_no_disk_outlives_the_process_and_not_the_machine() {
+    let machine = Machine::new(unhurried());
+    run(async {
+        let store = machine.open().unwrap();
+        store.commit(put("a", "1")).await.unwrap();
+        let syncs = machine.disk.count(Operation::Sync);
+        assert_eq!(store.commit(soon(put("b", "2"))).await.unwrap(), Outcome::Committed(Revision(2)));
+        assert_eq!(machine.disk.count(Operation::Sync), syncs, "nobody waited for it");
+        assert_eq!(get(&store, "b").await.as_deref(), Some("2"));
+        // Who follows the history is told when nothing can take it back.
+        let mut feed = store.feed(Revision(0));
+        let told = |feed: &mut Feed| feed.next(1000).unwrap().len();
+        assert_eq!(told(&mut feed), 1);
+        machine.disk.kill();
+        drop(store);
+        let store = machine.open().unwrap();
+        assert_eq!(get(&store, "b").await.as_deref(), Some("2"), "the process died, not the machine");
+        store.commit(soon(put("c", "3"))).await.unwrap();
+        let mut feed = store.feed(Revision(0));
+        assert_eq!(told(&mut feed), 2);
+        machine.disk.lose_power_after(0);
+        drop(store);
+        machine.crash(3);
+        let store = machine.open().unwrap();
+        assert_eq!(get(&store, "b").await.as_deref(), Some("2"));
+        // Its place in the history is another's now.
+        assert_eq!(store.commit(put("d", "4")).await.unwrap(), Outcome::Committed(Revision(3)));
+    });
+}
+
+#[test]
+fn a_commit_that_writes_nothing_waits_for_all_before_it() {
+    let machine = Machine::new(unhurried());
+    run(async {
+        let store = machine.open().unwrap();
+        store.commit(soon(put("a", "1"))).await.unwrap();
+        let before = machine.disk.count(Operation::Sync);
+        assert_eq!(store.commit(Commit::default()).await.unwrap(), Outcome::Committed(Revision(1)));
+        assert_eq!(machine.disk.count(Operation::Sync), before + 1);
+        // Nothing is left to be synced.
+        store.commit(Commit::default()).await.unwrap();
+        store.commit(soon(Commit::default())).await.unwrap();
+        assert_eq!(machine.disk.count(Operation::Sync), before + 1);
+        machine.disk.lose_power_after(0);
+        drop(store);
+        machine.crash(1);
+        assert_eq!(get(&machine.open().unwrap(), "a").await.as_deref(), Some("1"));
+    });
+}
+
+#[test]
+fn what_nobody_waits_for_is_synced_soon() {
+    let machine = Machine::new(Options { sync_after: Duration::from_millis(20), ..unhurried() });
+    run(async {
+        let store = machine.open().unwrap();
+        let before = machine.disk.count(Operation::Sync);
+        store.commit(soon(put("a", "1"))).await.unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while machine.disk.count(Operation::Sync) == before {
+            assert!(std::time::Instant::now() < deadline, "it was not synced");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        machine.disk.lose_power_after(0);
+        drop(store);
+        machine.crash(1);
+        assert_eq!(get(&machine.open().unwrap(), "a").await.as_deref(), Some("1"));
+    });
+}
+
+#[test]
+fn a_sync_that_fails_later_ends_the_store() {
+    let machine = Machine::new(unhurried());
+    run(async {
+        let store = machine.open().unwrap();
+        store.commit(soon(put("a", "1"))).await.unwrap();
+        machine.disk.fail(Operation::Sync, 0, 5);
+        assert!(matches!(store.commit(Commit::default()).await, Err(KvError::Unavailable(_))));
+        assert!(matches!(store.commit(Commit::default()).await, Err(KvError::Unavailable(_))));
+        assert!(store.snapshot().await.is_err(), "what it shows may never have been");
+    });
+}
+
+/// The table comes to the disk by itself when it likes. Answers whether the log lacked what it had.
+fn table_ahead(seed: u64) -> bool {
+    let machine = Machine::new(unhurried());
+    run(async {
+        let store = machine.open().unwrap();
+        store.commit(put("a", "1")).await.unwrap();
+        store.commit(soon(put("b", "2"))).await.unwrap();
+        env::Table::sync(&machine.table).unwrap();
+        machine.disk.lose_power_after(0);
+        drop(store);
+        machine.crash(seed);
+        let store = machine.open().unwrap();
+        assert_eq!(get(&store, "b").await.as_deref(), Some("2"));
+        assert_eq!(store.commit(put("c", "3")).await.unwrap(), Outcome::Committed(Revision(3)));
+        assert_eq!(store.feed(Revision(2)).next(1000).unwrap().len(), 1);
+        let told = store.feed(Revision(1)).next(1000);
+        drop(store);
+        assert_eq!(get(&machine.open().unwrap(), "c").await.as_deref(), Some("3"));
+        match told {
+            Err(FeedError::Trimmed) => true,
+            told => {
+                assert_eq!(told.unwrap().len(), 2);
+                false
+            }
+        }
+    })
+}
+
+#[test]
+fn a_table_ahead_of_the_log_is_where_the_history_goes_on() {
+    let lacking = (0..20).filter(|seed| table_ahead(*seed)).count();
+    assert!((1..20).contains(&lacking), "{lacking} of 20");
 }
 
 #[test]

@@ -7,7 +7,10 @@ use crate::conflict::Recent;
 use crate::{Commit, KvError, Outcome, Revision};
 use env::Batch;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+use types::storage::Durability;
 
 /// A group is flushed at this size even if more commits wait: it bounds memory and the time that one flush takes.
 const GROUP_BYTES_MAX: u64 = 4 << 20;
@@ -24,8 +27,13 @@ pub(super) struct Writer {
     options: Options,
     /// The newest revision that is in the log and in the table.
     revision: Revision,
-    /// The group that is being gathered.
+    /// The group that is being gathered: who is to be told which revision. Revisions up to `last` are in it.
     group: Vec<(Revision, Answer)>,
+    last: Revision,
+    /// Whether somebody of the group waits for the disk.
+    durability: Durability,
+    /// When what was answered and is not durable must be.
+    sync_due: Option<Instant>,
     batch: Batch,
     /// How much free space the disk has for commits, as of the start of the group.
     space: Space,
@@ -48,16 +56,57 @@ impl Writer {
         options: Options,
     ) -> Writer {
         let recent = Recent::new(revision, options.recent_bytes_max);
-        let (group, batch) = (Vec::new(), Batch::default());
-        Writer { shared, checkpointer, log, recent, options, revision, group, batch, space: Space::All }
+        Writer {
+            shared,
+            checkpointer,
+            log,
+            recent,
+            options,
+            revision,
+            group: Vec::new(),
+            last: revision,
+            durability: Durability::Memory,
+            sync_due: None,
+            batch: Batch::default(),
+            space: Space::All,
+        }
     }
 
     /// Commits until the queue is closed.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
         let mut waiting = Vec::new();
-        while queue.blocking_recv_many(&mut waiting, GROUP_MAX) > 0 {
+        loop {
+            let count = match self.sync_due {
+                None => queue.recv_many(&mut waiting, GROUP_MAX).await,
+                Some(due) => match timeout_at(due, queue.recv_many(&mut waiting, GROUP_MAX)).await {
+                    Ok(count) => count,
+                    Err(_) => {
+                        self.sync();
+                        continue;
+                    }
+                },
+            };
+            if count == 0 {
+                break;
+            }
             self.serve(&mut waiting);
+            // However much comes, the disk does not wait for an end of it.
+            if self.sync_due.is_some_and(|due| due <= Instant::now()) {
+                self.sync();
+            }
         }
+        self.sync();
+    }
+
+    /// Makes durable what was answered before it was. `false` when there is nothing.
+    pub(super) fn sync(&mut self) -> bool {
+        let is_synced = self.log.is_synced();
+        if !is_synced && self.shared.check_running().is_ok() {
+            self.durability = Durability::Disk;
+            self.finish();
+        }
+        self.sync_due = None;
+        !is_synced
     }
 
     /// Commits what waits now. `false` when nothing does.
@@ -73,6 +122,9 @@ impl Writer {
 
     fn serve(&mut self, waiting: &mut Vec<Waiting>) -> usize {
         let count = waiting.len();
+        if count == 0 {
+            return 0;
+        }
         self.space = self.measure_space();
         for Waiting { commit, answer } in waiting.drain(..) {
             match self.take(commit) {
@@ -102,9 +154,15 @@ impl Writer {
     /// Takes a commit into the group. `None`: it conflicts.
     fn take(&mut self, commit: Commit) -> Result<Option<Revision>, KvError> {
         self.shared.check_running()?;
-        let newest = Revision(self.revision.0 + self.group.len() as u64);
+        let newest = self.last;
         if commit.snapshot > newest || self.recent.conflicts(&commit)? {
             return Ok(None);
+        }
+        if commit.durability == Durability::Disk {
+            self.durability = Durability::Disk;
+        }
+        if commit.writes.is_empty() {
+            return Ok(Some(newest));
         }
         let removes = commit.writes.iter().any(|(_, value)| value.is_none());
         if self.space == Space::None || (self.space == Space::Removals && !removes) {
@@ -112,27 +170,33 @@ impl Writer {
             return Err(KvError::Full);
         }
         let revision = Revision(newest.0 + 1);
+        self.last = revision;
         self.recent.record(revision, &commit.writes);
         self.log.push(revision, &commit.writes);
         self.batch.writes.extend(commit.writes.into_iter().map(|(key, value)| (DATA, key, value)));
         Ok(Some(revision))
     }
 
-    /// Makes the group durable, then visible, then answers.
+    /// Writes the group, makes it as durable as its commits want it, then visible, then answers.
     fn finish(&mut self) {
-        let Some((last, _)) = self.group.last() else { return };
-        let last = *last;
+        let durability = std::mem::replace(&mut self.durability, Durability::Memory);
+        if self.group.is_empty() && durability == Durability::Memory {
+            return;
+        }
         let bytes = self.log.group_bytes();
         let mut batch = std::mem::take(&mut self.batch);
-        let result = match self.log.flush() {
+        let result = match self.log.flush(durability) {
+            Ok(()) if self.last == self.revision => Ok(()),
             Ok(()) => {
-                batch.put(POSITION, POSITION_KEY, last.0.to_le_bytes());
+                batch.put(POSITION, POSITION_KEY, self.last.0.to_le_bytes());
                 self.shared.table.apply(batch).map_err(|error| error.to_string())
             }
             Err(LogError::Full) => {
                 self.checkpointer.ask();
                 // What it says of this group never happened, and its revisions will be given again.
                 self.recent = Recent::new(self.revision, self.options.recent_bytes_max);
+                self.last = self.revision;
+                self.note_durable();
                 for (_, answer) in self.group.drain(..) {
                     drop(answer.send(Err(KvError::Full)));
                 }
@@ -142,19 +206,32 @@ impl Writer {
         };
         match result {
             Ok(()) => {
-                self.revision = last;
-                self.shared.publish(last);
+                if self.last > self.revision {
+                    self.revision = self.last;
+                    self.shared.publish(self.last);
+                    self.checkpointer.wrote(bytes, self.options.checkpoint_bytes);
+                }
+                self.note_durable();
                 for (revision, answer) in self.group.drain(..) {
                     drop(answer.send(Ok(Outcome::Committed(revision))));
                 }
-                self.checkpointer.wrote(bytes, self.options.checkpoint_bytes);
             }
             Err(why) => {
+                self.last = self.revision;
                 self.shared.stop(why.clone());
                 for (_, answer) in self.group.drain(..) {
                     drop(answer.send(Err(KvError::Unavailable(why.clone()))));
                 }
             }
         }
+    }
+
+    /// Says how much is durable, and when the rest must be.
+    fn note_durable(&mut self) {
+        self.shared.durable.store(self.log.durable().0, Ordering::Release);
+        self.sync_due = match self.log.is_synced() {
+            true => None,
+            false => self.sync_due.or_else(|| Some(Instant::now() + self.options.sync_after)),
+        };
     }
 }

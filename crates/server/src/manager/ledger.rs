@@ -85,6 +85,7 @@ pub(super) async fn reign<S: Store>(
         keys: vec![REIGN.to_vec()],
         ranges: vec![(FIRST.to_vec(), END.to_vec())],
         writes: vec![record::reign(&reign)],
+        ..Commit::default()
     };
     match store.commit(commit).await? {
         Outcome::Committed(_) => Ok(Some(reign)),
@@ -116,6 +117,7 @@ async fn write_part<S: Store>(store: &S, term: u64, writes: &[Write]) -> Result<
             keys: vec![REIGN.to_vec()],
             ranges: Vec::new(),
             writes: writes.to_vec(),
+            ..Commit::default()
         };
         match store.commit(commit).await {
             Ok(Outcome::Committed(_)) => return Ok(()),

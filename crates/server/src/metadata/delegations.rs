@@ -117,7 +117,9 @@ impl<S: Store> MetaService<S> {
             }
             MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } => {
                 let Outcome { answer, news } = match change_job(caller, request) {
-                    Ok(job) => self.shared.sequencer.run_for(job, Some(holder)).await,
+                    Ok((job, durability)) => {
+                        self.shared.sequencer.run_for(job, durability, Some(holder)).await
+                    }
                     Err(error) => Outcome::from(Err(error)),
                 };
                 let reply = answer.map(|answer| match answer {

@@ -65,6 +65,7 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::TestLock { .. } => "test_lock",
         MetaRequest::Hold { .. } => "hold",
         MetaRequest::Recalls { .. } => "recalls",
+        MetaRequest::Flush => "flush",
         MetaRequest::ExportRows { .. } => "export_rows",
         MetaRequest::ExportChanges { .. } => "export_changes",
         MetaRequest::Change { change, .. } | MetaRequest::ChangeFor { change, .. } => match change {

@@ -106,6 +106,8 @@ async fn round<S: Store, C: Chunks>(
             |next: types::Time| u64::try_from(next.0 - now.0).map_or(Duration::ZERO, Duration::from_nanos);
         return Ok(Some(round.next.map_or(IDLE_MAX, wait).min(IDLE_MAX)));
     }
+    // That these files are gone must be on disk before their bytes are.
+    shared.flush().await?;
     let mut parts: BTreeMap<ChainId, Part> = BTreeMap::new();
     for (chain, chunks) in &round.chunks {
         parts.entry(*chain).or_default().chunks.clone_from(chunks);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use types::delegation::News;
 use types::meta::{Change, MetaError};
+use types::storage::Durability;
 use types::{HolderId, InodeId};
 
 /// Jobs that may wait. More are refused with [`MetaError::Busy`]: at 15,000 a second this is a quarter of a second.
@@ -41,6 +42,8 @@ impl From<Result<Answer, MetaError>> for Outcome {
 /// A job that waits for its answer.
 pub(super) struct Waiting {
     job: Job,
+    /// How durable it is when it is answered.
+    durability: Durability,
     /// Who wants to keep what comes of it, and keeps other things.
     holder: Option<HolderId>,
     reply: oneshot::Sender<Outcome>,
@@ -60,15 +63,20 @@ pub(super) fn new() -> (Sequencer, mpsc::Receiver<Waiting>) {
 }
 
 impl Sequencer {
-    /// Runs a job; what it changed is durable when this answers. Refused with [`MetaError::Busy`] when too much waits.
+    /// Runs a job; what it changed is on disk when this answers. Refused with [`MetaError::Busy`] when too much waits.
     pub(super) async fn run(&self, job: Job) -> Result<Answer, MetaError> {
-        self.run_for(job, None).await.answer
+        self.run_for(job, Durability::Disk, None).await.answer
     }
 
-    /// The same, for a holder of delegations.
-    pub(super) async fn run_for(&self, job: Job, holder: Option<HolderId>) -> Outcome {
+    /// The same, for a holder of delegations, and as durable as is asked for.
+    pub(super) async fn run_for(
+        &self,
+        job: Job,
+        durability: Durability,
+        holder: Option<HolderId>,
+    ) -> Outcome {
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Waiting { job, holder, reply, held_back: Vec::new() }) {
+        match self.queue.try_send(Waiting { job, durability, holder, reply, held_back: Vec::new() }) {
             Ok(()) => answer.await.unwrap_or(Err(MetaError::Unavailable).into()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(MetaError::Busy).into(),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(MetaError::Unavailable).into(),
@@ -275,9 +283,13 @@ async fn attempt_once<S: Store>(
         run.changes.push(Changes { by: waiting.holder, number, inodes, made, gone });
         outcomes.push(Some(outcome));
     }
-    let Finished { commit, ids, garbage } = batch.finish(shared.options.server, context.now).await?;
+    let Finished { commit, ids, took_ids, garbage } =
+        batch.finish(shared.options.server, context.now).await?;
     let ran = clock.monotonic();
-    if let Some(commit) = commit {
+    let answered = outcomes.iter().zip(waiting.iter()).filter(|(outcome, _)| outcome.is_some());
+    let waits = answered.into_iter().any(|(_, waiting)| waiting.durability == Durability::Disk);
+    if let Some(mut commit) = commit {
+        commit.durability = if waits || took_ids { Durability::Disk } else { Durability::Memory };
         match shared.store.commit(commit).await {
             Ok(kv::Outcome::Committed(_)) => {}
             Ok(kv::Outcome::Conflict) => return Ok(None),

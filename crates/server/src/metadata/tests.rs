@@ -1,6 +1,7 @@
 //! The service over the in-memory engine, with a store that fails on demand, and over the local engine.
 
 mod delegations;
+mod durability;
 mod sessions;
 
 use super::*;
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use types::meta::*;
-use types::storage::InodeRange;
+use types::storage::{Durability, InodeRange};
 use types::*;
 
 /// The classes of a test: fixed, but one can be made.
@@ -117,7 +118,12 @@ async fn change<S: Store>(
     origin: Origin,
     change: Change,
 ) -> Result<MetaReply, MetaError> {
-    service.answer(&Caller::administrator(), MetaRequest::Change { origin, change }).await
+    service
+        .answer(
+            &Caller::administrator(),
+            MetaRequest::Change { origin, durability: Durability::Disk, change },
+        )
+        .await
 }
 
 fn mkdir(path: impl Into<Place>) -> Change {
@@ -447,6 +453,7 @@ async fn only_the_administrator_makes_changes_in_the_name_of_others() {
     let service = start(MemoryStore::new(), 1).await;
     let make = |place: &str, sequence| MetaRequest::ChangeFor {
         origin: origin(2, 0, sequence),
+        durability: Durability::Disk,
         change: Change::MakeDirectory { place: place.into(), mode: Mode(0o755), parents: false },
         uid: Uid(7),
         gid: Gid(8),
@@ -467,7 +474,11 @@ async fn classes_are_made_once() {
     let wanted = class(0, "fast");
     let make = |class: StorageClass| Change::MakeClass { class, shortfall: Shortfall::Refused };
     let user = Caller::user(Uid(5), vec![Gid(5)]);
-    let request = MetaRequest::Change { origin: origin(2, 0, 1), change: make(wanted.clone()) };
+    let request = MetaRequest::Change {
+        origin: origin(2, 0, 1),
+        durability: Durability::Disk,
+        change: make(wanted.clone()),
+    };
     assert_eq!(service.answer(&user, request).await, Err(MetaError::Denied));
     let first = change(&service, origin(1, 0, 1), make(wanted.clone())).await.unwrap();
     let MetaReply::Classes(classes) = &first else { panic!() };
@@ -495,7 +506,11 @@ async fn classes_are_made_once() {
 async fn users_are_users_and_servers_are_administrators() {
     let service = start(MemoryStore::new(), 1).await;
     let body = |sequence, path: &str| {
-        wire::encode(&MetaRequest::Change { origin: origin(1, 0, sequence), change: mkdir(path) })
+        wire::encode(&MetaRequest::Change {
+            origin: origin(1, 0, sequence),
+            durability: Durability::Disk,
+            change: mkdir(path),
+        })
     };
     let user = Identity::User(net::User { name: "u".to_owned(), uid: Uid(5), groups: vec![Gid(6), Gid(7)] });
     assert_eq!(service.handle(&user, &body(1, "a")).await, Err(MetaError::Denied));

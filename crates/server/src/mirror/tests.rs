@@ -18,7 +18,7 @@ use types::meta::{
     Change, Exclusive, Follow, MetaError, MetaReply, MetaRequest, SetAttributes, XattrReplace,
 };
 use types::routing::Table;
-use types::storage::ChunkState;
+use types::storage::{ChunkState, Durability};
 use types::{
     CapabilityKey, ChainInfo, ChunkIndex, ClassId, ClientId, Epoch, FailureDomain, FileKind, InodeId, Lane,
     Member, MemberState, Mode, Origin, Sequence, Shortfall, Slot, StorageClass, TableId, TargetId, Time,
@@ -256,7 +256,7 @@ impl World {
         self.sequence += 1;
         let origin = Origin { client: ClientId(1), lane: Lane(1), sequence: Sequence(self.sequence) };
         let (_, service) = self.server.as_ref().unwrap();
-        let request = MetaRequest::Change { origin, change };
+        let request = MetaRequest::Change { origin, durability: Durability::Disk, change };
         service.answer(&meta::Caller::administrator(), request).await.unwrap()
     }
 

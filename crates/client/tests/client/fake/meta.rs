@@ -20,7 +20,9 @@ impl World {
         let Ok(request) = decode::<MetaRequest>(body) else {
             return encode(&Err::<MetaReply, _>(MetaError::Invalid));
         };
-        let MetaRequest::Change { origin, change } = request else { return encode(&self.answer(request)) };
+        let MetaRequest::Change { origin, change, .. } = request else {
+            return encode(&self.answer(request));
+        };
         let lane = (origin.client.0, origin.lane.0);
         match self.meta_lanes.get(&lane) {
             Some((last, answer)) if *last == origin.sequence.0 => return answer.clone(),

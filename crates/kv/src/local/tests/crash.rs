@@ -1,6 +1,7 @@
 //! The power fails at every change of the disk that a workload makes.
 
 use super::*;
+use crate::Follow;
 use std::collections::BTreeMap;
 
 /// What commit `i` writes: a counter, a key of its own, and a key that others remove.
@@ -12,7 +13,8 @@ fn step(i: u64) -> Commit {
     ];
     let shared = format!("shared{}", i % 5).into_bytes();
     writes.push((shared, (!i.is_multiple_of(3)).then(|| number.into_bytes())));
-    Commit { writes, ..Commit::default() }
+    let durability = if i.is_multiple_of(7) { Durability::Disk } else { Durability::Memory };
+    Commit { writes, durability, ..Commit::default() }
 }
 
 /// The state after the first `count` commits.
@@ -29,9 +31,9 @@ fn model(count: u64) -> BTreeMap<Key, Value> {
     state
 }
 
-/// Commits from `first` on, in groups, until something fails. Answers how many were acknowledged.
+/// Commits from `first` on, in groups, until something fails. Answers how many are durable.
 async fn work(store: &LocalStore, first: u64, count: u64) -> u64 {
-    let mut acknowledged = first - 1;
+    let (mut acknowledged, mut durable) = (first - 1, first - 1);
     for group in 0..count.div_ceil(4) {
         let start = first + group * 4;
         let (a, b, c, d) = tokio::join!(
@@ -45,13 +47,20 @@ async fn work(store: &LocalStore, first: u64, count: u64) -> u64 {
                 Ok(outcome) => {
                     acknowledged += 1;
                     assert_eq!(outcome, Outcome::Committed(Revision(acknowledged)));
+                    if step(acknowledged).durability == Durability::Disk {
+                        durable = acknowledged;
+                    }
                 }
-                Err(KvError::Unavailable(_)) => return acknowledged,
+                Err(KvError::Unavailable(_)) => return durable,
                 Err(error) => panic!("{error}"),
             }
         }
+        // One that writes nothing makes durable what there is.
+        if group % 3 == 2 && store.commit(Commit::default()).await.is_ok() {
+            durable = acknowledged;
+        }
     }
-    acknowledged
+    durable
 }
 
 async fn state(store: &LocalStore) -> (u64, BTreeMap<Key, Value>) {
@@ -60,15 +69,40 @@ async fn state(store: &LocalStore) -> (u64, BTreeMap<Key, Value>) {
     (snapshot.revision().0, pairs.into_iter().collect())
 }
 
+/// Whoever follows the history gets all of it, or none.
+fn history(store: &LocalStore, last: u64) -> Result<(), String> {
+    let mut feed = store.feed(Revision(0));
+    let mut next = 1;
+    while next <= last {
+        match feed.next(500) {
+            Ok(changes) if changes.is_empty() => return Err(format!("{next} to {last} are missing")),
+            Ok(changes) => {
+                for change in changes {
+                    assert_eq!(change.revision, Revision(next));
+                    let mut writes = step(next).writes;
+                    writes.sort();
+                    let mut found = change.writes;
+                    found.sort();
+                    assert_eq!(found, writes);
+                    next += 1;
+                }
+            }
+            Err(crate::FeedError::Trimmed) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
 /// Runs until the power fails at change `n`, then again after the crash until it fails at change `again`, then checks.
 /// Answers whether it failed at all the first time.
 fn crash_at(n: u64, again: u64, options: &Options) -> bool {
     let machine = Machine::new(options.clone());
     run(async {
         machine.disk.lose_power_after(n);
-        let mut acknowledged = 0;
+        let mut durable = 0;
         if let Ok(store) = machine.open() {
-            acknowledged = work(&store, 1, 24).await;
+            durable = work(&store, 1, 24).await;
         }
         let failed = machine.disk.is_dead();
         machine.disk.lose_power_after(0);
@@ -77,16 +111,18 @@ fn crash_at(n: u64, again: u64, options: &Options) -> bool {
         machine.disk.lose_power_after(again);
         if let Ok(store) = machine.open() {
             let (revision, found) = state(&store).await;
-            assert!(revision >= acknowledged, "lost {acknowledged} of {revision}");
+            assert!(revision >= durable, "{durable} were durable, {revision} are there");
             assert_eq!(found, model(revision));
-            acknowledged = work(&store, revision + 1, 8).await;
+            assert_eq!(history(&store, revision), Ok(()));
+            durable = work(&store, revision + 1, 8).await;
         }
         machine.disk.lose_power_after(0);
         machine.crash(n + again);
         let store = machine.open().unwrap();
         let (revision, found) = state(&store).await;
-        assert!(revision >= acknowledged, "lost {acknowledged} of {revision} the second time");
+        assert!(revision >= durable, "{durable} were durable, {revision} are there the second time");
         assert_eq!(found, model(revision));
+        assert_eq!(history(&store, revision), Ok(()));
         failed
     })
 }

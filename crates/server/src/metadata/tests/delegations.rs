@@ -59,7 +59,7 @@ impl Holder {
     ) -> (Result<MetaReply, MetaError>, News) {
         self.sequence += 1;
         let origin = origin(self.client, 0, self.sequence);
-        self.ask(service, MetaRequest::Change { origin, change }).await
+        self.ask(service, MetaRequest::Change { origin, durability: Durability::Disk, change }).await
     }
 
     async fn hear<S: Store>(
@@ -229,9 +229,21 @@ async fn nobody_holds_anything_as_another_user() {
     }
     // Not even with an answer that he was given before, to a change that was something else.
     let begin = Change::BeginSession { name: String::new() };
-    service.answer(&other, MetaRequest::Change { origin: origin(6, 0, 1), change: begin }).await.unwrap();
+    service
+        .answer(
+            &other,
+            MetaRequest::Change { origin: origin(6, 0, 1), durability: Durability::Disk, change: begin },
+        )
+        .await
+        .unwrap();
     let end = Change::EndSession { session };
-    service.answer(&other, MetaRequest::Change { origin: origin(6, 0, 1), change: end }).await.unwrap();
+    service
+        .answer(
+            &other,
+            MetaRequest::Change { origin: origin(6, 0, 1), durability: Durability::Disk, change: end },
+        )
+        .await
+        .unwrap();
     assert_eq!(holder.stat(&service, "f").await.1.granted.len(), 2);
     let returned = vec![Recall { inode: InodeId::ROOT, number: 0 }; types::delegation::RETURNED_MAX + 1];
     assert_eq!(holder.hear(&service, returned).await, Err(MetaError::Invalid));
@@ -243,7 +255,11 @@ async fn nobody_holds_anything_as_another_user() {
     change(&service, origin(99, 0, 2), chmod("closed", 0o700)).await.unwrap();
     let reply = service.answer(
         &other,
-        MetaRequest::Change { origin: origin(5, 0, 1), change: Change::BeginSession { name: String::new() } },
+        MetaRequest::Change {
+            origin: origin(5, 0, 1),
+            durability: Durability::Disk,
+            change: Change::BeginSession { name: String::new() },
+        },
     );
     let MetaReply::Session { session, .. } = reply.await.unwrap() else { panic!() };
     let request = MetaRequest::Hold { session, turn: 1 };
