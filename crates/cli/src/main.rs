@@ -40,6 +40,7 @@ mod session;
 mod status;
 mod text;
 mod transfer;
+mod trash;
 mod usage;
 mod xattr;
 

@@ -45,6 +45,7 @@ mod routes;
 mod session;
 mod span;
 mod transfer;
+mod trash;
 mod tree;
 mod walk;
 

@@ -4,7 +4,7 @@
 //! is two range scans.
 
 use kv::Key;
-use types::{ChainId, ClientId, InodeId, Lane, SessionId, Slot, TableId, Time};
+use types::{ChainId, ClassId, ClientId, InodeId, Lane, SessionId, Slot, TableId, Time, Uid};
 
 const FORMAT: u8 = b'F';
 const INODE: u8 = b'I';
@@ -25,6 +25,9 @@ const SESSION: u8 = b'S';
 const NAMELESS: u8 = b'O';
 const LOCKS: u8 = b'K';
 const USE: u8 = b'U';
+const TRASHED: u8 = b'W';
+const TRASH_DUE: u8 = b'Y';
+const TRASH_POLICY: u8 = b'B';
 
 /// The record that says how to read all others.
 pub fn format() -> Key {
@@ -325,6 +328,68 @@ pub fn followings_range() -> (Key, Key) {
 /// The directory in a key of [`following`].
 pub fn following_directory(key: &[u8]) -> Option<InodeId> {
     Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[FOLLOWING])?.try_into().ok()?)))
+}
+
+/// How long what is removed of a class is kept.
+pub fn trash_policy(class: ClassId) -> Key {
+    let mut key = vec![TRASH_POLICY];
+    key.extend_from_slice(&class.0.to_be_bytes());
+    key
+}
+
+/// What a user removed and is kept.
+pub fn trashed(uid: Uid, inode: InodeId) -> Key {
+    let mut key = vec![TRASHED];
+    key.extend_from_slice(&uid.0.to_be_bytes());
+    key.extend_from_slice(&inode.0.to_be_bytes());
+    key
+}
+
+/// All of a user.
+pub fn trash_range_of(uid: Uid) -> (Key, Key) {
+    let end = uid.0.checked_add(1).map(|next| trashed(Uid(next), InodeId(0)));
+    (trashed(uid, InodeId(0)), end.unwrap_or_else(|| vec![TRASHED + 1]))
+}
+
+/// All of all users.
+pub fn trash_range() -> (Key, Key) {
+    (vec![TRASHED], vec![TRASHED + 1])
+}
+
+/// The user and inode in a key of [`trashed`].
+pub fn trashed_of(key: &[u8]) -> Option<(Uid, InodeId)> {
+    user_and_inode(key.strip_prefix(&[TRASHED])?)
+}
+
+/// When something of [`trashed`] is to be removed for good.
+pub fn trash_due(due: Time, uid: Uid, inode: InodeId) -> Key {
+    let mut key = trash_due_until(due);
+    key.extend_from_slice(&uid.0.to_be_bytes());
+    key.extend_from_slice(&inode.0.to_be_bytes());
+    key
+}
+
+/// The first key of what is due at this time.
+pub fn trash_due_until(due: Time) -> Key {
+    let mut key = vec![TRASH_DUE];
+    key.extend_from_slice(&u64::try_from(due.0).unwrap_or(0).to_be_bytes());
+    key
+}
+
+/// All keys of [`trash_due`].
+pub fn trash_dues_range() -> (Key, Key) {
+    (vec![TRASH_DUE], vec![TRASH_DUE + 1])
+}
+
+/// The user and inode in a key of [`trash_due`].
+pub fn trash_due_of(key: &[u8]) -> Option<(Uid, InodeId)> {
+    user_and_inode(key.strip_prefix(&[TRASH_DUE])?.get(8..)?)
+}
+
+fn user_and_inode(bytes: &[u8]) -> Option<(Uid, InodeId)> {
+    let (uid, inode) = bytes.split_at_checked(4)?;
+    let uid = u32::from_be_bytes(uid.try_into().ok()?);
+    Some((Uid(uid), InodeId(u64::from_be_bytes(inode.try_into().ok()?))))
 }
 
 /// The sessions that are asked about files without a name. Not there: there are none.

@@ -19,6 +19,7 @@ mod rename;
 mod session;
 mod settle;
 mod sweep;
+mod trash;
 mod tree;
 mod xattr;
 
@@ -30,6 +31,7 @@ pub(crate) use recode::recode_of;
 pub(crate) use session::sessions;
 pub use session::{all_live, is_live};
 pub(crate) use sweep::after_key;
+pub(crate) use trash::{list as trash, policies as trash_policies};
 
 /// What an inode adds to the totals.
 pub(crate) fn share_of(inode: &crate::records::Inode) -> crate::records::Share {
@@ -63,6 +65,8 @@ pub enum Job {
     SweepRecodes { after: Key, limit: usize },
     /// Frees what sessions had that are over, among `limit` from the key `after` on.
     SweepSessions { after: Key, limit: usize },
+    /// Removes what has been in the trash for long enough, among `limit` from the key `after` on.
+    SweepTrash { after: Key, limit: usize },
     /// Forgets answers that no retry can want any more, among `limit` from the key `after` on.
     SweepAnswers { after: Key, limit: usize },
     /// Records what came of collecting garbage.
@@ -107,6 +111,9 @@ pub async fn run<S: Snapshot>(
         }
         Job::SweepSessions { after, limit } => {
             session::sweep(batch, context, after, *limit).await.map(Answer::Progress)
+        }
+        Job::SweepTrash { after, limit } => {
+            trash::sweep(batch, context, after, *limit).await.map(Answer::Progress)
         }
         Job::SweepAnswers { after, limit } => {
             sweep::answers(batch, context, after, *limit).await.map(Answer::Progress)
@@ -246,6 +253,7 @@ async fn change<S: Snapshot>(
             recode::end(batch, context, caller, *inode, *session, *following).await
         }
         Change::DropRecode { inode, session } => recode::drop(batch, caller, *inode, *session).await,
+        Change::SetTrash { class, keep } => trash::set(batch, context, caller, class, *keep).await,
         Change::Bury { table, inodes } => bury::bury(batch, context, caller, *table, inodes).await,
         Change::BeginSession { .. }
         | Change::RenewSession { .. }

@@ -88,6 +88,10 @@ pub async fn read<S: Snapshot>(
         MetaRequest::ToFollow { directory, after, limit } => {
             ops::to_follow(reader, context, caller, *directory, after.as_ref(), *limit).await?
         }
+        MetaRequest::Trash { whose, after, limit } => {
+            ops::trash(reader, caller, *whose, *after, *limit).await?
+        }
+        MetaRequest::TrashPolicies => ops::trash_policies(reader, context.classes).await?,
         MetaRequest::Sessions => ops::sessions(reader, caller).await?,
         MetaRequest::TestLock { session, inode, lock } => {
             ops::test_lock(reader, caller, *session, *inode, lock).await?

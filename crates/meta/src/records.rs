@@ -271,6 +271,15 @@ pub struct Following {
     pub trouble: Option<String>,
 }
 
+/// Something in the trash: its name there, where it was, and when it is removed for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trashed {
+    pub name: String,
+    pub path: String,
+    pub removed: Time,
+    pub due: Time,
+}
+
 /// A session of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {

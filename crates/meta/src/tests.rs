@@ -17,6 +17,7 @@ mod recode_model;
 mod retries;
 mod session_model;
 mod sessions;
+mod trash;
 mod visible;
 
 use crate::read::Found;

@@ -94,6 +94,8 @@ id!(
 impl InodeId {
     /// The root directory.
     pub const ROOT: InodeId = InodeId(1);
+    /// The directory with everybody's trash.
+    pub const TRASH: InodeId = InodeId(2);
 }
 
 impl Uid {

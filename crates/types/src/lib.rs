@@ -24,6 +24,7 @@ pub mod session;
 pub mod storage;
 pub mod survey;
 pub mod time;
+pub mod trash;
 pub mod wire;
 
 pub use attributes::{Attributes, FileKind, Mode};

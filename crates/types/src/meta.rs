@@ -4,9 +4,10 @@ use crate::delegation::{Recall, Recalls};
 use crate::following::{Amount, Cursor, Following, ToMove};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
 use crate::storage::Durability;
+use crate::trash::{TrashCursor, TrashPolicy, Trashed, Whose};
 use crate::{
-    Attributes, Capability, ClassName, FileKind, Gid, HolderId, InodeId, Layout, LockOwner, Mode, Origin,
-    Rights, SessionId, Shortfall, StorageClass, TableId, Time, Uid,
+    Attributes, Capability, ClassName, Duration, FileKind, Gid, HolderId, InodeId, Layout, LockOwner, Mode,
+    Origin, Rights, SessionId, Shortfall, StorageClass, TableId, Time, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +148,10 @@ pub enum MetaRequest {
     /// whether any is recalled with a higher number than it has `heard`. Refused with [`MetaError::SessionOver`] when the
     /// session holds none as this holder. -> [`MetaReply::Recalls`]
     Recalls { session: SessionId, holder: HolderId, heard: u64, returned: Vec<Recall> },
+    /// What is in the trash: what the caller put there, or everybody did (administrator only). -> [`MetaReply::Trash`]
+    Trash { whose: Whose, after: Option<TrashCursor>, limit: u32 },
+    /// How long what is removed is kept, of all classes. -> [`MetaReply::TrashPolicies`]
+    TrashPolicies,
     /// Waits until all changes that were answered before are on disk. -> [`MetaReply::Done`]
     Flush,
 }
@@ -265,6 +270,9 @@ pub enum Change {
     Unlock { session: SessionId, inode: InodeId, kind: LockKind, owner: LockOwner, range: LockRange },
     /// Frees all that the owner has locked of a file. -> [`MetaReply::Done`]
     UnlockOwner { session: SessionId, inode: InodeId, kind: LockKind, owner: LockOwner },
+    /// Says how long what is removed of this class is kept in the trash. `None`: it is not. Administrator only.
+    /// -> [`MetaReply::Done`]
+    SetTrash { class: ClassName, keep: Option<Duration> },
 }
 
 impl Change {
@@ -405,6 +413,12 @@ pub enum MetaReply {
         changes: Option<Vec<ExportedChange>>,
     },
     Followings(Vec<Following>),
+    /// `next`: where to go on; `None`: there is no more.
+    Trash {
+        items: Vec<Trashed>,
+        next: Option<TrashCursor>,
+    },
+    TrashPolicies(Vec<TrashPolicy>),
     /// `next`: where to go on; `None`: there is no more.
     ToFollow {
         files: Vec<ToMove>,

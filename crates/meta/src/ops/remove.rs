@@ -1,14 +1,14 @@
 //! Removing names.
 
-use super::tree;
+use super::{trash, tree};
 use crate::access::Caller;
 use crate::path::{self, Name};
 use crate::records::{Entry, Node, Share};
 use crate::view::View;
 use crate::{Batch, Context, Failure, keys};
 use kv::Snapshot;
-use types::FileKind;
 use types::meta::{MetaError, MetaReply, Place};
+use types::{FileKind, InodeId};
 
 /// See [`types::meta::Change::Unlink`].
 pub(super) async fn unlink<S: Snapshot>(
@@ -22,7 +22,7 @@ pub(super) async fn unlink<S: Snapshot>(
         return Err(MetaError::IsDirectory.into());
     }
     tree::detach(batch, context, (&at.parent, &at.name), entry).await?;
-    tree::drop_link(batch, context, &node, (at.parent.id, &at.name)).await?;
+    trash::retire(batch, context, caller, &node, (&at.parent, &at.name)).await?;
     Ok(MetaReply::Done)
 }
 
@@ -57,16 +57,26 @@ pub(super) async fn tree<S: Snapshot>(
         caller.need_owner(&node.inode)?;
     }
     tree::detach(batch, context, (&at.parent, &at.name), entry).await?;
-    if entry.kind != FileKind::Directory {
-        tree::drop_link(batch, context, &node, (at.parent.id, &at.name)).await?;
-    } else if node.inode.length == 0 {
-        tree::end(batch, context, &node).await?;
-    } else {
-        // It counts as garbage until the purge has emptied it.
-        batch.count(Share { garbage: 1, ..Share::default() });
-        queue_purge(batch, context, &node).await?;
+    let at = (&at.parent, at.name.as_str());
+    match entry.kind {
+        FileKind::Directory => trash::retire_tree(batch, context, caller, &node, at).await?,
+        _ => trash::retire(batch, context, caller, &node, at).await?,
     }
     Ok(MetaReply::Done)
+}
+
+/// Ends a directory that nothing leads to any more, and all that is in it.
+pub(super) async fn end_tree<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    node: &Node,
+) -> Result<(), Failure> {
+    if node.inode.length == 0 {
+        return tree::end(batch, context, node).await;
+    }
+    // It counts as garbage until the purge has emptied it.
+    batch.count(Share { garbage: 1, ..Share::default() });
+    queue_purge(batch, context, node).await
 }
 
 /// Marks a directory that nothing leads to any more, and leaves it to the purge.
@@ -85,6 +95,11 @@ pub(super) async fn queue_purge<S: Snapshot>(
     Ok(())
 }
 
+/// The trash stays where it is.
+pub(super) fn check_movable(node: &Node) -> Result<(), MetaError> {
+    if node.id == InodeId::TRASH { Err(MetaError::Denied) } else { Ok(()) }
+}
+
 /// A name that is there and that the caller may remove, and what it leads to.
 async fn removable<S: Snapshot>(
     batch: &mut Batch<S>,
@@ -94,6 +109,7 @@ async fn removable<S: Snapshot>(
     let at = path::name(batch, caller, place).await?;
     let entry = at.existing()?;
     let node = batch.node(entry.inode).await?;
+    check_movable(&node)?;
     caller.need_removal(&at.parent.inode, &node.inode)?;
     Ok((at, entry, node))
 }

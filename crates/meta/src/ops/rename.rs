@@ -1,6 +1,6 @@
 //! Renaming.
 
-use super::tree;
+use super::{remove, trash, tree};
 use crate::access::{Access, Caller};
 use crate::path::{self, Name};
 use crate::records::{Entry, Node};
@@ -26,6 +26,7 @@ pub(super) async fn rename<S: Snapshot>(
         return Err(MetaError::NotDirectory.into());
     }
     let node = batch.node(moved.inode).await?;
+    remove::check_movable(&node)?;
     caller.need_removal(&from.parent.inode, &node.inode)?;
     let across = from.parent.id != to.parent.id;
     if across {
@@ -38,6 +39,7 @@ pub(super) async fn rename<S: Snapshot>(
         (Some(there), _) if there.inode == moved.inode => return Ok(MetaReply::Done),
         (Some(there), Replace::Exchange) => {
             let other = batch.node(there.inode).await?;
+            remove::check_movable(&other)?;
             caller.need_removal(&to.parent.inode, &other.inode)?;
             if across {
                 need_movable(caller, &other)?;
@@ -49,13 +51,14 @@ pub(super) async fn rename<S: Snapshot>(
         }
         (Some(there), Replace::Allowed) => {
             let other = batch.node(there.inode).await?;
+            remove::check_movable(&other)?;
             caller.need_removal(&to.parent.inode, &other.inode)?;
             check_kinds(moved, there, &other)?;
             tree::detach(batch, context, (&to.parent, &to.name), there).await?;
             if there.kind == FileKind::Directory {
                 tree::end(batch, context, &other).await?;
             } else {
-                tree::drop_link(batch, context, &other, (to.parent.id, &to.name)).await?;
+                trash::retire(batch, context, caller, &other, (&to.parent, &to.name)).await?;
             }
             tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
         }

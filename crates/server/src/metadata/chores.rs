@@ -43,11 +43,12 @@ pub(super) async fn purge<S: Store>(shared: Arc<Shared<S>>) {
     }
 }
 
-/// Ends leases and recodes that are over, and forgets answers that no retry can want any more.
+/// Ends leases and recodes that are over, removes what was in the trash for long enough, and forgets answers that no retry can want any more.
 pub(super) async fn sweep<S: Store>(shared: Arc<Shared<S>>) {
     let mut round: u32 = 0;
     loop {
         walk(&shared, |after| Job::SweepLeases { after, limit: SWEEP_RECORDS }).await;
+        walk(&shared, |after| Job::SweepTrash { after, limit: SWEEP_RECORDS }).await;
         walk(&shared, |after| Job::SweepRecodes { after, limit: SWEEP_RECORDS }).await;
         if round.is_multiple_of(ANSWERS_ROUNDS) {
             walk(&shared, |after| Job::SweepAnswers { after, limit: SWEEP_RECORDS }).await;
