@@ -5,7 +5,7 @@ use crate::output::Output;
 use crate::session::Session;
 use crate::{
     bench, change, checksum, class, content, context, find, fsck, list, locate, mount_helper, movement, node,
-    permissions, roles, scrub, status, transfer, trash, usage, xattr,
+    permissions, quota, roles, scrub, status, transfer, trash, usage, xattr,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -77,6 +77,7 @@ enum ClientCommand {
     Locate(locate::Locate),
     Class(class::Class),
     Trash(trash::Trash),
+    Quota(quota::QuotaCommand),
     Status(status::StatusCommand),
     Node(node::Node),
     Target(node::TargetCommand),
@@ -255,6 +256,7 @@ async fn dispatch(command: ClientCommand, session: &mut Session) -> Result<(), S
         ClientCommand::Locate(command) => command.run(session).await,
         ClientCommand::Class(command) => command.run(session).await,
         ClientCommand::Trash(command) => command.run(session).await,
+        ClientCommand::Quota(command) => command.run(session).await,
         ClientCommand::Status(command) => command.run(session).await,
         ClientCommand::Node(command) => command.run(session).await,
         ClientCommand::Target(command) => command.run(session).await,

@@ -32,6 +32,7 @@ mod node;
 mod outcome;
 mod output;
 mod permissions;
+mod quota;
 mod remote;
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "roles talk to who starts them")]
 mod roles;

@@ -19,6 +19,17 @@ pub struct CopyOptions {
     /// The new file's class, mode, times and attributes, and what happens when the name is there.
     pub put: PutOptions,
     pub keep: Keep,
+    pub bytes: CopyBytes,
+}
+
+/// Whether the bytes of a copy may come through this client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyBytes {
+    /// Where the servers cannot share them.
+    #[default]
+    Through,
+    /// The servers share them, or it fails.
+    Shared,
 }
 
 /// What a copy takes over from its source besides the bytes.
@@ -73,6 +84,19 @@ impl Client {
         let drawn = copy.layout();
         let same = (drawn.class, drawn.table, drawn.slots, drawn.chunk_size)
             == (layout.class, layout.table, layout.slots, layout.chunk_size);
+        let only = options.bytes == CopyBytes::Shared;
+        let unshared = |cause: &str| {
+            Err(Error::new(
+                ErrorKind::Invalid,
+                ACTION,
+                source.path(),
+                format!("the servers cannot share its bytes: {cause}"),
+            )
+            .advise("a copy without --clone sends them"))
+        };
+        if !same && only {
+            return unshared("the copy would be of another storage class");
+        }
         if same {
             // The same seed puts the copy's chunks on the chains of the source's.
             copy.grant.place(layout);
@@ -87,10 +111,13 @@ impl Client {
                     return self.publish(publish, &copy.path).await;
                 }
                 // A copy of the source is bad where the servers would clone it: reading finds a good one.
-                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                Err(error) if !only && matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                     tracing::warn!(%error, "cannot clone; copying through this client");
                 }
                 Err(error) => return Err(error.about(ACTION, &format!("{} to {}", source.path(), copy.path))),
+            }
+            if only {
+                return unshared("it is being moved to another storage class");
             }
         }
         let mut uploader = self.uploader(to, put).await?;

@@ -115,7 +115,9 @@ impl Error {
             | MetaError::NameTooLong
             | MetaError::Invalid
             | MetaError::TooLarge
-            | MetaError::TooManyLinks => ErrorKind::Invalid,
+            | MetaError::TooManyLinks
+            | MetaError::CrossesQuota => ErrorKind::Invalid,
+            MetaError::QuotaExceeded => ErrorKind::Full,
             MetaError::Busy => ErrorKind::Busy,
             MetaError::LeaseOver | MetaError::TooOld => ErrorKind::Broken,
             MetaError::Unavailable => ErrorKind::NotReachable,

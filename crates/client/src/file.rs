@@ -1,5 +1,6 @@
 //! Open files: random reads and writes.
 
+mod clone;
 mod sync;
 mod write;
 

@@ -25,6 +25,9 @@ const SESSION: u8 = b'S';
 const NAMELESS: u8 = b'O';
 const LOCKS: u8 = b'K';
 const USE: u8 = b'U';
+const QUOTA: u8 = b'Q';
+const QUOTA_MARK: u8 = b'E';
+const QUOTA_QUEUE: u8 = b'Z';
 const TRASHED: u8 = b'W';
 const TRASH_DUE: u8 = b'Y';
 const TRASH_POLICY: u8 = b'B';
@@ -390,6 +393,55 @@ fn user_and_inode(bytes: &[u8]) -> Option<(Uid, InodeId)> {
     let (uid, inode) = bytes.split_at_checked(4)?;
     let uid = u32::from_be_bytes(uid.try_into().ok()?);
     Some((Uid(uid), InodeId(u64::from_be_bytes(inode.try_into().ok()?))))
+}
+
+/// How many directories have a quota. Not there: none.
+pub fn quota_count() -> Key {
+    vec![QUOTA]
+}
+
+/// The quota of a directory.
+pub fn quota(directory: InodeId) -> Key {
+    with_id(QUOTA, directory)
+}
+
+/// All quotas, and their number.
+pub fn quotas_range() -> (Key, Key) {
+    (vec![QUOTA], vec![QUOTA + 1])
+}
+
+/// The directory in a key of [`quota`].
+pub fn quota_directory(key: &[u8]) -> Option<InodeId> {
+    Some(InodeId(u64::from_be_bytes(key.strip_prefix(&[QUOTA])?.try_into().ok()?)))
+}
+
+/// What an inode is charged to, or what is made in it.
+pub fn quota_mark(inode: InodeId) -> Key {
+    with_id(QUOTA_MARK, inode)
+}
+
+/// A directory whose entries are to be marked for the quota of another.
+pub fn quota_queue(root: InodeId, directory: InodeId) -> Key {
+    let mut key = with_id(QUOTA_QUEUE, root);
+    key.extend_from_slice(&directory.0.to_be_bytes());
+    key
+}
+
+/// All that are to be marked for this quota.
+pub fn quota_queue_range_of(root: InodeId) -> (Key, Key) {
+    (with_id(QUOTA_QUEUE, root), with_id(QUOTA_QUEUE, InodeId(root.0.saturating_add(1))))
+}
+
+/// All that are to be marked.
+pub fn quota_queues_range() -> (Key, Key) {
+    (vec![QUOTA_QUEUE], vec![QUOTA_QUEUE + 1])
+}
+
+/// The quota and the directory in a key of [`quota_queue`].
+pub fn quota_queue_of(key: &[u8]) -> Option<(InodeId, InodeId)> {
+    let (root, directory) = key.strip_prefix(&[QUOTA_QUEUE])?.split_at_checked(8)?;
+    let number = |bytes: &[u8]| Some(InodeId(u64::from_be_bytes(bytes.try_into().ok()?)));
+    Some((number(root)?, number(directory)?))
 }
 
 /// The sessions that are asked about files without a name. Not there: there are none.

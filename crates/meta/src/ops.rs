@@ -13,6 +13,7 @@ mod lock;
 mod nameless;
 mod publish;
 mod purge;
+mod quota;
 mod recode;
 mod remove;
 mod rename;
@@ -27,6 +28,7 @@ pub use class::{default_class, effective};
 pub(crate) use content::{is_recorded, openable, opened};
 pub(crate) use following::{followings, to_follow};
 pub(crate) use lock::test as test_lock;
+pub(crate) use quota::list as quotas;
 pub(crate) use recode::recode_of;
 pub(crate) use session::sessions;
 pub use session::{all_live, is_live};
@@ -65,6 +67,8 @@ pub enum Job {
     SweepRecodes { after: Key, limit: usize },
     /// Frees what sessions had that are over, among `limit` from the key `after` on.
     SweepSessions { after: Key, limit: usize },
+    /// Counts up to `limit` entries of directories that got a quota or lost it.
+    MarkQuotas { limit: usize },
     /// Removes what has been in the trash for long enough, among `limit` from the key `after` on.
     SweepTrash { after: Key, limit: usize },
     /// Forgets answers that no retry can want any more, among `limit` from the key `after` on.
@@ -112,6 +116,7 @@ pub async fn run<S: Snapshot>(
         Job::SweepSessions { after, limit } => {
             session::sweep(batch, context, after, *limit).await.map(Answer::Progress)
         }
+        Job::MarkQuotas { limit } => quota::mark(batch, context, *limit).await.map(Answer::Progress),
         Job::SweepTrash { after, limit } => {
             trash::sweep(batch, context, after, *limit).await.map(Answer::Progress)
         }
@@ -223,6 +228,7 @@ async fn change<S: Snapshot>(
         Change::RenewLease { inode } => lease::renew(batch, context, caller, *inode).await,
         Change::Publish(publish) => publish::publish(batch, context, caller, publish).await,
         Change::Resize { place, length } => content::resize(batch, context, caller, place, *length).await,
+        Change::Reseed { inode, seed } => content::reseed(batch, context, caller, *inode, *seed).await,
         Change::Grow { inode, length, modified } => {
             content::grow(batch, context, caller, *inode, *length, *modified).await
         }
@@ -253,6 +259,7 @@ async fn change<S: Snapshot>(
             recode::end(batch, context, caller, *inode, *session, *following).await
         }
         Change::DropRecode { inode, session } => recode::drop(batch, caller, *inode, *session).await,
+        Change::SetQuota { place, limits } => quota::set(batch, caller, place, *limits).await,
         Change::SetTrash { class, keep } => trash::set(batch, context, caller, class, *keep).await,
         Change::Bury { table, inodes } => bury::bury(batch, context, caller, *table, inodes).await,
         Change::BeginSession { .. }

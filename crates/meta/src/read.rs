@@ -91,6 +91,7 @@ pub async fn read<S: Snapshot>(
         MetaRequest::Trash { whose, after, limit } => {
             ops::trash(reader, caller, *whose, *after, *limit).await?
         }
+        MetaRequest::Quotas => ops::quotas(reader, caller).await?,
         MetaRequest::TrashPolicies => ops::trash_policies(reader, context.classes).await?,
         MetaRequest::Sessions => ops::sessions(reader, caller).await?,
         MetaRequest::TestLock { session, inode, lock } => {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use types::following::{Amount, Cursor, Stage};
 use types::meta::{MetaError, MetaReply};
+use types::quota::{self, Limits, Usage};
 use types::storage::InodeRange;
 use types::{
     Attributes, ChainId, ClassId, ClientId, FileKind, Gid, InodeId, Layout, Mode, Sequence, SessionId,
@@ -278,6 +279,17 @@ pub struct Trashed {
     pub path: String,
     pub removed: Time,
     pub due: Time,
+}
+
+/// The quota of a directory, and what is charged to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaRecord {
+    /// What is charged to it is charged to this one, too.
+    pub parent: Option<InodeId>,
+    pub limits: Limits,
+    pub bytes: Usage,
+    pub inodes: Usage,
+    pub stage: quota::Stage,
 }
 
 /// A session of a client.

@@ -12,6 +12,7 @@ mod locks;
 mod model;
 mod nameless;
 mod permissions;
+mod quota;
 mod recode;
 mod recode_model;
 mod retries;
@@ -339,6 +340,7 @@ impl World {
             }
         }
         self.check_nameless(&inodes);
+        quota::check(self, &inodes);
         crate::rebuild::tests::check_rebuilt(self);
         totals.garbage = self.totals().garbage;
         assert_eq!(self.totals(), totals);

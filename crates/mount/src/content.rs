@@ -436,6 +436,21 @@ impl Content {
         result
     }
 
+    /// Makes bytes the same as those of another file at the same place, if the servers can share them: how many. `None`: they cannot.
+    pub(crate) async fn clone_range(&self, from: &Content, offset: u64, length: u64) -> Result<Option<u64>> {
+        // What cannot be written of it is for those to know who wrote it.
+        from.flush().await?;
+        let mut writing = self.writing.lock().await;
+        self.drain(&mut writing).await;
+        from.guard.check()?;
+        let source = from.file();
+        let cloned = self.guard.unless_lost(self.file().clone_range(&source, offset, length)).await;
+        let mut state = self.state();
+        state.version = draw_version();
+        state.written = true;
+        cloned
+    }
+
     /// Writes bytes at the end, wherever that is by then: of several clients that append, each one's bytes are whole and
     /// nobody's are lost.
     pub(crate) async fn append(&self, bytes: Bytes) -> Result<()> {

@@ -39,6 +39,8 @@ fn refused(refusal: &MetaError) -> i32 {
         MetaError::TooLarge => libc::EFBIG,
         MetaError::TooManyLinks => libc::EMLINK,
         MetaError::Busy => libc::EBUSY,
+        MetaError::QuotaExceeded => libc::EDQUOT,
+        MetaError::CrossesQuota => libc::EXDEV,
         MetaError::NoClass
         | MetaError::SessionOver
         | MetaError::LeaseOver

@@ -19,6 +19,11 @@ use types::{InodeId, Rights};
 const AHEAD: (u64, u64) = (2 * BLOCK, 16 * BLOCK);
 /// Two reads of one stream may overtake each other by so much: the kernel sends several at once.
 const REORDER: u64 = BLOCK;
+/// Fewer bytes than this are sooner read and written than cloned.
+const CLONE_MIN: u64 = 256 << 10;
+/// The most bytes of one clone: whole chunks of every size.
+const CLONE_MAX: u64 = 2 << 30;
+
 /// A file that is open.
 pub(crate) struct OpenFile {
     pub(crate) content: Arc<Content>,
@@ -199,6 +204,26 @@ impl System {
             return Err(Errno(libc::EBADF));
         }
         file.content.punch(offset, length, grows).await
+    }
+
+    /// Copies within the cloud, if the servers can share the bytes. Otherwise who asks is told so, and the kernel reads and writes.
+    pub(crate) async fn clone_range(
+        &self,
+        (from, offset): (u64, u64),
+        (to, to_offset): (u64, u64),
+        length: u64,
+    ) -> Result<u32> {
+        let (from, to) = (self.file(from)?, self.file(to)?);
+        if !to.writes {
+            return Err(Errno(libc::EBADF));
+        }
+        if offset != to_offset || length < CLONE_MIN || Arc::ptr_eq(&from.content, &to.content) {
+            return Err(Errno(libc::EOPNOTSUPP));
+        }
+        // The answer has room for so much; whoever wants more asks again.
+        let length = length.min(CLONE_MAX);
+        let cloned = to.content.clone_range(&from.content, offset, length).await?;
+        u32::try_from(cloned.ok_or(Errno(libc::EOPNOTSUPP))?).map_err(|_| Errno(libc::EIO))
     }
 
     /// The last close of a handle.

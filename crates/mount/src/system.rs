@@ -242,6 +242,10 @@ impl System {
             Operation::Allocate { handle, offset, length, mode } => {
                 give(reply, self.allocate(handle, offset, length, mode).await, done)
             }
+            Operation::CopyRange { handle, offset, to: _, to_handle, to_offset, length } => {
+                let copied = self.clone_range((handle, offset), (to_handle, to_offset), length).await;
+                give(reply, copied, Reply::written)
+            }
             Operation::OpenDirectory { .. } => {
                 let open = OpenDirectory::new(self.client.clone(), inode, self.numbers);
                 reply.opened(self.directories.insert(open), OpenFlags::default());
@@ -276,7 +280,6 @@ impl System {
             Operation::RemoveXattr { name } => give(reply, self.remove_xattr(inode, &name).await, done),
             // The kernel does by itself what it can, and does not ask again.
             Operation::Access { .. }
-            | Operation::CopyRange { .. }
             | Operation::Seek { .. }
             | Operation::TemporaryFile { .. }
             | Operation::Init { .. }

@@ -99,8 +99,9 @@ struct Shared<S> {
     sequencer: Sequencer,
     counters: MetaCounters,
     delegations: Delegations,
-    /// There is something to purge; there is something to reclaim; a session has ended.
+    /// There is something to purge; there is something to reclaim; a session has ended; a quota was set.
     purge: Notify,
+    quotas: Notify,
     reclaim: Notify,
     sessions: Notify,
 }
@@ -133,6 +134,7 @@ impl<S: Store> MetaService<S> {
             counters: MetaCounters::default(),
             delegations,
             purge: Notify::new(),
+            quotas: Notify::new(),
             reclaim: Notify::new(),
             sessions: Notify::new(),
         });
@@ -140,6 +142,7 @@ impl<S: Store> MetaService<S> {
         tasks.spawn(sequencer::run(shared.clone(), queue));
         tasks.spawn(chores::purge(shared.clone()));
         tasks.spawn(chores::sweep(shared.clone()));
+        tasks.spawn(chores::quotas(shared.clone()));
         tasks.spawn(chores::sessions(shared.clone()));
         Ok(MetaService { shared, tasks: Arc::new(Mutex::new(tasks)) })
     }

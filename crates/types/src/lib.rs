@@ -18,6 +18,7 @@ pub mod layout;
 pub mod manager;
 pub mod meta;
 pub mod movement;
+pub mod quota;
 pub mod routing;
 pub mod scrub;
 pub mod session;

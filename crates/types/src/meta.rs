@@ -2,6 +2,7 @@
 
 use crate::delegation::{Recall, Recalls};
 use crate::following::{Amount, Cursor, Following, ToMove};
+use crate::quota::{Limits, Quota};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
 use crate::storage::Durability;
 use crate::trash::{TrashCursor, TrashPolicy, Trashed, Whose};
@@ -152,6 +153,9 @@ pub enum MetaRequest {
     Trash { whose: Whose, after: Option<TrashCursor>, limit: u32 },
     /// How long what is removed is kept, of all classes. -> [`MetaReply::TrashPolicies`]
     TrashPolicies,
+    /// The quotas of directories: all for the administrator, otherwise those of directories that the caller may read.
+    /// -> [`MetaReply::Quotas`]
+    Quotas,
     /// Waits until all changes that were answered before are on disk. -> [`MetaReply::Done`]
     Flush,
 }
@@ -273,6 +277,13 @@ pub enum Change {
     /// Says how long what is removed of this class is kept in the trash. `None`: it is not. Administrator only.
     /// -> [`MetaReply::Done`]
     SetTrash { class: ClassName, keep: Option<Duration> },
+    /// Puts the chunks of an empty file elsewhere: where those of another one of its class are, so that they can be cloned.
+    /// Refused with [`MetaError::Invalid`] when it has bytes, and with [`MetaError::Busy`] while it is moved to another class.
+    /// -> [`MetaReply::Attributes`]
+    Reseed { inode: InodeId, seed: u32 },
+    /// Sets the quota of a directory; `None` takes it away. Refused with [`MetaError::Invalid`] when a soft limit is above the hard one, and
+    /// with [`MetaError::Busy`] while what is below another directory is counted. Administrator only. -> [`MetaReply::Done`]
+    SetQuota { place: Place, limits: Option<Limits> },
 }
 
 impl Change {
@@ -419,6 +430,7 @@ pub enum MetaReply {
         next: Option<TrashCursor>,
     },
     TrashPolicies(Vec<TrashPolicy>),
+    Quotas(Vec<Quota>),
     /// `next`: where to go on; `None`: there is no more.
     ToFollow {
         files: Vec<ToMove>,
@@ -525,6 +537,10 @@ pub enum MetaError {
     },
     /// The session of the client is over: what it held and had locked may be others'.
     SessionOver,
+    /// More would be below a directory than its quota allows.
+    QuotaExceeded,
+    /// What is to be moved is counted by another quota than what is there: it has to be copied.
+    CrossesQuota,
 }
 
 impl MetaError {
@@ -550,6 +566,8 @@ impl MetaError {
             MetaError::TooOld => "the answer to this retry is no longer kept",
             MetaError::Unavailable => "the metadata store is unavailable",
             MetaError::TooFewTargets { .. } => "there are too few targets for its copies",
+            MetaError::QuotaExceeded => "more than the quota of a directory above allows (see `sr quota ls`)",
+            MetaError::CrossesQuota => "counted by another quota than what is there: copy it instead",
             MetaError::SessionOver => "the session is over: what it held open and locked may be lost",
         }
     }

@@ -9,7 +9,9 @@ use crate::remote::{self, Missing};
 use crate::session::Session;
 use clap::Args;
 use client::glob::Match;
-use client::{Client, CopyOptions, CreateOptions, ErrorKind, Keep, Parents, PutOptions, WalkOptions};
+use client::{
+    Client, CopyBytes, CopyOptions, CreateOptions, ErrorKind, Keep, Parents, PutOptions, WalkOptions,
+};
 use std::sync::Arc;
 use types::meta::{Exclusive, Follow, Replace, SetAttributes, SetTime};
 use types::{Attributes, FileKind, Mode};
@@ -18,7 +20,7 @@ use types::{Attributes, FileKind, Mode};
 #[derive(Args, Debug)]
 #[command(
     override_usage = "sr cp [OPTIONS] SOURCE... DESTINATION",
-    after_help = "The servers share the bytes of a copy with its source where both are of one class: nothing is sent.\n\nExamples:\n  sr cp /a.csv /b.csv\n  sr cp -r /data /data.copy\n  sr cp -rp '/in/*' /archive/"
+    after_help = "The servers share the bytes of a copy with its source where both are of one class: nothing is sent.\n\nExamples:\n  sr cp /a.csv /b.csv\n  sr cp -r /data /data.copy\n  sr cp -rp '/in/*' /archive/\n  sr cp --clone /disk.img /disk-2.img"
 )]
 pub(crate) struct Cp {
     /// Directories too, with all that is in them.
@@ -33,6 +35,9 @@ pub(crate) struct Cp {
     /// The storage class of the copies.
     #[arg(long)]
     class: Option<String>,
+    /// Fail where the servers cannot share the bytes, instead of sending them through this machine.
+    #[arg(long)]
+    clone: bool,
     /// Files handled at a time.
     #[arg(long, short = 'j', default_value_t = JOBS, value_parser = parse_jobs)]
     jobs: usize,
@@ -48,6 +53,7 @@ struct Copying {
     preserve: bool,
     keep: bool,
     class: Option<String>,
+    bytes: CopyBytes,
     umask: u16,
 }
 
@@ -66,6 +72,7 @@ impl Cp {
             preserve: self.preserve,
             keep: self.no_clobber,
             class: self.class,
+            bytes: if self.clone { CopyBytes::Shared } else { CopyBytes::Through },
             umask: session.umask,
         });
         let mut jobs = Jobs::new(self.jobs);
@@ -189,7 +196,7 @@ impl Copying {
                 let replace = if self.keep { Replace::Refused } else { Replace::Allowed };
                 let put = PutOptions { class: self.class.clone(), mode, replace, ..PutOptions::default() };
                 let keep = if self.preserve { Keep::ModeAndTimes } else { Keep::Nothing };
-                client.copy(from, to, CopyOptions { put, keep }).await.map(drop)
+                client.copy(from, to, CopyOptions { put, keep, bytes: self.bytes }).await.map(drop)
             }
             FileKind::SymbolicLink => {
                 let target = attributes.target.clone().unwrap_or_default();

@@ -31,6 +31,11 @@ impl Unsynced {
         (self.count, self.writes.clone())
     }
 
+    /// Something may have to be written once more.
+    pub(super) fn is_held(&self) -> bool {
+        self.held > 0
+    }
+
     /// The metadata does not know of something that was written.
     pub(super) fn is_untold(&self) -> bool {
         self.touched.is_some()

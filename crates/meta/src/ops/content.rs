@@ -8,7 +8,7 @@ use crate::view::View;
 use crate::{Batch, CAPABILITY_LIFETIME, CAPABILITY_REST_MIN, Context, Failure};
 use kv::Snapshot;
 use types::meta::{Follow, MetaError, MetaReply, Place};
-use types::{Capability, InodeId, Mode, Rights, Time};
+use types::{Capability, ChunkIndex, InodeId, Layout, Mode, Rights, Time};
 
 /// The answer to an open whose rights were checked: a capability if it is a file. One to write ends with what is recorded
 /// for the file.
@@ -96,6 +96,39 @@ pub(super) async fn resize<S: Snapshot>(
     Ok(MetaReply::Attributes(node.attributes()))
 }
 
+/// See [`types::meta::Change::Reseed`].
+pub(super) async fn reseed<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    inode: InodeId,
+    seed: u32,
+) -> Result<MetaReply, Failure> {
+    let node = path::node(batch, caller, &Place::inode(inode), Follow::No).await?;
+    need_writer(caller, &node)?;
+    let Body::File { layout: old, .. } = node.inode.body else { return Err(MetaError::Invalid.into()) };
+    if node.inode.length > 0 {
+        return Err(MetaError::Invalid.into());
+    }
+    if super::recode::recode_of(batch, inode).await?.is_some() {
+        return Err(MetaError::Busy.into());
+    }
+    let new = Layout { seed, ..old };
+    let node = tree::update(batch, inode, |inode| {
+        if let Body::File { layout, .. } = &mut inode.body {
+            *layout = new;
+        }
+        inode.changed = context.now;
+        Ok(())
+    })
+    .await?;
+    let (from, to) = (old.chain(ChunkIndex(0)), new.chain(ChunkIndex(0)));
+    if from != to {
+        batch.moved((inode, from, to));
+    }
+    Ok(MetaReply::Attributes(node.attributes()))
+}
+
 /// See [`types::meta::Change::Grow`].
 pub(super) async fn grow<S: Snapshot>(
     batch: &mut Batch<S>,
@@ -144,7 +177,9 @@ pub(super) async fn set_length<S: Snapshot>(
 ) -> Result<Node, Failure> {
     super::recode::disturb(batch, node.id).await?;
     let before = node.inode.length;
-    batch.count(Share { bytes: tree::bytes(length) - tree::bytes(before), ..Share::default() });
+    let more = tree::bytes(length) - tree::bytes(before);
+    super::quota::resized(batch, context.now, node.id, more).await?;
+    batch.count(Share { bytes: more, ..Share::default() });
     tree::update(batch, node.id, |inode| {
         if let Body::File { layout, dense, .. } = &mut inode.body {
             tree::check_length(layout, length)?;

@@ -2,6 +2,7 @@
 
 use super::class;
 use super::content;
+use super::quota;
 use super::tree::{self, Birth};
 use crate::access::{Access, Caller};
 use crate::path::{self, Name, Spot};
@@ -140,6 +141,7 @@ pub(super) async fn link<S: Snapshot>(
     if node.inode.links >= LINKS_MAX {
         return Err(MetaError::TooManyLinks.into());
     }
+    quota::links(batch, &node, at.parent.id).await?;
     let entry = Entry { inode: node.id, kind: node.inode.kind() };
     tree::insert(batch, context, (&at.parent, &at.name), entry).await?;
     if node.inode.links == 1 {

@@ -1,7 +1,7 @@
 //! Publishing: a file that was written without a name gets one, at once and whole.
 
 use super::tree::{self, Birth};
-use super::{lease, xattr};
+use super::{lease, trash, xattr};
 use crate::access::Caller;
 use crate::path;
 use crate::records::Body;
@@ -38,7 +38,7 @@ pub(super) async fn publish<S: Snapshot>(
             }
             caller.need_removal(&at.parent.inode, &old.inode)?;
             tree::detach(batch, context, (&at.parent, &at.name), there).await?;
-            tree::drop_link(batch, context, &old, (at.parent.id, &at.name)).await?;
+            trash::retire(batch, context, caller, &old, (&at.parent, &at.name)).await?;
         }
         (None, Replace::Allowed | Replace::Refused) => caller.need_insertion(&at.parent.inode)?,
     }

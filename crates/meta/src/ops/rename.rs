@@ -1,6 +1,6 @@
 //! Renaming.
 
-use super::{remove, trash, tree};
+use super::{quota, remove, trash, tree};
 use crate::access::{Access, Caller};
 use crate::path::{self, Name};
 use crate::records::{Entry, Node};
@@ -44,6 +44,7 @@ pub(super) async fn rename<S: Snapshot>(
             if across {
                 need_movable(caller, &other)?;
                 check_line(batch, &from, there.inode).await?;
+                quota::moves(batch, context.now, &other, from.parent.id).await?;
             }
             tree::detach(batch, context, (&to.parent, &to.name), there).await?;
             tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
@@ -66,6 +67,10 @@ pub(super) async fn rename<S: Snapshot>(
             caller.need_insertion(&to.parent.inode)?;
             tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
         }
+    }
+    if across {
+        // What it replaces is gone by now.
+        quota::moves(batch, context.now, &node, to.parent.id).await?;
     }
     arrive(batch, context, &from, &to, moved).await?;
     Ok(MetaReply::Done)

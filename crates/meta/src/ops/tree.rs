@@ -1,6 +1,6 @@
 //! What most changes are made of: putting a name into a directory, taking one out, ending an inode.
 
-use super::{lock, nameless, recode, session};
+use super::{lock, nameless, quota, recode, session};
 use crate::records::{Append, Body, Entry, GarbageFile, Inode, Node, Share, encode};
 use crate::view::View;
 use crate::{Batch, CLOCK_MARGIN, Caller, Context, Failure, keys};
@@ -54,7 +54,9 @@ pub(super) async fn make<S: Snapshot>(
     let kind = inode.kind();
     let inode = batch.put_inode(id, inode);
     insert(batch, context, at, Entry { inode: id, kind }).await?;
-    Ok(Node { id, inode })
+    let node = Node { id, inode };
+    quota::made(batch, context.now, parent.id, &node).await?;
+    Ok(node)
 }
 
 /// Puts a name into a directory.
@@ -164,6 +166,7 @@ pub(super) async fn end<S: Snapshot>(
     context: &Context<'_>,
     node: &Node,
 ) -> Result<(), Failure> {
+    quota::ended(batch, context.now, node).await?;
     batch.remove_inode(node.id);
     if !node.inode.is_nameless() {
         tell_gone(batch, node);

@@ -227,16 +227,16 @@ fn names_are_cut_to_what_a_name_may_be() {
 }
 
 /// Draws numbers, the same ones each time.
-struct Draw(u64);
+pub(super) struct Draw(pub(super) u64);
 
 impl Draw {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         // The constants of Knuth's MMIX.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 
-    fn path(&mut self) -> String {
+    pub(super) fn path(&mut self) -> String {
         match self.below(3) {
             0 => format!("/{}", self.below(3)),
             1 => format!("/d{}/{}", self.below(2), self.below(3)),

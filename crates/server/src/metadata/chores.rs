@@ -12,6 +12,8 @@ use types::meta::MetaError;
 const PURGE_ENTRIES: usize = 1000;
 /// How often the purge looks even when nobody told it to: another server may have died over its work.
 const PURGE_PERIOD: Duration = Duration::from_secs(30);
+/// Entries per transaction that are counted for a quota.
+const QUOTA_ENTRIES: usize = 1000;
 /// How often leases are looked at. They last ten minutes.
 const LEASES_PERIOD: Duration = Duration::from_secs(60);
 /// Rounds of leases per round of answers, which are kept for an hour.
@@ -55,6 +57,14 @@ pub(super) async fn sweep<S: Store>(shared: Arc<Shared<S>>) {
         }
         round = round.wrapping_add(1);
         sleep(LEASES_PERIOD).await;
+    }
+}
+
+/// Counts what is below directories that got a quota, or lost it.
+pub(super) async fn quotas<S: Store>(shared: Arc<Shared<S>>) {
+    loop {
+        walk(&shared, |_| Job::MarkQuotas { limit: QUOTA_ENTRIES }).await;
+        let _ = timeout(PURGE_PERIOD, shared.quotas.notified()).await;
     }
 }
 

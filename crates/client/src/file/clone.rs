@@ -1,0 +1,136 @@
+//! Clones: chunks of one file become chunks of another, and the servers share their bytes.
+
+use super::File;
+use crate::span::chunk_length;
+use crate::transfer::Update;
+use crate::{Error, ErrorKind, Result, tree};
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use types::meta::Change;
+use types::storage::{Durability, Operation};
+use types::{ChunkId, ChunkIndex, Layout};
+
+const ACTION: &str = "clone into";
+/// Chunks cloned at the same time.
+const CLONES_AT_ONCE: usize = 32;
+
+impl File {
+    /// Makes the bytes of this file from `offset` on the same as those of `source` there, up to `length` of them, without sending
+    /// any: the servers share them. Answers how many; `None`, and nothing is changed: not here, because the range is not one
+    /// of whole chunks, or the chunks of the two are not kept on the same chains. Those of an empty file are put where
+    /// those of the source are, if both are of one class.
+    ///
+    /// What was written to `source` and is at the servers is cloned. On disk when it is answered, but for the length.
+    pub async fn clone_range(&self, source: &File, offset: u64, length: u64) -> Result<Option<u64>> {
+        let there = source.refresh().await?;
+        let here = self.refresh().await?;
+        let (Some(from), Some(to)) = (there.layout, here.layout) else { return Ok(None) };
+        let mut end = offset.saturating_add(length).min(there.length);
+        let size = u64::from(from.chunk_size);
+        if self.inode() == source.inode() || !offset.is_multiple_of(size) {
+            return Ok(None);
+        }
+        // A chunk is replaced whole: not one that goes on behind what is cloned.
+        if !end.is_multiple_of(size) && (end < there.length || end < here.length) {
+            end = end / size * size;
+        }
+        if end <= offset {
+            return Ok(None);
+        }
+        let unseeded = |layout: Layout| Layout { seed: 0, ..layout };
+        if from != to {
+            if here.length > 0 || offset > 0 || unseeded(from) != unseeded(to) {
+                return Ok(None);
+            }
+            match self.reseed(from.seed).await {
+                Ok(layout) if layout == from => {}
+                Ok(_) => return Ok(None),
+                // Somebody wrote to it just now, or its chunks are about to be moved.
+                Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Invalid) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if self.unsynced().is_held() {
+            // It would be written over the clones if it had to be written once more.
+            self.sync().await?;
+        }
+        let first = u32::try_from(offset / size).map_err(|_| self.too_large())?;
+        let chunks = from.chunks(end).ok_or_else(|| self.too_large())?;
+        if !self.clone_chunks(source, from, first..chunks, there.length).await? {
+            return Ok(None);
+        }
+        self.tell(end, &self.client).await?;
+        Ok(Some(end - offset))
+    }
+
+    fn too_large(&self) -> Error {
+        Error::new(ErrorKind::Invalid, ACTION, self.path(), "too large")
+    }
+
+    /// Has the chunks of an empty file lie elsewhere.
+    async fn reseed(&self, seed: u32) -> Result<Layout> {
+        let change = Change::Reseed { inode: self.inode(), seed };
+        let reply =
+            self.client.change_unless_busy(ACTION, self.path(), change, crate::call::WhenBusy::GiveUp);
+        let attributes = tree::attributes(reply.await?, ACTION, self.path())?;
+        self.state.put(attributes.clone());
+        attributes.layout.ok_or_else(|| Error::unexpected(ACTION, self.path()))
+    }
+
+    /// False: one of the files was moved meanwhile.
+    async fn clone_chunks(
+        &self,
+        source: &File,
+        layout: Layout,
+        chunks: std::ops::Range<u32>,
+        length: u64,
+    ) -> Result<bool> {
+        let mut clones = JoinSet::new();
+        let mut all = true;
+        for index in chunks.map(ChunkIndex) {
+            if clones.len() >= CLONES_AT_ONCE
+                && let Some(joined) = clones.join_next().await
+            {
+                all &= joined.map_err(|stopped| self.stopped(ACTION, &stopped))??;
+            }
+            let (file, source) = (self.clone(), source.clone());
+            clones.spawn(async move { file.clone_chunk(&source, layout, index, length).await });
+        }
+        while let Some(joined) = clones.join_next().await {
+            all &= joined.map_err(|stopped| self.stopped(ACTION, &stopped))??;
+        }
+        Ok(all)
+    }
+
+    async fn clone_chunk(
+        &self,
+        source: &File,
+        layout: Layout,
+        index: ChunkIndex,
+        length: u64,
+    ) -> Result<bool> {
+        let (from, to) = (ChunkId { inode: source.inode(), index }, ChunkId { inode: self.inode(), index });
+        let operation = Operation::Clone { from, to, length: chunk_length(&layout, index, length) };
+        let update = Update {
+            action: ACTION,
+            subject: self.path(),
+            layout: Some(layout),
+            chain: layout.chain(index),
+            operation,
+            payload: Bytes::new(),
+            durability: Durability::Disk,
+            grant: &self.state.content.grant,
+            source: Some((&source.state.content.grant, layout)),
+        };
+        match self.client.update(update).await {
+            // A hole of the source is one here.
+            Err(error) if error.kind() == ErrorKind::NotFound && !source.state.shape().0 => {
+                let removed = Operation::Remove { chunks: vec![to] };
+                Ok(self.cut(ACTION, Some(layout), layout.chain(index), removed).await?.is_some())
+            }
+            updated => Ok(updated?.is_some()),
+        }
+    }
+}
