@@ -1,6 +1,7 @@
 //! Open files: random reads and writes.
 
 mod clone;
+mod seek;
 mod sync;
 mod write;
 
@@ -9,6 +10,7 @@ use crate::span::spans;
 use crate::tree;
 use crate::{Client, Error, ErrorKind, Reader, Result};
 use bytes::Bytes;
+pub use seek::Seek;
 use std::sync::{Arc, Mutex, PoisonError};
 use types::meta::{MetaRequest, Place};
 use types::{Attributes, Capability, ClassId, FileKind, InodeId, Layout, Rights, TableId};

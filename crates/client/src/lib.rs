@@ -55,7 +55,7 @@ pub use client::Client;
 pub use context::{Context, ContextSecurity};
 pub use copy::{CopyBytes, CopyOptions, Keep};
 pub use error::{Error, ErrorKind, Result};
-pub use file::{File, Pieces};
+pub use file::{File, Pieces, Seek};
 pub use fsck::{Depth, FileToCheck, Finding, Orphans};
 pub use glob::Match;
 pub use inspect::{ChunkLocation, ContentHash, CopyLocation, DamageReport, NodeStatus, Status, Usage};

@@ -147,6 +147,11 @@ impl Reply {
         self.written(length);
     }
 
+    /// A position in a file.
+    pub fn position(self, position: u64) {
+        self.send(0, &[&position.to_ne_bytes()]);
+    }
+
     /// The lock that is in the way of one that is tested, or the tested one's range with `F_UNLCK`.
     pub fn lock(self, range: &LockRange) {
         let mut body = [0; 24];

@@ -8,7 +8,7 @@ use crate::contents::known;
 use crate::errno::{Errno, Result};
 use crate::guard::Guard;
 use bytes::{Bytes, BytesMut};
-use client::{Client, ErrorKind, File};
+use client::{Client, ErrorKind, File, Seek};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -434,6 +434,14 @@ impl Content {
         let result = self.guard.unless_lost(self.file().punch(offset, length, grows)).await;
         self.state().version = draw_version();
         result
+    }
+
+    /// The first position from `offset` on at which there are bytes, or none.
+    pub(crate) async fn seek(&self, offset: u64, what: Seek) -> Result<Option<u64>> {
+        if self.state().dirty.is_some() {
+            self.flush().await?;
+        }
+        self.file().seek(offset, what).await.map_err(known)
     }
 
     /// Makes bytes the same as those of another file at the same place, if the servers can share them: how many. `None`: they cannot.

@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::locks::Wanted;
 use crate::system::{System, place};
 use bytes::Bytes;
-use client::CreateOptions;
+use client::{CreateOptions, Seek};
 use fuse::{Header, OpenFlags};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -204,6 +204,17 @@ impl System {
             return Err(Errno(libc::EBADF));
         }
         file.content.punch(offset, length, grows).await
+    }
+
+    /// The next byte, or the next hole.
+    pub(crate) async fn seek(&self, handle: u64, offset: u64, whence: u32) -> Result<u64> {
+        let what = match whence.cast_signed() {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return Err(Errno(libc::EINVAL)),
+        };
+        let file = self.file(handle)?;
+        file.content.seek(offset, what).await?.ok_or(Errno(libc::ENXIO))
     }
 
     /// Copies within the cloud, if the servers can share the bytes. Otherwise who asks is told so, and the kernel reads and writes.

@@ -242,6 +242,9 @@ impl System {
             Operation::Allocate { handle, offset, length, mode } => {
                 give(reply, self.allocate(handle, offset, length, mode).await, done)
             }
+            Operation::Seek { handle, offset, whence } => {
+                give(reply, self.seek(handle, offset, whence).await, Reply::position)
+            }
             Operation::CopyRange { handle, offset, to: _, to_handle, to_offset, length } => {
                 let copied = self.clone_range((handle, offset), (to_handle, to_offset), length).await;
                 give(reply, copied, Reply::written)
@@ -280,7 +283,6 @@ impl System {
             Operation::RemoveXattr { name } => give(reply, self.remove_xattr(inode, &name).await, done),
             // The kernel does by itself what it can, and does not ask again.
             Operation::Access { .. }
-            | Operation::Seek { .. }
             | Operation::TemporaryFile { .. }
             | Operation::Init { .. }
             | Operation::Forget { .. }

@@ -12,6 +12,7 @@ mod disks;
 mod failover;
 mod follow;
 mod fsck;
+mod keep;
 mod load;
 mod locks;
 mod missing;

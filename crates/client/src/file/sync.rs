@@ -4,6 +4,7 @@ use super::File;
 use crate::pipeline::Written;
 use crate::{Client, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tokio::task::JoinSet;
 use types::storage::{Durability, Operation};
 use types::{ChainId, Epoch, Layout};
@@ -78,8 +79,11 @@ impl Client {
     /// each file; but not their times and lengths. Answers for which of them that was enough: the others are as they were, and
     /// [`File::sync`] does what they need.
     pub async fn sync_together(files: &[File]) -> Vec<bool> {
-        let mut locked = Vec::with_capacity(files.len());
-        for file in files {
+        // Each once, and in one order: two that do this would wait for each other.
+        let states: BTreeMap<usize, _> =
+            files.iter().map(|file| (Arc::as_ptr(&file.state).addr(), file)).collect();
+        let mut locked = Vec::with_capacity(states.len());
+        for file in states.into_values() {
             locked.push(file.state.syncing.lock().await);
         }
         let kept: Vec<_> = files.iter().map(|file| file.unsynced().all()).collect();

@@ -178,7 +178,7 @@ pub(super) async fn set_length<S: Snapshot>(
     super::recode::disturb(batch, node.id).await?;
     let before = node.inode.length;
     let more = tree::bytes(length) - tree::bytes(before);
-    super::quota::resized(batch, context.now, node.id, more).await?;
+    super::quota::resized(batch, context.now, node, more).await?;
     batch.count(Share { bytes: more, ..Share::default() });
     tree::update(batch, node.id, |inode| {
         if let Body::File { layout, dense, .. } = &mut inode.body {

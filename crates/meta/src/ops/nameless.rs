@@ -21,7 +21,7 @@
 //!
 //! For the records on the chains such a file is gone at once: after a rebuild nobody has it open.
 
-use super::{recode, sweep, tree};
+use super::{quota, recode, sweep, tree};
 use crate::records::{Held, Nameless, Node, decode, encode};
 use crate::view::View;
 use crate::{Batch, Context, Failure, keys};
@@ -41,6 +41,7 @@ pub(super) async fn keep<S: Snapshot>(
     // It stays where it is: there is no path whose class it could follow.
     recode::disturb(batch, node.id).await?;
     tree::tell_gone(batch, node);
+    quota::lost_its_name(batch, context.now, node).await?;
     tree::update(batch, node.id, |inode| {
         inode.links = 0;
         inode.changed = context.now;

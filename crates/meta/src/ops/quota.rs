@@ -176,13 +176,29 @@ pub(super) async fn made<S: Snapshot>(
     Ok(())
 }
 
+/// A file has lost its last name, and stays for those who have it open: it makes room at once. Its mark stays, so that it does not
+/// grow into what is not there.
+pub(super) async fn lost_its_name<S: Snapshot>(
+    batch: &mut Batch<S>,
+    now: Time,
+    node: &Node,
+) -> Result<(), Failure> {
+    if !is_any(batch).await? {
+        return Ok(());
+    }
+    let mark = mark_of(batch, node.id).await?;
+    transfer(batch, now, Charge::of(&node.inode), (mark, None), Bounds::Ignored).await
+}
+
 /// An inode ends. A quota of its own ends with it, or with the last inode elsewhere that is charged to it.
 pub(super) async fn ended<S: Snapshot>(batch: &mut Batch<S>, now: Time, node: &Node) -> Result<(), Failure> {
     if !is_any(batch).await? {
         return Ok(());
     }
-    let mark = charged_to(batch, node.id).await?;
-    transfer(batch, now, Charge::of(&node.inode), (mark, None), Bounds::Ignored).await?;
+    if !node.inode.is_nameless() {
+        let mark = charged_to(batch, node.id).await?;
+        transfer(batch, now, Charge::of(&node.inode), (mark, None), Bounds::Ignored).await?;
+    }
     set_mark(batch, node.id, None);
     if let Some(record) = record_of(batch, node.id).await? {
         let (limits, stage) = (Limits::default(), Stage::Ending);
@@ -197,14 +213,23 @@ pub(super) async fn ended<S: Snapshot>(batch: &mut Batch<S>, now: Time, node: &N
 pub(super) async fn resized<S: Snapshot>(
     batch: &mut Batch<S>,
     now: Time,
-    inode: InodeId,
+    node: &Node,
     bytes: i64,
 ) -> Result<(), Failure> {
     if bytes == 0 || !is_any(batch).await? {
         return Ok(());
     }
-    let mark = mark_of(batch, inode).await?;
-    transfer(batch, now, Charge { inodes: 0, bytes }, (None, mark), Bounds::Hold).await
+    let mark = mark_of(batch, node.id).await?;
+    let charge = Charge { inodes: 0, bytes };
+    if !node.inode.is_nameless() {
+        return transfer(batch, now, charge, (None, mark), Bounds::Hold).await;
+    }
+    // It does not count, but there must be room for it.
+    if bytes > 0 {
+        transfer(batch, now, charge, (None, mark), Bounds::Hold).await?;
+        transfer(batch, now, charge.back(), (None, mark), Bounds::Ignored).await?;
+    }
+    Ok(())
 }
 
 /// An inode gets a name in another directory, and loses the one it had. Refused with [`MetaError::CrossesQuota`] when all that is below would

@@ -21,7 +21,7 @@ pub(super) fn check(world: &mut World, inodes: &BTreeMap<InodeId, Inode>) {
         .map(|(inode, value)| (inode, InodeId(decode(&value, "mark").unwrap())))
         .collect();
     let mut used: BTreeMap<InodeId, (u64, u64)> = BTreeMap::new();
-    for (id, inode) in inodes {
+    for (id, inode) in inodes.iter().filter(|(_, inode)| !inode.is_nameless()) {
         let first = match quotas.get(id) {
             Some(own) => own.parent,
             None => marks.get(id).copied(),
@@ -329,4 +329,20 @@ fn whatever_is_done_the_counts_agree() {
         world.check();
     }
     assert!(refused > 5 && crossed > 5, "{refused} {crossed}");
+}
+
+#[test]
+fn what_has_no_name_makes_room_and_does_not_grow_without_any() {
+    let mut world = World::open();
+    world.mkdir(1, "/d", 0o777).unwrap();
+    set(&mut world, "/d", Some(limits(Some(100), Some(1)))).unwrap();
+    world.change(1, Change::BeginSession { name: String::new() }).unwrap();
+    let open = write(&mut world, "/d/f", 60).unwrap();
+    world.unlink(1, "/d/f").unwrap();
+    assert_eq!(used(&mut world, "/d"), (0, 0));
+    write(&mut world, "/d/g", 60).unwrap();
+    grow(&mut world, open, 70).unwrap();
+    assert_eq!(grow(&mut world, open, 200), Err(MetaError::QuotaExceeded));
+    assert_eq!(used(&mut world, "/d"), (1, 60));
+    world.check();
 }
