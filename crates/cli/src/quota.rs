@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use client::{Error, ErrorKind};
 use serde::Serialize;
 use std::time::Duration;
+use types::meta::Follow;
 use types::quota::{Limit, Limits, Quota, Stage, Usage};
 
 /// How much may be below a directory: bytes, and files and directories.
@@ -133,7 +134,9 @@ impl QuotaCommand {
                 }
                 let there = session.client.quotas().await?;
                 for path in paths.iter().map(|path| remote::normal(path)) {
-                    let old = there.iter().find(|quota| quota.path.as_deref() == Some(path.as_str()));
+                    let found = session.client.stat(path.as_str(), Follow::Yes).await;
+                    let Some(directory) = session.report.item(found)? else { continue };
+                    let old = there.iter().find(|quota| quota.directory == directory.inode);
                     let mut limits = old.map_or_else(Limits::default, |quota| quota.limits);
                     for (limit, bound) in [
                         (&mut limits.bytes.hard, bytes),

@@ -183,12 +183,21 @@ fn is_at(item: &Trashed, path: &str, below: bool) -> bool {
     item.path == path || (below && remote::is_within(&item.path, path))
 }
 
-/// What the words of a command line mean: of several that were at one path, the one that was removed last.
+/// Which of several that were at one path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    /// What was removed last.
+    Last,
+}
+
+/// What the words of a command line mean.
 fn chosen<'a>(
     session: &Session,
     all: &'a [Trashed],
     words: &[String],
     below: bool,
+    which: Which,
 ) -> Result<Vec<&'a Trashed>, Stop> {
     let mut chosen: Vec<&Trashed> = Vec::new();
     for word in words {
@@ -197,9 +206,10 @@ fn chosen<'a>(
         if found.is_empty() {
             found.extend(all.iter().filter(|item| is_at(item, &path, below)));
         }
-        // The last one of each path.
-        found.sort_by(|a, b| (&a.path, b.removed).cmp(&(&b.path, a.removed)));
-        found.dedup_by(|a, b| a.path == b.path);
+        if which == Which::Last {
+            found.sort_by(|a, b| (&a.path, b.removed).cmp(&(&b.path, a.removed)));
+            found.dedup_by(|a, b| a.path == b.path);
+        }
         if found.is_empty() {
             let error = Error::new(ErrorKind::NotFound, "look in the trash for", word, "it is not there");
             session.report.failed(error.advise("`sr trash ls` shows what is"))?;
@@ -217,7 +227,7 @@ async fn restore(
     words: &[String],
 ) -> Result<(), Stop> {
     let all = session.client.trash(whose).await?;
-    let chosen = chosen(session, &all, words, recursive)?;
+    let chosen = chosen(session, &all, words, recursive, Which::Last)?;
     if to.is_some() && chosen.len() > 1 {
         return Err(Stop::usage("--to takes one item"));
     }
@@ -248,8 +258,11 @@ async fn empty(
     words: &[String],
 ) -> Result<(), Stop> {
     let all = session.client.trash(whose).await?;
-    let mut chosen: Vec<&Trashed> =
-        if words.is_empty() { all.iter().collect() } else { chosen(session, &all, words, false)? };
+    let mut chosen: Vec<&Trashed> = if words.is_empty() {
+        all.iter().collect()
+    } else {
+        chosen(session, &all, words, false, Which::All)?
+    };
     if let Some(older) = older {
         let now = now();
         chosen.retain(|item| item.removed.after(older) <= now);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use types::manager::{ManagerError, ManagerReply, ManagerRequest};
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
+use types::storage::Durability;
 use types::wire::{Channel, decode, encode};
 use types::{Duration, Origin};
 
@@ -157,25 +158,46 @@ impl Client {
         let ticket = self.shared.meta_lanes.take().await;
         let origin = ticket.origin;
         let Some(keeping) = &self.keeping else {
-            let body = encode(&self.change_request(origin, change));
+            let body = encode(&self.change_request(origin, Durability::Disk, change));
             return self.ask_meta_unless_busy(action, subject, body, Bytes::new(), (busy, None)).await.reply;
         };
         let holder = keeping.holder();
         let payload = holder.map_or(Bytes::new(), |holder| encode(&holder).into());
-        let body = encode(&self.change_request(origin, change.clone()));
+        // Who is told nothing would not know what a failure has undone.
+        let durability = if holder.is_some() { self.durability } else { Durability::Disk };
+        let body = encode(&self.change_request(origin, durability, change.clone()));
         let told = holder.map(|_| keeping.clone());
         let sent = self.ask_meta_unless_busy(action, subject, body, payload, (busy, told));
-        keeping.change(&change, sent, holder).await
+        keeping.change((&change, durability), sent, holder).await
     }
 
-    /// Waits until all changes of names and attributes that were answered before are on disk, whoever made them.
+    /// Waits until all changes of names and attributes that were answered before are on disk, whoever made them. Fails with
+    /// [`Broken`](ErrorKind::Broken), once, when a failure of the server has undone some of this client's: see [`Client::undone`].
     pub async fn flush(&self) -> Result<()> {
-        let asked = self.ask_meta("sync", "", encode(&MetaRequest::Flush), Bytes::new()).await;
+        let positions = self.keeping.as_ref().map(|keeping| keeping.unflushed()).unwrap_or_default();
+        let request = MetaRequest::Flush { positions: positions.clone() };
+        let asked = self.ask_meta("sync", "", encode(&request), Bytes::new()).await;
+        let is_known = match &asked.reply {
+            Ok(_) => true,
+            Err(error) => error.refusal() == Some(&MetaError::Undone),
+        };
+        if let (true, Some(keeping)) = (is_known, &self.keeping) {
+            keeping.flushed(&positions, asked.reply.is_err());
+        }
         asked.reply.map(drop)
     }
 
-    fn change_request(&self, origin: Origin, change: Change) -> MetaRequest {
-        let durability = self.durability;
+    /// How often a failure of the server has undone changes of this client that it had answered, as far as is known.
+    pub fn undone(&self) -> u64 {
+        self.keeping.as_ref().map_or(0, |keeping| keeping.undone())
+    }
+
+    /// Whether there are changes of this client that may not be on disk, or not be at all any more.
+    pub(crate) fn is_unflushed(&self) -> bool {
+        self.keeping.as_ref().is_some_and(|keeping| !keeping.unflushed().is_empty())
+    }
+
+    fn change_request(&self, origin: Origin, durability: Durability, change: Change) -> MetaRequest {
         match self.owner {
             None => MetaRequest::Change { origin, durability, change },
             Some((uid, gid)) => MetaRequest::ChangeFor { origin, durability, change, uid, gid },

@@ -119,7 +119,7 @@ impl Error {
             | MetaError::CrossesQuota => ErrorKind::Invalid,
             MetaError::QuotaExceeded => ErrorKind::Full,
             MetaError::Busy => ErrorKind::Busy,
-            MetaError::LeaseOver | MetaError::TooOld => ErrorKind::Broken,
+            MetaError::LeaseOver | MetaError::TooOld | MetaError::Undone => ErrorKind::Broken,
             MetaError::Unavailable => ErrorKind::NotReachable,
             MetaError::TooFewTargets { .. } => ErrorKind::TooFewTargets,
             MetaError::SessionOver => ErrorKind::SessionOver,

@@ -11,6 +11,7 @@ use crate::tree;
 use crate::{Client, Error, ErrorKind, Reader, Result};
 use bytes::Bytes;
 pub use seek::Seek;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use types::meta::{MetaRequest, Place};
 use types::{Attributes, Capability, ClassId, FileKind, InodeId, Layout, Rights, TableId};
@@ -45,6 +46,8 @@ pub(crate) struct FileState {
     pub(crate) content: Arc<Content>,
     attributes: Mutex<Attributes>,
     unsynced: Mutex<Unsynced>,
+    /// [`Client::undone`] as it was when this was opened, or when a sync last told of it.
+    undone: AtomicU64,
     /// Held while written bytes are made durable.
     syncing: tokio::sync::Mutex<()>,
     /// Shared by writes; held alone while lost bytes are written once more, so that no newer ones are overwritten.
@@ -143,6 +146,7 @@ impl File {
             content: Arc::new(Content { path, inode, grant }),
             attributes: Mutex::new(attributes),
             unsynced: Mutex::default(),
+            undone: AtomicU64::new(client.undone()),
             syncing: tokio::sync::Mutex::default(),
             rewriting: tokio::sync::RwLock::default(),
         };

@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use types::delegation::{News, RECALLS_WAIT, RETURNED_MAX, Recall, Recalls};
+use types::delegation::{News, Position, RECALLS_WAIT, RETURNED_MAX, Recall, Recalls};
 use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, NAME_MAX, Place};
+use types::storage::Durability;
 use types::wire::{Channel, decode, encode};
 use types::{Attributes, Duration, HolderId, InodeId, SessionId};
 
@@ -69,6 +70,10 @@ struct State {
     kept: Kept,
     /// Listings that have learnt all pages so far: the number of each, and the last name.
     listings: HashMap<InodeId, (u64, String)>,
+    /// Of each run of the server, the last change that was answered before it was on disk.
+    unflushed: Vec<Position>,
+    /// How often some were undone.
+    undone: u64,
     /// The session was ended.
     is_over: bool,
 }
@@ -101,7 +106,13 @@ impl Keeping {
         dependents: Arc<dyn Dependents>,
         turns: Arc<AtomicU64>,
     ) -> (Arc<Keeping>, Renewal) {
-        let state = State { kept: Kept::new(ROOM), listings: HashMap::new(), is_over: false };
+        let state = State {
+            kept: Kept::new(ROOM),
+            listings: HashMap::new(),
+            unflushed: Vec::new(),
+            undone: 0,
+            is_over: false,
+        };
         let keeping =
             Arc::new(Keeping { state: Mutex::new(state), since: Instant::now(), wake: Notify::new(), turns });
         let renewal = Renewal::spawn(follow(keeping.clone(), client, session, dependents));
@@ -245,7 +256,7 @@ impl Keeping {
     /// Sends a change, and keeps what it made of what is kept.
     pub(crate) async fn change<'a>(
         &self,
-        change: &Change,
+        (change, durability): (&Change, Durability),
         send: impl Future<Output = Asked> + 'a,
         holder: Option<HolderId>,
     ) -> Result<MetaReply> {
@@ -260,11 +271,52 @@ impl Keeping {
                 }
                 _ => None,
             };
+            if let Some(position) = news.position {
+                self.answered(position, durability);
+            }
             // After a try that was not answered it is of whom this was then, and nothing of it is kept.
             self.state().kept.changed(holder, &news, made);
             pending.over();
         }
         asked.reply
+    }
+
+    /// A change was made there. All before it in the same run is as durable as it is.
+    fn answered(&self, position: Position, durability: Durability) {
+        let mut state = self.state();
+        let of_run = state.unflushed.iter_mut().find(|last| last.run == position.run);
+        match (durability, of_run) {
+            (Durability::Memory, Some(last)) => last.revision = last.revision.max(position.revision),
+            (Durability::Memory, None) => state.unflushed.push(position),
+            (Durability::Disk, _) => {
+                state.unflushed.retain(|last| last.run != position.run || last.revision > position.revision)
+            }
+        }
+    }
+
+    /// The changes that were answered before they were on disk: the last of each run of the server.
+    pub(crate) fn unflushed(&self) -> Vec<Position> {
+        self.state().unflushed.clone()
+    }
+
+    /// What became of these is known: they are on disk, or some were undone.
+    pub(crate) fn flushed(&self, positions: &[Position], is_undone: bool) {
+        let is_known = |last: &Position| {
+            positions.iter().any(|known| known.run == last.run && known.revision >= last.revision)
+        };
+        let mut state = self.state();
+        let before = state.unflushed.len();
+        state.unflushed.retain(|last| !is_known(last));
+        // Of several that ask at once the first counts.
+        if is_undone && state.unflushed.len() < before {
+            state.undone += 1;
+            tracing::error!("a failure of the metadata server has undone changes that it had answered");
+        }
+    }
+
+    /// See [`Client::undone`].
+    pub(crate) fn undone(&self) -> u64 {
+        self.state().undone
     }
 
     /// Keeps nothing any more.

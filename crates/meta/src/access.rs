@@ -2,7 +2,7 @@
 
 use crate::records::Inode;
 use types::meta::MetaError;
-use types::{Gid, Mode, Uid};
+use types::{Gid, InodeId, Mode, Uid};
 
 /// The user a request is made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +107,10 @@ impl Caller {
     pub fn need_insertion(&self, directory: &Inode) -> Result<(), MetaError> {
         if directory.links == 0 {
             return Err(MetaError::NotFound);
+        }
+        // What is in the trash was put there by its removal.
+        if directory.parent == InodeId::TRASH {
+            return Err(MetaError::Denied);
         }
         self.need(directory, Access::WRITE_SEARCH)
     }

@@ -28,6 +28,7 @@ const USE: u8 = b'U';
 const QUOTA: u8 = b'Q';
 const QUOTA_MARK: u8 = b'E';
 const QUOTA_QUEUE: u8 = b'Z';
+const RUNS: u8 = b'r';
 const TRASHED: u8 = b'W';
 const TRASH_DUE: u8 = b'Y';
 const TRASH_POLICY: u8 = b'B';
@@ -97,6 +98,11 @@ pub fn xattr_name(key: &[u8]) -> Option<&str> {
 /// The first inode id that no server has reserved.
 pub fn next_id() -> Key {
     vec![NEXT_ID]
+}
+
+/// The runs of the server, and where in the history each began.
+pub fn runs() -> Key {
+    vec![RUNS]
 }
 
 /// One server's share of the totals.

@@ -97,7 +97,7 @@ pub async fn read<S: Snapshot>(
         MetaRequest::TestLock { session, inode, lock } => {
             ops::test_lock(reader, caller, *session, *inode, lock).await?
         }
-        MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } | MetaRequest::Flush => {
+        MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } | MetaRequest::Flush { .. } => {
             return Err(MetaError::Invalid.into());
         }
     };

@@ -5,6 +5,7 @@ use crate::errno::Result;
 use client::{Client, ListOptions, Listing};
 use fuse::{Directory, Entry};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use types::meta::{Entry as Listed, Follow, Place};
 use types::{Attributes, InodeId};
@@ -21,6 +22,8 @@ pub(crate) struct OpenDirectory {
     inode: InodeId,
     numbers: Numbers,
     walk: tokio::sync::Mutex<Walk>,
+    /// [`Client::undone`] as it was when this was opened, or when a sync last told of it.
+    undone: AtomicU64,
 }
 
 /// How far the kernel has come. The names that it has seen are kept, so that it can go back to any of them: the listing
@@ -35,7 +38,13 @@ struct Walk {
 
 impl OpenDirectory {
     pub(crate) fn new(client: Client, inode: InodeId, numbers: Numbers) -> OpenDirectory {
-        OpenDirectory { client, inode, numbers, walk: tokio::sync::Mutex::default() }
+        let undone = AtomicU64::new(client.undone());
+        OpenDirectory { client, inode, numbers, walk: tokio::sync::Mutex::default(), undone }
+    }
+
+    /// Whether something was undone that this has not been told of; it is now.
+    pub(crate) fn is_undone(&self, undone: u64) -> bool {
+        self.undone.swap(undone, Ordering::Relaxed) < undone
     }
 
     pub(crate) fn inode(&self) -> InodeId {

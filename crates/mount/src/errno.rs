@@ -45,6 +45,7 @@ fn refused(refusal: &MetaError) -> i32 {
         | MetaError::SessionOver
         | MetaError::LeaseOver
         | MetaError::TooOld
+        | MetaError::Undone
         | MetaError::Unavailable
         | MetaError::TooFewTargets { .. } => libc::EIO,
     }

@@ -190,14 +190,14 @@ impl System {
                 give(reply, self.changing(&[inode], made).await, entry)
             }
             Operation::Unlink { name } => {
-                give(reply, self.changing(&[inode], self.unlink(inode, &name)).await, done)
+                give(reply, self.changing(&[inode], self.unlink(header, inode, &name)).await, done)
             }
             Operation::RemoveDirectory { name } => {
                 give(reply, self.changing(&[inode], self.remove_directory(inode, &name)).await, done)
             }
             Operation::Rename { name, to, new_name, flags } => {
                 let to = self.numbers.inode(to);
-                let renamed = self.rename((inode, &name), (to, &new_name), flags);
+                let renamed = self.rename(header, (inode, &name), (to, &new_name), flags);
                 give(reply, self.changing(&[inode, to], renamed).await, done)
             }
             Operation::Link { node, name } => {
@@ -263,7 +263,7 @@ impl System {
                 reply.done();
                 Ok(())
             }
-            Operation::SyncDirectory { .. } => give(reply, self.client.flush().await.map_err(known), done),
+            Operation::SyncDirectory { handle, .. } => give(reply, self.sync_directory(handle).await, done),
             Operation::Destroy => {
                 reply.done();
                 Ok(())
@@ -443,22 +443,28 @@ impl System {
         Ok(found(&attributes, self.numbers))
     }
 
-    async fn unlink(&self, directory: InodeId, name: &Bytes) -> Result<()> {
-        Ok(self.client.unlink(place(directory, name)?).await?)
+    async fn unlink(&self, header: &Header, directory: InodeId, name: &Bytes) -> Result<()> {
+        Ok(self.client_for(header).unlink(place(directory, name)?).await?)
     }
 
     async fn remove_directory(&self, directory: InodeId, name: &Bytes) -> Result<()> {
         Ok(self.client.remove_directory(place(directory, name)?).await?)
     }
 
-    async fn rename(&self, from: (InodeId, &Bytes), to: (InodeId, &Bytes), flags: u32) -> Result<()> {
+    async fn rename(
+        &self,
+        header: &Header,
+        from: (InodeId, &Bytes),
+        to: (InodeId, &Bytes),
+        flags: u32,
+    ) -> Result<()> {
         let replace = match flags {
             0 => Replace::Allowed,
             libc::RENAME_NOREPLACE => Replace::Refused,
             libc::RENAME_EXCHANGE => Replace::Exchange,
             _ => return Err(Errno(libc::EINVAL)),
         };
-        Ok(self.client.rename(place(from.0, from.1)?, place(to.0, to.1)?, replace).await?)
+        Ok(self.client_for(header).rename(place(from.0, from.1)?, place(to.0, to.1)?, replace).await?)
     }
 
     async fn link(&self, inode: InodeId, directory: InodeId, name: &Bytes) -> Result<fuse::Entry> {
@@ -482,6 +488,15 @@ impl System {
             }
         };
         directory.page(offset, size, plus, valid).await
+    }
+
+    async fn sync_directory(&self, handle: u64) -> Result<()> {
+        let directory = self.directories.get(handle)?;
+        let flushed = self.client.flush().await;
+        // Each that was open then is told, whoever found it out.
+        let is_undone = directory.is_undone(self.client.undone());
+        flushed.map_err(known)?;
+        if is_undone { Err(Errno(libc::EIO)) } else { Ok(()) }
     }
 
     async fn statfs(&self) -> Result<fuse::StatFs> {

@@ -11,6 +11,7 @@ mod delegations;
 mod export;
 mod port;
 mod reclaim;
+mod runs;
 mod sequencer;
 
 pub use reclaim::{Chunks, RemoveError};
@@ -22,6 +23,7 @@ use kv::{Commit, KvError, Store};
 use meta::read::Found;
 use meta::{Answer, Caller, Context, Failure, Job, Reader};
 use net::Identity;
+use runs::Runs;
 use sequencer::Sequencer;
 use std::future::Future;
 use std::pin::Pin;
@@ -99,6 +101,7 @@ struct Shared<S> {
     sequencer: Sequencer,
     counters: MetaCounters,
     delegations: Delegations,
+    runs: Runs,
     /// There is something to purge; there is something to reclaim; a session has ended; a quota was set.
     purge: Notify,
     quotas: Notify,
@@ -126,6 +129,7 @@ impl<S: Store> MetaService<S> {
     pub async fn start(store: S, options: MetaOptions) -> Result<MetaService<S>, KvError> {
         meta::format(&store, Time(options.clock.wall())).await?;
         let delegations = Delegations::begin(&store).await?;
+        let runs = Runs::begin(&store).await?;
         let (sequencer, queue) = sequencer::new();
         let shared = Arc::new(Shared {
             store,
@@ -133,6 +137,7 @@ impl<S: Store> MetaService<S> {
             sequencer,
             counters: MetaCounters::default(),
             delegations,
+            runs,
             purge: Notify::new(),
             quotas: Notify::new(),
             reclaim: Notify::new(),
@@ -180,10 +185,11 @@ impl<S: Store> MetaService<S> {
                 let (job, durability) = change_job(caller, request)?;
                 reply_of(self.shared.sequencer.run_for(job, durability, None).await.answer?)
             }
-            MetaRequest::Flush => match self.shared.flush().await {
-                Ok(()) => Ok(MetaReply::Done),
-                Err(error) => Err(told(&error.into())),
-            },
+            MetaRequest::Flush { positions } => {
+                self.shared.flush().await.map_err(|error| told(&error.into()))?;
+                let all = positions.iter().all(|position| self.shared.runs.holds(*position));
+                if all { Ok(MetaReply::Done) } else { Err(MetaError::Undone) }
+            }
             MetaRequest::Hold { session, turn } => self.hold(caller, session, turn).await,
             MetaRequest::Recalls { session, holder, heard, returned } => {
                 self.recalls(caller, session, (holder, heard), &returned).await

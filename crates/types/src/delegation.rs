@@ -41,6 +41,17 @@ pub struct News {
     pub names: Vec<ChangedName>,
     /// The inodes that are no more.
     pub gone: Vec<InodeId>,
+    /// Where the request's change is in the history. Whoever was answered before it is on disk asks later whether it still is.
+    pub position: Option<Position>,
+}
+
+/// Where in the history of the metadata a change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Which run of the server made it: they are counted.
+    pub run: u64,
+    /// Rises with each commit. What a failure takes away gives its revisions back.
+    pub revision: u64,
 }
 
 /// A name that was changed, and what it leads to (`None`: to nothing).

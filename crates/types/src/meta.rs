@@ -1,6 +1,6 @@
 //! Messages of the metadata servers.
 
-use crate::delegation::{Recall, Recalls};
+use crate::delegation::{Position, Recall, Recalls};
 use crate::following::{Amount, Cursor, Following, ToMove};
 use crate::quota::{Limits, Quota};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
@@ -156,8 +156,9 @@ pub enum MetaRequest {
     /// The quotas of directories: all for the administrator, otherwise those of directories that the caller may read.
     /// -> [`MetaReply::Quotas`]
     Quotas,
-    /// Waits until all changes that were answered before are on disk. -> [`MetaReply::Done`]
-    Flush,
+    /// Waits until all changes that were answered before are on disk, and says whether those at these positions are still there. Refused
+    /// with [`MetaError::Undone`] when a failure of the server's machine has undone one. -> [`MetaReply::Done`]
+    Flush { positions: Vec<Position> },
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
@@ -278,7 +279,7 @@ pub enum Change {
     /// -> [`MetaReply::Done`]
     SetTrash { class: ClassName, keep: Option<Duration> },
     /// Puts the chunks of an empty file elsewhere: where those of another one of its class are, so that they can be cloned.
-    /// Refused with [`MetaError::Invalid`] when it has bytes, and with [`MetaError::Busy`] while it is moved to another class.
+    /// Refused with [`MetaError::Invalid`] when it has bytes, and with [`MetaError::Busy`] when anything was done to it since it was made.
     /// -> [`MetaReply::Attributes`]
     Reseed { inode: InodeId, seed: u32 },
     /// Sets the quota of a directory; `None` takes it away. Refused with [`MetaError::Invalid`] when a soft limit is above the hard one, and
@@ -289,11 +290,11 @@ pub enum Change {
 impl Change {
     /// Whether it may be answered before it is on disk, to whoever accepts that a failure of the server's machine takes back what it
     /// did in the last moments, as a local file system would: changes of names, attributes and lengths. The others have
-    /// somebody rely on them at once: that a lock is his, that nobody else appends, that bytes are removed.
+    /// somebody rely on them at once: that a lock is his, that nobody else appends, that he may write a file that is there, that bytes are removed.
     pub fn may_be_in_memory(&self) -> bool {
         matches!(
             self,
-            Change::Create { .. }
+            Change::Create { exclusive: Exclusive::Yes, .. }
                 | Change::MakeDirectory { .. }
                 | Change::MakeSymbolicLink { .. }
                 | Change::Link { .. }
@@ -304,7 +305,6 @@ impl Change {
                 | Change::SetXattr { .. }
                 | Change::RemoveXattr { .. }
                 | Change::Grow { .. }
-                | Change::ExtendAppend { .. }
                 | Change::CloseAppend { .. }
         )
     }
@@ -539,6 +539,8 @@ pub enum MetaError {
     SessionOver,
     /// More would be below a directory than its quota allows.
     QuotaExceeded,
+    /// A failure of the server's machine has undone what was not yet on its disk.
+    Undone,
     /// What is to be moved is counted by another quota than what is there: it has to be copied.
     CrossesQuota,
 }
@@ -566,6 +568,7 @@ impl MetaError {
             MetaError::TooOld => "the answer to this retry is no longer kept",
             MetaError::Unavailable => "the metadata store is unavailable",
             MetaError::TooFewTargets { .. } => "there are too few targets for its copies",
+            MetaError::Undone => "a failure of the metadata server has undone the last changes before it",
             MetaError::QuotaExceeded => "more than the quota of a directory above allows (see `sr quota ls`)",
             MetaError::CrossesQuota => "counted by another quota than what is there: copy it instead",
             MetaError::SessionOver => "the session is over: what it held open and locked may be lost",

@@ -268,3 +268,37 @@ fn holes_are_found_by_the_chunk() {
     assert!(fs::read(cloud.path("copy")).unwrap() == fs::read(mount.path("f")).unwrap());
     assert!(taken(&cloud.path("copy")) < 1_000_000);
 }
+
+/// What a failure of the metadata server's machine leaves: its disk as it was a moment before.
+#[test]
+fn a_sync_tells_that_a_failure_has_undone_what_was_answered() {
+    if !is_possible() {
+        return;
+    }
+    let mut cluster = Apart::new(1, 1);
+    let mount = Mounted::by(|arguments| cluster.command(arguments), cluster.path("mnt"), &[]);
+    fs::create_dir(mount.path("kept")).unwrap();
+    let directory = File::open(mount.path("")).unwrap();
+    let other = File::open(mount.path("kept")).unwrap();
+    directory.sync_all().unwrap();
+    let copy = |cluster: &Apart, from: &str, to: &str| {
+        let copied = Command::new("cp").arg("-a").arg(cluster.path(from)).arg(cluster.path(to)).status();
+        assert!(copied.unwrap().success());
+    };
+    copy(&cluster, "meta", "before");
+    for number in 0..10 {
+        fs::create_dir(mount.path(&format!("{number}"))).unwrap();
+    }
+    cluster.kill_meta();
+    fs::remove_dir_all(cluster.path("meta")).unwrap();
+    copy(&cluster, "before", "meta");
+    cluster.start_meta();
+    // Whoever had it open when it happened is told, once.
+    assert_eq!(directory.sync_all().unwrap_err().raw_os_error(), Some(5));
+    assert_eq!(other.sync_all().unwrap_err().raw_os_error(), Some(5));
+    directory.sync_all().unwrap();
+    other.sync_all().unwrap();
+    until("the mount shows what there is", || fs::read_dir(mount.path("")).unwrap().count() == 1);
+    fs::create_dir(mount.path("again")).unwrap();
+    File::open(mount.path("")).unwrap().sync_all().unwrap();
+}

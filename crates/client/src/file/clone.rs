@@ -17,8 +17,9 @@ const CLONES_AT_ONCE: usize = 32;
 impl File {
     /// Makes the bytes of this file from `offset` on the same as those of `source` there, up to `length` of them, without sending
     /// any: the servers share them. Answers how many; `None`, and nothing is changed: not here, because the range is not one
-    /// of whole chunks, or the chunks of the two are not kept on the same chains. Those of an empty file are put where
-    /// those of the source are, if both are of one class.
+    /// of whole chunks, or the chunks of the two are not kept on the same chains. Those of a new file are put where
+    /// those of the source are, if both are of one class. Answered so too, with the range in any state, when one of them was moved meanwhile:
+    /// whoever copies it then writes all of it.
     ///
     /// What was written to `source` and is at the servers is cloned. On disk when it is answered, but for the length.
     pub async fn clone_range(&self, source: &File, offset: u64, length: u64) -> Result<Option<u64>> {
@@ -30,11 +31,15 @@ impl File {
         if self.inode() == source.inode() || !offset.is_multiple_of(size) {
             return Ok(None);
         }
-        // A chunk is replaced whole: not one that goes on behind what is cloned.
-        if !end.is_multiple_of(size) && (end < there.length || end < here.length) {
+        // A chunk is replaced whole: not one of which some is to stay, now or as somebody is about to write it.
+        if !end.is_multiple_of(size) && (end < there.length || here.length > offset) {
             end = end / size * size;
         }
         if end <= offset {
+            return Ok(None);
+        }
+        // What was never written would be missing where nothing may be.
+        if here.dense && here.length > 0 && !there.dense {
             return Ok(None);
         }
         let unseeded = |layout: Layout| Layout { seed: 0, ..layout };
@@ -58,11 +63,18 @@ impl File {
         }
         let first = u32::try_from(offset / size).map_err(|_| self.too_large())?;
         let chunks = from.chunks(end).ok_or_else(|| self.too_large())?;
-        if !self.clone_chunks(source, from, first..chunks, there.length).await? {
+        let cloned = match self.clone_chunks(source, from, first..chunks, there.length).await {
+            // A chunk that was moved away, or is bad where the servers would clone it: reading finds a good one.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => false,
+            cloned => cloned?,
+        };
+        // A chunk that was not there was a hole if the file is where it was.
+        if !cloned || source.refresh().await?.layout != Some(from) {
             return Ok(None);
         }
-        self.tell(end, &self.client).await?;
-        Ok(Some(end - offset))
+        // Whoever put the chunks of this file elsewhere meanwhile has cloned into it, too.
+        let told = self.tell(end, &self.client).await?;
+        Ok((told.layout == Some(from)).then_some(end - offset))
     }
 
     fn too_large(&self) -> Error {

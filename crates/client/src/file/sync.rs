@@ -2,10 +2,12 @@
 
 use super::File;
 use crate::pipeline::Written;
-use crate::{Client, Result};
+use crate::{Client, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::task::JoinSet;
+use types::meta::MetaError;
 use types::storage::{Durability, Operation};
 use types::{ChainId, Epoch, Layout};
 
@@ -62,13 +64,25 @@ impl File {
         Ok(rewritten)
     }
 
-    /// Has the metadata on disk, too.
+    /// Has the metadata on disk, too. Fails, once, when a failure of the server has undone something of this client's since it was
+    /// opened: the name of the file, perhaps, or its length.
     async fn sync_metadata(&self) -> Result<()> {
+        let mut synced = Ok(());
         if self.unsynced().is_untold() {
             // What was answered before comes to the disk before it.
             self.tell(0, &self.client.acknowledged(Durability::Disk)).await?;
+            // What is left is of another run of the server: is it still there?
+            if self.client.is_unflushed() {
+                synced = self.client.flush().await;
+            }
         } else if self.client.durability == Durability::Memory {
-            self.client.flush().await?;
+            synced = self.client.flush().await;
+        }
+        let undone = self.client.undone();
+        let seen = self.state.undone.swap(undone, Ordering::Relaxed);
+        synced?;
+        if seen < undone {
+            return Err(Error::meta("sync", self.path(), &MetaError::Undone));
         }
         Ok(())
     }
@@ -115,7 +129,7 @@ async fn barriers(chains: BTreeMap<ChainId, File>) -> Vec<(ChainId, Result<Epoch
     for (chain, file) in chains {
         barriers.spawn(async move {
             let updated = file.cut("sync", None, chain, Operation::Barrier).await;
-            let missing = || crate::Error::unexpected("sync", file.path());
+            let missing = || Error::unexpected("sync", file.path());
             (chain, updated.and_then(|updated| Ok(updated.ok_or_else(missing)?.epoch)))
         });
     }

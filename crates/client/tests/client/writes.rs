@@ -93,3 +93,31 @@ async fn writes_at_the_same_time_all_take_effect() {
         assert!(block == noise(4096, number as u64), "{number}");
     }
 }
+
+#[tokio::test]
+async fn files_are_synced_together_and_what_was_lost_is_named() {
+    let cluster = Cluster::start().await;
+    let client = cluster.client().await;
+    let mut files = Vec::new();
+    for number in 0..5u64 {
+        let file = client.create(format!("/{number}").as_str(), CreateOptions::default()).await.unwrap();
+        file.write_at(0, noise(1000, number).into(), Durability::Memory).await.unwrap();
+        files.push(file);
+    }
+    // One is named twice, and nobody waits for himself.
+    files.push(files[0].clone());
+    let together = tokio::time::timeout(std::time::Duration::from_secs(20), Client::sync_together(&files));
+    assert_eq!(together.await.unwrap(), vec![true; 6]);
+    cluster.world().crash();
+    for (number, file) in (0..5u64).zip(&files) {
+        assert!(file.read_at(0, 1000).await.unwrap().into_bytes() == noise(1000, number));
+        file.write_at(0, noise(1000, number + 10).into(), Durability::Memory).await.unwrap();
+    }
+    // What was lost before it was synced is not called synced, and each sync brings it back.
+    cluster.world().crash();
+    assert!(Client::sync_together(&files).await.contains(&false));
+    for (number, file) in (0..5u64).zip(&files) {
+        file.sync().await.unwrap();
+        assert!(file.read_at(0, 1000).await.unwrap().into_bytes() == noise(1000, number + 10));
+    }
+}

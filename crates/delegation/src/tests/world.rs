@@ -317,7 +317,7 @@ impl World {
                 _ => vec![],
             };
             let changed = vec![attributes(job.inode, state)];
-            let news = News { number, state: job.number, granted, changed, names, gone: vec![] };
+            let news = News { number, state: job.number, granted, changed, names, ..News::default() };
             let message = Message::Changed { client: job.client, holder: job.holder, news, state };
             if job.client == OUTSIDER {
                 self.note(job.inode, state);

@@ -46,8 +46,9 @@ impl Follow for Feed {
     fn next(&mut self, bytes_max: usize) -> Result<Vec<Change>, FeedError> {
         self.shared.check_running().map_err(FeedError::Store)?;
         // What a failure could still take back is not given out. Published is what is durable, and maybe more.
-        let durable = self.shared.durable().min(self.shared.view().revision);
-        if self.position > durable {
+        let published = self.shared.view().revision;
+        let durable = self.shared.durable().min(published);
+        if self.position > published {
             return Err(FeedError::Trimmed); // It is another store's history.
         }
         let mut changes = Vec::new();

@@ -5,7 +5,7 @@ use crate::access::{Access, Caller};
 use crate::path;
 use crate::records::{Body, Inode, Node, Share};
 use crate::view::View;
-use crate::{Batch, CAPABILITY_LIFETIME, CAPABILITY_REST_MIN, Context, Failure};
+use crate::{Batch, CAPABILITY_LIFETIME, CAPABILITY_REST_MIN, Context, Failure, keys};
 use kv::Snapshot;
 use types::meta::{Follow, MetaError, MetaReply, Place};
 use types::{Capability, ChunkIndex, InodeId, Layout, Mode, Rights, Time};
@@ -110,7 +110,11 @@ pub(super) async fn reseed<S: Snapshot>(
     if node.inode.length > 0 {
         return Err(MetaError::Invalid.into());
     }
-    if super::recode::recode_of(batch, inode).await?.is_some() {
+    // Nobody has written it, or cut it, or begun to: who knows where its chunks are has no bytes there.
+    let is_new = node.inode.changed == node.inode.born;
+    let is_appended_to = batch.get(&keys::append(inode)).await?.is_some();
+    let is_moved = batch.get(&keys::mirror_moved(inode)).await?.is_some();
+    if !is_new || is_appended_to || is_moved || super::recode::recode_of(batch, inode).await?.is_some() {
         return Err(MetaError::Busy.into());
     }
     let new = Layout { seed, ..old };
@@ -118,7 +122,8 @@ pub(super) async fn reseed<S: Snapshot>(
         if let Body::File { layout, .. } = &mut inode.body {
             *layout = new;
         }
-        inode.changed = context.now;
+        // Once: whoever comes second has chunks where they were put first.
+        inode.changed = Time(context.now.0.max(inode.born.0.saturating_add(1)));
         Ok(())
     })
     .await?;

@@ -15,7 +15,7 @@ use crate::records::{Entry, Inode, Node, QuotaRecord, decode, encode};
 use crate::view::View;
 use crate::{Batch, Context, Failure, keys};
 use kv::{Key, Snapshot, Value};
-use types::meta::{MetaError, MetaReply, Place};
+use types::meta::{Follow, MetaError, MetaReply, Place};
 use types::quota::{Limit, Limits, Quota, Stage, Usage};
 use types::{FileKind, InodeId, Time};
 
@@ -171,7 +171,9 @@ pub(super) async fn made<S: Snapshot>(
     let mark = mark_of(batch, parent).await?;
     if mark.is_some() {
         set_mark(batch, node.id, mark);
-        transfer(batch, now, Charge::of(&node.inode), (None, mark), Bounds::Hold).await?;
+        // Removing must always be possible: it may make a place in the trash.
+        let bounds = if parent == InodeId::TRASH { Bounds::Ignored } else { Bounds::Hold };
+        transfer(batch, now, Charge::of(&node.inode), (None, mark), bounds).await?;
     }
     Ok(())
 }
@@ -203,7 +205,6 @@ pub(super) async fn ended<S: Snapshot>(batch: &mut Batch<S>, now: Time, node: &N
     if let Some(record) = record_of(batch, node.id).await? {
         let (limits, stage) = (Limits::default(), Stage::Ending);
         batch.put(keys::quota(node.id), encode(&QuotaRecord { limits, stage, ..record }));
-        clear_queue(batch, node.id).await?;
         settle(batch, node.id).await?;
     }
     Ok(())
@@ -252,6 +253,29 @@ pub(super) async fn moves<S: Snapshot>(
     }
     transfer(batch, now, Charge::of(&node.inode), (from, to), Bounds::Hold).await?;
     set_mark(batch, node.id, to);
+    Ok(())
+}
+
+/// An inode gets another name in its directory. While that is being counted the walk may have passed the new name, and not come to
+/// the old one.
+pub(super) async fn moves_within<S: Snapshot>(
+    batch: &mut Batch<S>,
+    now: Time,
+    node: &Node,
+    directory: InodeId,
+) -> Result<(), Failure> {
+    if !is_any(batch).await? {
+        return Ok(());
+    }
+    let (from, to) = (charged_to(batch, node.id).await?, mark_of(batch, directory).await?);
+    let (first, end) = keys::quota_queues_range();
+    if from != to
+        && let Some((key, _)) = batch.scan(&first, &end, 1).await?.pop()
+        && let Some((root, _)) = keys::quota_queue_of(&key)
+        && [from, to].contains(&Some(root))
+    {
+        mark_entry(batch, now, root, node.id, (from, to)).await?;
+    }
     Ok(())
 }
 
@@ -341,14 +365,6 @@ pub(super) async fn set<S: Snapshot>(
 /// A soft limit that the hard one never lets be reached.
 fn is_senseless(limit: Limit) -> bool {
     matches!((limit.soft, limit.hard), (Some(soft), Some(hard)) if soft > hard)
-}
-
-async fn clear_queue<S: Snapshot>(batch: &mut Batch<S>, root: InodeId) -> Result<(), Failure> {
-    let (from, to) = keys::quota_queue_range_of(root);
-    for (key, _) in batch.scan(&from, &to, usize::MAX).await? {
-        batch.remove(key);
-    }
-    Ok(())
 }
 
 /// Marks up to `limit` inodes below directories whose quota is counted, or ends. Answers whether there is more, as a key that means
@@ -463,8 +479,7 @@ pub(crate) async fn list<V: View>(view: &mut V, caller: &Caller) -> Result<MetaR
     for (key, value) in view.scan(&from, &to, usize::MAX).await? {
         let Some(directory) = keys::quota_directory(&key) else { continue };
         // Of one that is gone something is left elsewhere.
-        let Some(inode) = view.inode(directory).await? else { continue };
-        if !caller.may(&inode, Access::READ) {
+        if view.inode(directory).await?.is_none() {
             continue;
         }
         let path = match path::path_of(view, directory).await {
@@ -472,6 +487,15 @@ pub(crate) async fn list<V: View>(view: &mut V, caller: &Caller) -> Result<MetaR
             Err(Failure::Refused(MetaError::NotFound)) => None,
             Err(failure) => return Err(failure),
         };
+        if !caller.is_administrator() {
+            // By its path: what is below a closed directory is nobody else's to know of.
+            let Some(path) = &path else { continue };
+            match path::node(view, caller, &path.as_str().into(), Follow::No).await {
+                Ok(node) if caller.may(&node.inode, Access::READ) => {}
+                Ok(_) | Err(Failure::Refused(_)) => continue,
+                Err(failure) => return Err(failure),
+            }
+        }
         let QuotaRecord { limits, bytes, inodes, stage, .. } = decode(&value, "quota")?;
         quotas.push(Quota { directory, path, limits, bytes, inodes, stage });
     }

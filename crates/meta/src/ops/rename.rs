@@ -27,6 +27,10 @@ pub(super) async fn rename<S: Snapshot>(
     }
     let node = batch.node(moved.inode).await?;
     remove::check_movable(&node)?;
+    trash::need_no_bin(&to.parent.inode)?;
+    if replace == Replace::Exchange {
+        trash::need_no_bin(&from.parent.inode)?;
+    }
     caller.need_removal(&from.parent.inode, &node.inode)?;
     let across = from.parent.id != to.parent.id;
     if across {
@@ -45,6 +49,8 @@ pub(super) async fn rename<S: Snapshot>(
                 need_movable(caller, &other)?;
                 check_line(batch, &from, there.inode).await?;
                 quota::moves(batch, context.now, &other, from.parent.id).await?;
+            } else {
+                quota::moves_within(batch, context.now, &other, from.parent.id).await?;
             }
             tree::detach(batch, context, (&to.parent, &to.name), there).await?;
             tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
@@ -71,6 +77,8 @@ pub(super) async fn rename<S: Snapshot>(
     if across {
         // What it replaces is gone by now.
         quota::moves(batch, context.now, &node, to.parent.id).await?;
+    } else {
+        quota::moves_within(batch, context.now, &node, to.parent.id).await?;
     }
     arrive(batch, context, &from, &to, moved).await?;
     Ok(MetaReply::Done)

@@ -4,14 +4,14 @@
 //! record says where it was and when it is due; one whose file is no longer there says nothing, and goes when it is due.
 
 use super::tree::{self, Birth};
-use super::{class, remove, sweep};
+use super::{class, quota, remove, sweep};
 use crate::access::Caller;
 use crate::path;
 use crate::records::{Body, Entry, Inode, Node, Trashed, decode, encode};
 use crate::view::View;
 use crate::{Batch, Context, Failure, keys};
 use kv::{Key, Snapshot};
-use types::meta::{MetaError, MetaReply, NAME_MAX};
+use types::meta::{MetaError, MetaReply, NAME_MAX, PATH_MAX};
 use types::trash::{self, TRASH_PAGE_MAX, TrashCursor, TrashPolicy, Whose};
 use types::{ClassId, Duration, FileKind, InodeId, Mode, StorageClass};
 
@@ -42,7 +42,8 @@ pub(super) async fn set<S: Snapshot>(
         // Everybody goes through it to his own.
         let inode = Inode::new_directory(InodeId::ROOT, NAME, Mode(0o711), context.now);
         batch.count(tree::share_of(&inode, 1));
-        batch.put_inode(InodeId::TRASH, inode);
+        let inode = batch.put_inode(InodeId::TRASH, inode);
+        quota::made(batch, context.now, InodeId::ROOT, &Node { id: InodeId::TRASH, inode }).await?;
         let entry = Entry { inode: InodeId::TRASH, kind: FileKind::Directory };
         tree::insert(batch, context, (&root, NAME), entry).await?;
     }
@@ -64,6 +65,11 @@ async fn kept<V: View>(view: &mut V, class: ClassId) -> Result<Option<Duration>,
         Some(bytes) => Ok(Some(decode(&bytes, "trash policy")?)),
         None => Ok(None),
     }
+}
+
+/// Refuses to have users put something into a directory of the trash, or rename it there: it would never be due.
+pub(super) fn need_no_bin(directory: &Inode) -> Result<(), MetaError> {
+    if directory.parent == InodeId::TRASH { Err(MetaError::Denied) } else { Ok(()) }
 }
 
 /// Ends an inode that is no directory and has lost the name `(parent, name)`: its last one, and it goes to the trash if its class
@@ -133,6 +139,10 @@ async fn keep<S: Snapshot>(
     }
     path.push('/');
     path.push_str(was);
+    // Nobody could name the place.
+    if path.len() > PATH_MAX {
+        return Ok(false);
+    }
     let bin = bin(batch, context, caller).await?;
     let name = name_of(node.id, was);
     // An earlier removal of the same inode left none: it was taken out of there, and with another name in between.

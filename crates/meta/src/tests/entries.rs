@@ -284,3 +284,34 @@ fn a_page_of_long_links_fits_a_frame() {
     assert!(matches!(&reply, MetaReply::Entries { more: true, .. }));
     assert!(wire::encode(&reply).len() < wire::BODY_MAX as usize);
 }
+
+#[test]
+fn only_a_new_files_chunks_are_put_elsewhere_and_once() {
+    let mut world = World::open();
+    let reseed = |inode, seed| Change::Reseed { inode, seed };
+    let new = world.make(1, "/new", 0o644).unwrap();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.change(2, reseed(new.inode, 7)), Err(MetaError::Denied));
+    let moved = attributes(world.change(1, reseed(new.inode, 7)).unwrap()).unwrap();
+    let (before, after) = (new.layout.unwrap(), moved.layout.unwrap());
+    assert_eq!(after, Layout { seed: 7, ..before });
+    assert_eq!(
+        world.change(1, reseed(new.inode, 8)),
+        Err(MetaError::Busy),
+        "somebody may have cloned into it"
+    );
+    // One that had bytes may be written where they were.
+    let cut = world.make(1, "/cut", 0o644).unwrap().inode;
+    let modified = world.now;
+    world.change(1, Change::Grow { inode: cut, length: 10, modified }).unwrap();
+    assert_eq!(world.change(1, reseed(cut, 7)), Err(MetaError::Invalid));
+    world.change(1, Change::Resize { place: "/cut".into(), length: 0 }).unwrap();
+    assert_eq!(world.change(1, reseed(cut, 7)), Err(MetaError::Busy));
+    let appended = world.make(1, "/appended", 0o644).unwrap().inode;
+    world.change(1, Change::OpenAppend { place: "/appended".into() }).unwrap();
+    assert_eq!(world.change(1, reseed(appended, 7)), Err(MetaError::Busy));
+    world.mkdir(1, "/d", 0o755).unwrap();
+    let directory = world.stat(1, "/d").unwrap().inode;
+    assert_eq!(world.change(1, reseed(directory, 7)), Err(MetaError::IsDirectory));
+    world.check();
+}

@@ -346,3 +346,33 @@ fn what_has_no_name_makes_room_and_does_not_grow_without_any() {
     assert_eq!(used(&mut world, "/d"), (1, 60));
     world.check();
 }
+
+#[test]
+fn a_name_that_the_count_has_passed_is_counted_all_the_same() {
+    for root_ends in [false, true] {
+        let mut world = World::open();
+        world.mkdir(1, "/d", 0o777).unwrap();
+        for name in ["m", "n", "o", "p", "z"] {
+            world.mkdir(1, &format!("/d/{name}"), 0o777).unwrap();
+            write(&mut world, &format!("/d/{name}/f"), 1).unwrap();
+        }
+        write(&mut world, "/d/y", 1).unwrap();
+        set(&mut world, "/d", Some(limits(None, None))).unwrap();
+        if root_ends {
+            count_all(&mut world, 10);
+            set(&mut world, "/d", None).unwrap();
+        }
+        world.job(Job::MarkQuotas { limit: 2 }).unwrap();
+        // From behind the walk to before it.
+        world.rename(1, "/d/z", "/d/a").unwrap();
+        world.rename(1, "/d/y", "/d/b").unwrap();
+        let (from, to) = ("/d/m".into(), "/d/p".into());
+        world.change(1, Change::Rename { from, to, replace: Replace::Exchange }).unwrap();
+        count_all(&mut world, 2);
+        if root_ends {
+            assert_eq!((quotas(&mut world, ROOT), world.records(b'E')), (vec![], vec![]));
+        } else {
+            assert_eq!(used(&mut world, "/d"), (11, 6));
+        }
+    }
+}

@@ -200,6 +200,19 @@ fn the_trash_stays_where_it_is() {
     let exchange = Change::Rename { from, to, replace: Replace::Exchange };
     assert_eq!(world.change(ROOT, exchange), Err(MetaError::Denied));
     assert_eq!(world.rename(ROOT, "/d", "/.trash"), Err(MetaError::Denied));
+    // Nobody puts anything there that would never be due.
+    let item = trash_of(&mut world, 1, Whose::Own).pop().unwrap();
+    write(&mut world, 1, "/kept", 3);
+    assert_eq!(world.rename(1, "/kept", "/.trash/1/kept"), Err(MetaError::Denied));
+    assert_eq!(world.rename(1, "/kept", &format!("/.trash/1/{}", item.name)), Err(MetaError::Denied));
+    assert_eq!(world.rename(1, &format!("/.trash/1/{}", item.name), "/.trash/1/new"), Err(MetaError::Denied));
+    let (from, to) = (format!("/.trash/1/{}", item.name).as_str().into(), "/kept".into());
+    let exchange = Change::Rename { from, to, replace: Replace::Exchange };
+    assert_eq!(world.change(1, exchange), Err(MetaError::Denied));
+    assert_eq!(world.make(1, "/.trash/1/made", 0o644).map(drop), Err(MetaError::Denied));
+    assert_eq!(world.mkdir(ROOT, "/.trash/1/made", 0o755).map(drop), Err(MetaError::Denied));
+    let link = Change::Link { from: "/kept".into(), to: "/.trash/1/linked".into() };
+    assert_eq!(world.change(1, link), Err(MetaError::Denied));
     // Somebody's own may go, and comes again.
     world.remove_tree(ROOT, "/.trash/1").unwrap();
     world.purge(10);

@@ -14,6 +14,8 @@ impl<S: Store> MetaService<S> {
         let export = self.exported(caller)?;
         let (rows, Revision(revision)) =
             reading(move || export.rows(&from, BYTES_MAX)).await?.map_err(|error| failed(&error))?;
+        // A backup must not have what a failure can still take back.
+        self.shared.flush().await.map_err(|error| failed(&error))?;
         Ok(MetaReply::Rows { rows, revision })
     }
 

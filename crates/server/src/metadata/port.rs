@@ -68,7 +68,7 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::Trash { .. } => "trash",
         MetaRequest::TrashPolicies => "trash_policies",
         MetaRequest::Quotas => "quotas",
-        MetaRequest::Flush => "flush",
+        MetaRequest::Flush { .. } => "flush",
         MetaRequest::ExportRows { .. } => "export_rows",
         MetaRequest::ExportChanges { .. } => "export_changes",
         MetaRequest::Change { change, .. } | MetaRequest::ChangeFor { change, .. } => match change {

@@ -246,6 +246,7 @@ async fn attempt_once<S: Store>(
     let snapshot = shared.store.snapshot().await?;
     let classes = shared.options.classes.all();
     let context = Context { now: shared.now(), key: &shared.options.key, classes: &classes };
+    let revision = kv::Snapshot::revision(&snapshot);
     let mut batch = Batch::new(snapshot, ids);
     let mut outcomes = Vec::with_capacity(waiting.len());
     let mut run = Run { delegations: &shared.delegations, changes: Vec::with_capacity(waiting.len()) };
@@ -289,10 +290,12 @@ async fn attempt_once<S: Store>(
     let ran = clock.monotonic();
     let answered = outcomes.iter().zip(waiting.iter()).filter(|(outcome, _)| outcome.is_some());
     let waits = answered.into_iter().any(|(_, waiting)| waiting.durability == Durability::Disk);
+    // What changes nothing was answered from this.
+    let mut position = Some(shared.runs.position(revision));
     if let Some(mut commit) = commit {
         commit.durability = if waits || took_ids { Durability::Disk } else { Durability::Memory };
         match shared.store.commit(commit).await {
-            Ok(kv::Outcome::Committed(_)) => {}
+            Ok(kv::Outcome::Committed(revision)) => position = Some(shared.runs.position(revision)),
             Ok(kv::Outcome::Conflict) => return Ok(None),
             Err(error) => {
                 // It may be committed all the same.
@@ -308,7 +311,7 @@ async fn attempt_once<S: Store>(
     let granted = run.committed(&held_back);
     for (outcome, (number, granted)) in outcomes.iter_mut().zip(granted) {
         if let Some(outcome) = outcome {
-            (outcome.news.number, outcome.news.granted) = (number, granted);
+            (outcome.news.number, outcome.news.granted, outcome.news.position) = (number, granted, position);
         }
     }
     let counters = &shared.counters;

@@ -94,7 +94,7 @@ async fn a_flush_waits_for_all_that_was_answered() {
     soon(&service, origin(1, 0, 2), create("b")).await.unwrap();
     assert!(store.is_loose());
     let user = Caller::user(Uid(5), vec![Gid(5)]);
-    assert_eq!(service.answer(&user, MetaRequest::Flush).await, Ok(MetaReply::Done));
+    assert_eq!(service.answer(&user, MetaRequest::Flush { positions: vec![] }).await, Ok(MetaReply::Done));
     assert!(!store.is_loose());
 }
 
@@ -132,4 +132,76 @@ async fn bytes_are_removed_when_it_is_on_disk_that_their_file_is() {
     service.reclaim(chains.clone());
     collected(&service).await;
     assert_eq!(chains.removed.load(Ordering::Relaxed), 6);
+}
+
+/// A machine with a store that can lose what it has not synced.
+struct Machine {
+    disk: env::SimDisk,
+    table: env::SimTable,
+}
+
+impl Machine {
+    async fn start(&self) -> (kv::LocalStore, MetaService<kv::LocalStore>) {
+        // Nothing is synced that nobody asks for.
+        let never = Duration::from_secs(1000);
+        let options = kv::local::Options {
+            reserve_bytes: 0,
+            sync_after: never,
+            checkpoint_after: never,
+            ..kv::local::Options::default()
+        };
+        let (disk, table) = (Arc::new(self.disk.clone()), Arc::new(self.table.clone()));
+        let store = kv::LocalStore::open(disk, table, std::path::Path::new("/log"), options).unwrap();
+        let service = start(store.clone(), 1).await;
+        (store, service)
+    }
+
+    async fn stop(&self, (store, service): (kv::LocalStore, MetaService<kv::LocalStore>)) {
+        self.disk.lose_power_after(0);
+        let mut tasks = std::mem::take(&mut *service.tasks.lock().unwrap());
+        tasks.shutdown().await;
+        drop(service);
+        drop(store);
+    }
+}
+
+#[tokio::test]
+async fn who_asks_later_is_told_what_a_failure_has_undone() {
+    let machine = Machine { disk: env::SimDisk::new(), table: env::SimTable::new(kv::local::SPACES.len()) };
+    let flush = async |service: &MetaService<kv::LocalStore>, positions| {
+        service.answer(&Caller::administrator(), MetaRequest::Flush { positions }).await
+    };
+    let mut undone = 0;
+    for seed in 0..12 {
+        let server = machine.start().await;
+        let (store, service) = (&server.0, &server.1);
+        let at = |sequence| origin(seed + 1, 0, sequence);
+        change(service, at(1), mkdir(format!("{seed}"))).await.unwrap();
+        let synced = service.shared.runs.position(store.revision());
+        soon(service, at(2), mkdir(format!("{seed}/a"))).await.unwrap();
+        soon(service, at(3), mkdir(format!("{seed}/b"))).await.unwrap();
+        let loose = service.shared.runs.position(store.revision());
+        machine.stop(server).await;
+        machine.disk.crash(seed);
+        machine.table.crash(seed);
+        let server = machine.start().await;
+        assert_eq!(flush(&server.1, vec![synced]).await, Ok(MetaReply::Done));
+        let is_there = stat(&server.1, &format!("{seed}/b")).await.is_ok();
+        let told = flush(&server.1, vec![synced, loose]).await;
+        assert_eq!(told, if is_there { Ok(MetaReply::Done) } else { Err(MetaError::Undone) });
+        undone += u32::from(!is_there);
+        // As many changes later it is still known.
+        for sequence in 4..10 {
+            change(&server.1, at(sequence), mkdir(format!("{seed}/{sequence}"))).await.unwrap();
+        }
+        machine.stop(server).await;
+        machine.disk.crash(seed);
+        machine.table.crash(seed);
+        let server = machine.start().await;
+        assert_eq!(flush(&server.1, vec![loose]).await.is_ok(), is_there);
+        machine.stop(server).await;
+        machine.disk.crash(seed);
+        machine.table.crash(seed);
+    }
+    assert!((1..12).contains(&undone), "{undone}");
 }
