@@ -5,7 +5,7 @@ use super::Shared;
 use super::delegations::Delegations;
 use delegation::Changes;
 use env::simulation::{self, Mistake};
-use kv::{KvError, Store};
+use kv::{Commit, KvError, Store};
 use meta::{Answer, Batch, Context, Finished, IdBlock, Job, Left, Touched};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -290,20 +290,22 @@ async fn attempt_once<S: Store>(
     let ran = clock.monotonic();
     let answered = outcomes.iter().zip(waiting.iter()).filter(|(outcome, _)| outcome.is_some());
     let waits = answered.into_iter().any(|(_, waiting)| waiting.durability == Durability::Disk);
-    // What changes nothing was answered from this.
-    let mut position = Some(shared.runs.position(revision));
-    if let Some(mut commit) = commit {
-        commit.durability = if waits || took_ids { Durability::Disk } else { Durability::Memory };
-        match shared.store.commit(commit).await {
-            Ok(kv::Outcome::Committed(revision)) => position = Some(shared.runs.position(revision)),
-            Ok(kv::Outcome::Conflict) => return Ok(None),
-            Err(error) => {
-                // It may be committed all the same.
-                run.committed(&[]);
-                return Err(error);
-            }
+    let durability = if waits || took_ids { Durability::Disk } else { Durability::Memory };
+    let committed = match commit {
+        Some(commit) => shared.store.commit(Commit { durability, ..commit }).await,
+        // What changes nothing was answered from this.
+        None => Ok(kv::Outcome::Committed(revision)),
+    };
+    let position = match committed {
+        Ok(kv::Outcome::Committed(revision)) => Some(shared.runs.position(revision)),
+        Ok(kv::Outcome::Conflict) => return Ok(None),
+        Err(error) => {
+            // It may be committed all the same.
+            run.committed(&[]);
+            return Err(error);
         }
-    }
+    };
+    count(shared, (started, ran), outcomes.iter().flatten().count());
     let mut held_back = Vec::new();
     for (_, waiting) in outcomes.iter().zip(waiting.iter_mut()).filter(|(outcome, _)| outcome.is_some()) {
         held_back.append(&mut waiting.held_back);
@@ -314,16 +316,19 @@ async fn attempt_once<S: Store>(
             (outcome.news.number, outcome.news.granted, outcome.news.position) = (number, granted, position);
         }
     }
-    let counters = &shared.counters;
-    let nanoseconds =
-        |from: Duration, to: Duration| u64::try_from(to.saturating_sub(from).as_nanos()).unwrap_or(u64::MAX);
-    let jobs = outcomes.iter().flatten().count();
-    counters.jobs.fetch_add(u64::try_from(jobs).unwrap_or(0), Relaxed);
-    counters.commits.fetch_add(1, Relaxed);
-    counters.run_ns.fetch_add(nanoseconds(started, ran), Relaxed);
-    counters.commit_ns.fetch_add(nanoseconds(ran, clock.monotonic()), Relaxed);
     if garbage {
         shared.reclaim.notify_one();
     }
     Ok(Some((ids, outcomes)))
+}
+
+/// Counts a transaction that is committed now: when it was begun, and its jobs had run.
+fn count<S>(shared: &Shared<S>, (started, ran): (Duration, Duration), jobs: usize) {
+    let nanoseconds =
+        |from: Duration, to: Duration| u64::try_from(to.saturating_sub(from).as_nanos()).unwrap_or(u64::MAX);
+    let counters = &shared.counters;
+    counters.jobs.fetch_add(u64::try_from(jobs).unwrap_or(0), Relaxed);
+    counters.commits.fetch_add(1, Relaxed);
+    counters.run_ns.fetch_add(nanoseconds(started, ran), Relaxed);
+    counters.commit_ns.fetch_add(nanoseconds(ran, shared.monotonic()), Relaxed);
 }
