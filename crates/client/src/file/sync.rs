@@ -20,14 +20,16 @@ impl File {
         let _syncing = self.state.syncing.lock().await;
         let (count, writes) = self.unsynced().all();
         let chains = writes.iter().map(|(_, write)| (chain_of(write), self.clone())).collect();
-        let epochs = barriers(chains).await.into_iter();
+        // Beside each other: what is not synced is told to the metadata by a close, too, before its bytes are on disk.
+        let (epochs, told) = tokio::join!(barriers(chains), self.sync_metadata());
+        let epochs = epochs.into_iter();
         let epochs = epochs.map(|(chain, epoch)| Ok((chain, epoch?))).collect::<Result<_>>()?;
         let mut rewritten = Vec::new();
         if writes.iter().any(|(_, write)| is_doubtful(write, &epochs)) {
             rewritten = self.rewrite(&epochs).await?;
         }
         self.unsynced().release(count, &rewritten);
-        self.sync_metadata().await
+        told
     }
 
     /// Writes once more, durably, all that is kept of the chains with doubtful writes, in the order of their histories: what
