@@ -94,6 +94,10 @@ impl Feed {
         if at == 0 && self.position < durable {
             // The segment ends here: what follows is in the next one.
             let next = enter(&self.shared.segments, place.next)?;
+            if next.first != place.next && window.iter().all(|byte| *byte == 0) {
+                // Of needless segments that were being removed when the power failed some may be left.
+                return Err(FeedError::Trimmed);
+            }
             if next.first != place.next {
                 let text = format!("{} at byte {}: no record", place.path.display(), place.offset);
                 return Err(FeedError::Store(KvError::Corrupt(text)));
