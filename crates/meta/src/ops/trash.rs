@@ -97,17 +97,16 @@ pub(super) async fn retire_tree<S: Snapshot>(
     node: &Node,
     at: (&Node, &str),
 ) -> Result<(), Failure> {
-    let class = class::effective(batch, context.classes, at.0.id).await;
-    let class = match (&node.inode.body, class) {
-        (Body::Directory { class: Some(own) }, _) => *own,
-        (_, Ok((class, _))) => class.id,
-        // The manager has not told us yet: nothing is kept of what has no class.
-        (_, Err(Failure::Refused(MetaError::Unavailable))) => {
-            return remove::end_tree(batch, context, node).await;
-        }
-        (_, Err(failure)) => return Err(failure),
+    // Where nothing was ever kept it does not matter of which class it is.
+    if node.inode.length == 0 || batch.inode(InodeId::TRASH).await?.is_none() {
+        return remove::end_tree(batch, context, node).await;
+    }
+    let class = match node.inode.body {
+        Body::Directory { class: Some(own) } => own,
+        // Until the manager has told us the classes this is refused, and tried again.
+        _ => class::effective(batch, context.classes, at.0.id).await?.0.id,
     };
-    if node.inode.length > 0 && keep(batch, context, caller, (node, class), at).await? {
+    if keep(batch, context, caller, (node, class), at).await? {
         return Ok(());
     }
     remove::end_tree(batch, context, node).await

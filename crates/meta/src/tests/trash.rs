@@ -157,6 +157,27 @@ fn a_tree_goes_as_it_is_and_comes_back() {
 }
 
 #[test]
+fn a_tree_stays_as_long_as_it_is_not_known_whether_it_is_kept() {
+    let mut world = World::open();
+    world.mkdir(1, "/a", 0o755).unwrap();
+    world.mkdir(1, "/b", 0o755).unwrap();
+    write(&mut world, 1, "/a/f", 1);
+    write(&mut world, 1, "/b/f", 1);
+    let classes = std::mem::take(&mut world.classes);
+    // Nothing is kept anywhere: it does not matter.
+    world.remove_tree(1, "/a").unwrap();
+    world.classes = classes;
+    keep(&mut world, Some(DAY));
+    let classes = std::mem::take(&mut world.classes);
+    assert_eq!(world.remove_tree(1, "/b"), Err(MetaError::Unavailable));
+    world.classes = classes;
+    world.remove_tree(1, "/b").unwrap();
+    assert_eq!(paths(&mut world, 1), ["/b"]);
+    world.purge(10);
+    world.check();
+}
+
+#[test]
 fn only_the_last_name_counts_and_what_is_replaced_is_removed() {
     let mut world = World::open();
     keep(&mut world, Some(DAY));
