@@ -1,17 +1,12 @@
 //! Copies made by the servers.
 
-use crate::file::{Content, FileState};
+use crate::file::clone::Cloning;
 use crate::put::{new_content, publication};
-use crate::span::chunk_length;
-use crate::transfer::Update;
 use crate::tree::describe;
-use crate::{Client, Error, ErrorKind, File, PutOptions, Result};
-use bytes::Bytes;
+use crate::{Client, Error, ErrorKind, PutOptions, Result};
 use std::sync::Arc;
-use tokio::task::JoinSet;
 use types::meta::Place;
-use types::storage::{Durability, Operation};
-use types::{Attributes, ChunkId, ChunkIndex, Layout, Rights};
+use types::{Attributes, Rights};
 
 /// How a file is copied.
 #[derive(Clone, Debug, Default)]
@@ -44,17 +39,7 @@ pub enum Keep {
     Nothing,
 }
 
-/// What came of cloning chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cloned {
-    All,
-    /// The source was moved to another class meanwhile.
-    Moved,
-}
-
 const ACTION: &str = "copy";
-/// Chunks cloned at the same time.
-const CLONES_AT_ONCE: usize = 32;
 
 impl Client {
     /// Copies the file `from` to `to`. Where both are of one class the servers share the bytes and nothing is sent;
@@ -101,11 +86,22 @@ impl Client {
             // The same seed puts the copy's chunks on the chains of the source's.
             copy.grant.place(layout);
             let copy = Arc::new(copy);
-            match self.clone_chunks(&source, &copy, layout, attributes.length).await {
-                Ok(Cloned::Moved) => {}
+            let too_large = || Error::new(ErrorKind::Invalid, ACTION, source.path(), "too large");
+            let chunks = layout.chunks(attributes.length).ok_or_else(too_large)?;
+            let cloning = Cloning {
+                action: ACTION,
+                source: source.clone(),
+                target: copy.clone(),
+                layout,
+                length: attributes.length,
+                has_chunks: false,
+            };
+            match cloning.run(0..chunks).await {
+                // The source was moved to another class meanwhile.
+                Ok(false) => {}
                 // A hole may have been a chunk that had just been moved, or was half there: not if the file is where it was.
-                Ok(Cloned::All) if source.refresh().await?.layout != Some(layout) => {}
-                Ok(Cloned::All) => {
+                Ok(true) if source.refresh().await?.layout != Some(layout) => {}
+                Ok(true) => {
                     let mut publish = publication(&to, &copy, attributes.length, &put);
                     publish.dense = attributes.dense;
                     return self.publish(publish, &copy.path).await;
@@ -126,66 +122,5 @@ impl Client {
             uploader.write(bytes).await?;
         }
         uploader.finish().await
-    }
-
-    async fn clone_chunks(
-        &self,
-        source: &File,
-        copy: &Arc<Content>,
-        layout: Layout,
-        length: u64,
-    ) -> Result<Cloned> {
-        let too_large = || Error::new(ErrorKind::Invalid, ACTION, source.path(), "too large");
-        let chunks = layout.chunks(length).ok_or_else(too_large)?;
-        let mut clones: JoinSet<Result<Cloned>> = JoinSet::new();
-        let stopped = |stopped: tokio::task::JoinError| {
-            Error::new(ErrorKind::Broken, ACTION, source.path(), stopped.to_string())
-        };
-        for index in (0..chunks).map(ChunkIndex) {
-            if clones.len() >= CLONES_AT_ONCE
-                && let Some(joined) = clones.join_next().await
-                && joined.map_err(stopped)?? == Cloned::Moved
-            {
-                return Ok(Cloned::Moved);
-            }
-            let (client, state, copy) = (self.clone(), source.state.clone(), copy.clone());
-            clones.spawn(async move { client.clone_chunk(&state, &copy, (layout, index), length).await });
-        }
-        while let Some(joined) = clones.join_next().await {
-            if joined.map_err(stopped)?? == Cloned::Moved {
-                return Ok(Cloned::Moved);
-            }
-        }
-        Ok(Cloned::All)
-    }
-
-    async fn clone_chunk(
-        &self,
-        source: &FileState,
-        copy: &Content,
-        (layout, index): (Layout, ChunkIndex),
-        length: u64,
-    ) -> Result<Cloned> {
-        let operation = Operation::Clone {
-            from: ChunkId { inode: source.content.inode, index },
-            to: ChunkId { inode: copy.inode, index },
-            length: chunk_length(&layout, index, length),
-        };
-        let update = Update {
-            action: ACTION,
-            subject: &source.content.path,
-            layout: None,
-            chain: layout.chain(index),
-            operation,
-            payload: Bytes::new(),
-            durability: Durability::Disk,
-            grant: &copy.grant,
-            source: Some((&source.content.grant, layout)),
-        };
-        match self.update(update).await {
-            // A hole stays a hole.
-            Err(error) if error.kind() == ErrorKind::NotFound && !source.shape().0 => Ok(Cloned::All),
-            other => Ok(if other?.is_some() { Cloned::All } else { Cloned::Moved }),
-        }
     }
 }

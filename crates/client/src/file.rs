@@ -1,6 +1,6 @@
 //! Open files: random reads and writes.
 
-mod clone;
+pub(crate) mod clone;
 mod seek;
 mod sync;
 mod write;

@@ -1,10 +1,12 @@
 //! Clones: chunks of one file become chunks of another, and the servers share their bytes.
 
-use super::File;
+use super::{Content, File};
+use crate::grant::Grant;
 use crate::span::chunk_length;
 use crate::transfer::Update;
 use crate::{Error, ErrorKind, Result, tree};
 use bytes::Bytes;
+use std::sync::Arc;
 use tokio::task::JoinSet;
 use types::meta::Change;
 use types::storage::{Durability, Operation};
@@ -63,7 +65,15 @@ impl File {
         }
         let first = u32::try_from(offset / size).map_err(|_| self.too_large())?;
         let chunks = from.chunks(end).ok_or_else(|| self.too_large())?;
-        let cloned = match self.clone_chunks(source, from, first..chunks, there.length).await {
+        let cloning = Cloning {
+            action: ACTION,
+            source: source.clone(),
+            target: self.state.content.clone(),
+            layout: from,
+            length: there.length,
+            has_chunks: true,
+        };
+        let cloned = match cloning.run(first..chunks).await {
             // A chunk that was moved away, or is bad where the servers would clone it: reading finds a good one.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => false,
             cloned => cloned?,
@@ -90,59 +100,79 @@ impl File {
         self.state.put(attributes.clone());
         attributes.layout.ok_or_else(|| Error::unexpected(ACTION, self.path()))
     }
+}
 
-    /// False: one of the files was moved meanwhile.
-    async fn clone_chunks(
-        &self,
-        source: &File,
-        layout: Layout,
-        chunks: std::ops::Range<u32>,
-        length: u64,
-    ) -> Result<bool> {
+/// Chunks of one file that become another's.
+#[derive(Clone)]
+pub(crate) struct Cloning {
+    pub(crate) action: &'static str,
+    pub(crate) source: File,
+    pub(crate) target: Arc<Content>,
+    /// Of both.
+    pub(crate) layout: Layout,
+    /// Bytes of the source.
+    pub(crate) length: u64,
+    /// The target may have chunks where the source has holes.
+    pub(crate) has_chunks: bool,
+}
+
+impl Cloning {
+    /// Clones these chunks, some of them at a time. False: one of the files was moved meanwhile.
+    pub(crate) async fn run(&self, chunks: std::ops::Range<u32>) -> Result<bool> {
+        let stopped = |stopped: tokio::task::JoinError| {
+            Error::new(ErrorKind::Broken, self.action, &self.target.path, stopped.to_string())
+        };
         let mut clones = JoinSet::new();
-        let mut all = true;
         for index in chunks.map(ChunkIndex) {
             if clones.len() >= CLONES_AT_ONCE
                 && let Some(joined) = clones.join_next().await
+                && !joined.map_err(stopped)??
             {
-                all &= joined.map_err(|stopped| self.stopped(ACTION, &stopped))??;
+                return Ok(false);
             }
-            let (file, source) = (self.clone(), source.clone());
-            clones.spawn(async move { file.clone_chunk(&source, layout, index, length).await });
+            let cloning = self.clone();
+            clones.spawn(async move { cloning.one(index).await });
         }
         while let Some(joined) = clones.join_next().await {
-            all &= joined.map_err(|stopped| self.stopped(ACTION, &stopped))??;
+            if !joined.map_err(stopped)?? {
+                return Ok(false);
+            }
         }
-        Ok(all)
+        Ok(true)
     }
 
-    async fn clone_chunk(
+    async fn one(&self, index: ChunkIndex) -> Result<bool> {
+        let from = ChunkId { inode: self.source.inode(), index };
+        let to = ChunkId { inode: self.target.inode, index };
+        let length = chunk_length(&self.layout, index, self.length);
+        let source = Some((&self.source.state.content.grant, self.layout));
+        match self.update(index, Operation::Clone { from, to, length }, source).await {
+            // A hole of the source is one here.
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.source.state.shape().0 => {
+                let removed = Operation::Remove { chunks: vec![to] };
+                if self.has_chunks { self.update(index, removed, None).await } else { Ok(true) }
+            }
+            updated => updated,
+        }
+    }
+
+    async fn update(
         &self,
-        source: &File,
-        layout: Layout,
         index: ChunkIndex,
-        length: u64,
+        operation: Operation,
+        source: Option<(&Grant, Layout)>,
     ) -> Result<bool> {
-        let (from, to) = (ChunkId { inode: source.inode(), index }, ChunkId { inode: self.inode(), index });
-        let operation = Operation::Clone { from, to, length: chunk_length(&layout, index, length) };
         let update = Update {
-            action: ACTION,
-            subject: self.path(),
-            layout: Some(layout),
-            chain: layout.chain(index),
+            action: self.action,
+            subject: &self.target.path,
+            layout: Some(self.layout),
+            chain: self.layout.chain(index),
             operation,
             payload: Bytes::new(),
             durability: Durability::Disk,
-            grant: &self.state.content.grant,
-            source: Some((&source.state.content.grant, layout)),
+            grant: &self.target.grant,
+            source,
         };
-        match self.client.update(update).await {
-            // A hole of the source is one here.
-            Err(error) if error.kind() == ErrorKind::NotFound && !source.state.shape().0 => {
-                let removed = Operation::Remove { chunks: vec![to] };
-                Ok(self.cut(ACTION, Some(layout), layout.chain(index), removed).await?.is_some())
-            }
-            updated => Ok(updated?.is_some()),
-        }
+        Ok(self.source.client.update(update).await?.is_some())
     }
 }
