@@ -5,7 +5,7 @@ use crate::output::Output;
 use crate::session::Session;
 use crate::{
     bench, change, checksum, class, content, context, find, fsck, list, locate, mount_helper, movement, node,
-    permissions, quota, roles, scrub, status, transfer, trash, usage, xattr,
+    permissions, quota, roles, scrub, snapshot, status, transfer, trash, usage, xattr,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -78,6 +78,7 @@ enum ClientCommand {
     Class(class::Class),
     Trash(trash::Trash),
     Quota(quota::QuotaCommand),
+    Snapshot(snapshot::SnapshotCommand),
     Status(status::StatusCommand),
     Node(node::Node),
     Target(node::TargetCommand),
@@ -257,6 +258,7 @@ async fn dispatch(command: ClientCommand, session: &mut Session) -> Result<(), S
         ClientCommand::Class(command) => command.run(session).await,
         ClientCommand::Trash(command) => command.run(session).await,
         ClientCommand::Quota(command) => command.run(session).await,
+        ClientCommand::Snapshot(command) => command.run(session).await,
         ClientCommand::Status(command) => command.run(session).await,
         ClientCommand::Node(command) => command.run(session).await,
         ClientCommand::Target(command) => command.run(session).await,

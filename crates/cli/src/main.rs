@@ -38,6 +38,7 @@ mod remote;
 mod roles;
 mod scrub;
 mod session;
+mod snapshot;
 mod status;
 mod text;
 mod transfer;

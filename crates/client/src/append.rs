@@ -5,6 +5,7 @@ use crate::file::Content;
 use crate::grant::{Grant, GrantSource};
 use crate::pipeline::Tail;
 use crate::renewal::Renewal;
+use crate::snapshot::ToWrite;
 use crate::tree::{describe, done};
 use crate::{Client, Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -39,8 +40,8 @@ impl Client {
     pub async fn append(&self, place: impl Into<Place>) -> Result<Appender> {
         let place = place.into();
         let path = describe(&place);
-        let change = Change::OpenAppend { place };
-        let reply = self.change_unless_busy(ACTION, &path, change, WhenBusy::GiveUp).await?;
+        let ask = ToWrite::Change(Change::OpenAppend { place: place.clone() }, WhenBusy::GiveUp);
+        let reply = self.right_to_write(ACTION, &path, &place, ask).await?;
         let MetaReply::Appending { attributes, capability, session: number, .. } = reply else {
             return Err(Error::unexpected(ACTION, &path));
         };

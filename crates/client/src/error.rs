@@ -108,8 +108,8 @@ impl Error {
             MetaError::Exists => ErrorKind::Exists,
             MetaError::NotDirectory => ErrorKind::NotDirectory,
             MetaError::IsDirectory => ErrorKind::IsDirectory,
-            MetaError::NotEmpty => ErrorKind::NotEmpty,
-            MetaError::Denied => ErrorKind::Denied,
+            MetaError::NotEmpty | MetaError::HasSnapshots => ErrorKind::NotEmpty,
+            MetaError::Denied | MetaError::ReadOnly => ErrorKind::Denied,
             MetaError::Loop
             | MetaError::IntoItself
             | MetaError::NameTooLong
@@ -118,7 +118,7 @@ impl Error {
             | MetaError::TooManyLinks
             | MetaError::CrossesQuota => ErrorKind::Invalid,
             MetaError::QuotaExceeded => ErrorKind::Full,
-            MetaError::Busy => ErrorKind::Busy,
+            MetaError::Busy | MetaError::InSnapshot => ErrorKind::Busy,
             MetaError::LeaseOver | MetaError::TooOld | MetaError::Undone => ErrorKind::Broken,
             MetaError::Unavailable => ErrorKind::NotReachable,
             MetaError::TooFewTargets { .. } => ErrorKind::TooFewTargets,

@@ -13,7 +13,8 @@ use bytes::Bytes;
 pub use seek::Seek;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use types::meta::{MetaRequest, Place};
+use types::meta::{MetaReply, MetaRequest, Place};
+use types::snapshot::Shown;
 use types::{Attributes, Capability, ClassId, FileKind, InodeId, Layout, Rights, TableId};
 use write::Unsynced;
 
@@ -38,6 +39,14 @@ impl Content {
     /// Where its chunks are, as far as is known now.
     pub(crate) fn layout(&self) -> Layout {
         self.grant.layout()
+    }
+
+    /// The id of the chunks that `capability` is for, or the one that is held: of a file in a snapshot it is another one than its own, and
+    /// becomes yet another one when the file that it shows is written.
+    pub(crate) fn chunks(&self, capability: Option<&Capability>) -> InodeId {
+        let held = || self.grant.held().map(|held| held.first);
+        let first = || capability.map(|capability| capability.first).or_else(held);
+        Shown::by(self.inode).and_then(|_| first()).unwrap_or(self.inode)
     }
 }
 
@@ -109,6 +118,25 @@ impl FileState {
             self.content.grant.moved(layout);
         }
         Ok(())
+    }
+
+    /// Whether what was read of these chunks just now is what the file is. Those of a file in a snapshot may be written after the snapshot
+    /// was given others: not before that, so it is if it has them still.
+    pub(crate) async fn has_chunks(&self, client: &Client, chunks: InodeId) -> Result<bool> {
+        // Others than those of the file that it shows are written by nobody.
+        if Shown::by(self.content.inode).is_none_or(|shown| shown.inode != chunks) {
+            return Ok(true);
+        }
+        let request = MetaRequest::Open { place: Place::inode(self.content.inode), rights: Rights::Read };
+        let reply = client.meta("open", &self.content.path, &request).await.map_err(Error::while_open)?;
+        let MetaReply::Opened { capability: Some(capability), .. } = reply else {
+            return Err(Error::unexpected("open", &self.content.path));
+        };
+        let has = capability.first == chunks;
+        if !has {
+            self.content.grant.put(capability);
+        }
+        Ok(has)
     }
 
     /// What is certain to be the latest.

@@ -1,5 +1,7 @@
 //! Capabilities in use, and how each is renewed when a storage server no longer takes it.
 
+use crate::call::WhenBusy;
+use crate::snapshot::ToWrite;
 use crate::{Client, Error, Result};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use types::meta::{Change, MetaReply, MetaRequest, Place};
@@ -121,7 +123,13 @@ impl Grant {
         let fresh = match self.source {
             GrantSource::Open { inode, rights } => {
                 let request = MetaRequest::Open { place: Place::inode(inode), rights };
-                match client.meta("open", subject, &request).await.map_err(Error::while_open)? {
+                let reply = match rights {
+                    Rights::Read => client.meta("open", subject, &request).await,
+                    Rights::ReadWrite => {
+                        client.right_to_write("open", subject, &Place::inode(inode), ToWrite::Open).await
+                    }
+                };
+                match reply.map_err(Error::while_open)? {
                     MetaReply::Opened { attributes, capability } => {
                         let mut current = self.current();
                         current.layout = attributes.layout.unwrap_or(current.layout);
@@ -146,7 +154,8 @@ impl Grant {
             GrantSource::Session { inode, session } => {
                 // The length never shrinks by this: it only says that the session goes on.
                 let change = Change::ExtendAppend { inode, session, length: 0 };
-                match client.change("append to", subject, change).await? {
+                let ask = ToWrite::Change(change, WhenBusy::Wait);
+                match client.right_to_write("append to", subject, &Place::inode(inode), ask).await? {
                     MetaReply::Appending { capability, .. } => Some(capability),
                     _ => return Err(Error::unexpected("append to", subject)),
                 }

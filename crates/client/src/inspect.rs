@@ -212,7 +212,7 @@ impl Client {
         let routing = self.newest_routing().await?;
         let chain = content.layout().chain(index);
         let Some(info) = routing.chain(chain) else { return Ok(Vec::new()) };
-        let chunk = ChunkId { inode: content.inode, index };
+        let chunk = ChunkId { inode: content.chunks(Some(&capability)), index };
         let mut copies = Vec::new();
         for target in info.serving() {
             let Some(node) = routing.node_of(target) else { continue };

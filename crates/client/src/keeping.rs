@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use types::delegation::{News, Position, RECALLS_WAIT, RETURNED_MAX, Recall, Recalls};
 use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, NAME_MAX, Place};
+use types::snapshot;
 use types::storage::Durability;
 use types::wire::{Channel, decode, encode};
 use types::{Attributes, Duration, HolderId, InodeId, SessionId};
@@ -139,8 +140,8 @@ impl Keeping {
         let mut state = self.state();
         let now = self.now();
         let found = match place.single_name() {
-            // That it cannot be a name is another answer than that it is none.
-            Some(name) if name.len() > NAME_MAX => return None,
+            // That it cannot be a name is another answer than that it is none; and some lead on though no listing has them.
+            Some(name) if name.len() > NAME_MAX || name == snapshot::DIRECTORY => return None,
             Some(name) => match state.kept.look_up(place.base, name, now)? {
                 Answered::There(attributes) => attributes,
                 Answered::Nowhere => return Some(Err(MetaError::NotFound)),

@@ -44,6 +44,7 @@ mod renewal;
 mod retry;
 mod routes;
 mod session;
+mod snapshot;
 mod span;
 mod transfer;
 mod trash;

@@ -1,6 +1,8 @@
 //! The tree: one method per metadata call.
 
+use crate::call::WhenBusy;
 use crate::file::File;
+use crate::snapshot::ToWrite;
 use crate::{Client, Error, Result};
 use types::meta::{
     Change, Exclusive, Follow, MetaReply, MetaRequest, Place, Replace, SetAttributes, Totals, XattrReplace,
@@ -73,7 +75,10 @@ impl Client {
     pub async fn open(&self, place: impl Into<Place>, rights: Rights) -> Result<File> {
         let place = place.into();
         let subject = describe(&place);
-        let reply = self.meta("open", &subject, &MetaRequest::Open { place, rights }).await?;
+        let reply = match rights {
+            Rights::Read => self.meta("open", &subject, &MetaRequest::Open { place, rights }).await?,
+            Rights::ReadWrite => self.right_to_write("open", &subject, &place, ToWrite::Open).await?,
+        };
         self.opened(reply, "open", subject, rights)
     }
 
@@ -82,8 +87,9 @@ impl Client {
         let place = place.into();
         let subject = describe(&place);
         let CreateOptions { kind, mode, device, exclusive, class } = options;
-        let change = Change::Create { place, kind, mode, device, exclusive, class };
-        let reply = self.change("create", &subject, change).await?;
+        let change = Change::Create { place: place.clone(), kind, mode, device, exclusive, class };
+        let ask = ToWrite::Change(change, WhenBusy::Wait);
+        let reply = self.right_to_write("create", &subject, &place, ask).await?;
         self.opened(reply, "create", subject, Rights::ReadWrite)
     }
 

@@ -1,17 +1,19 @@
 //! Batches: changes that wait together, run one after the other and committed as one.
 
+mod preserve;
 mod touched;
 
 pub use touched::{Left, Touched};
 
-use crate::keys;
 use crate::records::{
     Garbage, GarbageBody, GarbageFile, Gone, Inode, LiveSessions, Moved, Nameless, Share, decode, encode,
 };
 use crate::view::View;
+use crate::{keys, snapshots};
 use kv::{Commit, Key, KvError, Snapshot, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use types::snapshot::Shown;
 use types::storage::{InodeRange, RANGES_MAX};
 use types::{ChainId, InodeId, TableId, Time};
 
@@ -61,6 +63,7 @@ struct Mark {
     nameless_written: usize,
     ids: IdBlock,
     weight: usize,
+    changed_shown: bool,
 }
 
 /// All chunks of an inode, to be removed when no capability to write them can hold any more.
@@ -89,6 +92,8 @@ pub struct Batch<S> {
     nameless_written: usize,
     ids: IdBlock,
     weight: usize,
+    /// Something in a snapshot would be changed.
+    changed_shown: bool,
     /// Leases seen: by their last id the first.
     leases: BTreeMap<InodeId, InodeId>,
 }
@@ -124,6 +129,7 @@ impl<S: Snapshot> Batch<S> {
             nameless_written: 0,
             ids,
             weight: 0,
+            changed_shown: false,
             leases: BTreeMap::new(),
         }
     }
@@ -141,6 +147,7 @@ impl<S: Snapshot> Batch<S> {
             nameless_written: self.nameless_written,
             ids: self.ids,
             weight: self.weight,
+            changed_shown: self.changed_shown,
         };
     }
 
@@ -175,6 +182,17 @@ impl<S: Snapshot> Batch<S> {
         self.nameless_written = self.mark.nameless_written;
         self.ids = self.mark.ids;
         self.weight = self.mark.weight;
+        self.changed_shown = self.mark.changed_shown;
+    }
+
+    /// Whether what was done so far would change something in a snapshot: it must be taken back.
+    pub(crate) fn changes_shown(&self) -> bool {
+        self.changed_shown
+    }
+
+    /// Lets no other operation into the batch.
+    pub(crate) fn close(&mut self) {
+        self.weight = usize::MAX / 2;
     }
 
     /// About how many bytes the batch writes so far.
@@ -195,6 +213,7 @@ impl<S: Snapshot> Batch<S> {
     }
 
     fn write(&mut self, key: Key, value: Option<Value>) {
+        self.changed_shown |= snapshots::is_of_shown(&key);
         match self.raw.get_mut(&key) {
             Some(slot) => {
                 let before = (std::mem::replace(&mut slot.value, value), slot.written);
@@ -223,6 +242,7 @@ impl<S: Snapshot> Batch<S> {
     }
 
     fn write_inode(&mut self, id: InodeId, value: Option<Arc<Inode>>) {
+        self.changed_shown |= Shown::by(id).is_some();
         match self.inodes.get_mut(&id) {
             Some(slot) => {
                 let before = (std::mem::replace(&mut slot.value, value), slot.written);
@@ -344,6 +364,7 @@ impl<S: Snapshot> Batch<S> {
 
     /// Ends the batch: `shard` is this server's share of the totals.
     pub async fn finish(mut self, shard: u32, now: Time) -> Result<Finished, KvError> {
+        self.preserve().await?;
         let garbage = !self.files.is_empty() || !self.remains.is_empty();
         self.write_garbage(now).await?;
         self.ask_sessions().await?;
@@ -429,11 +450,23 @@ pub(crate) fn ranges_of(inodes: &mut Vec<InodeId>) -> Vec<InodeRange> {
 }
 
 impl<S: Snapshot> View for Batch<S> {
+    type Base = S;
+
+    fn base(&self) -> &S {
+        &self.snapshot
+    }
+
     async fn get(&mut self, key: &[u8]) -> Result<Option<Value>, KvError> {
+        if let Some(shown) = snapshots::shown(key) {
+            return snapshots::get(&self.snapshot, key, shown).await;
+        }
         if let Some(slot) = self.raw.get(key) {
             return Ok(slot.value.clone());
         }
-        let value = self.snapshot.get(key).await?;
+        let mut value = self.snapshot.get(key).await?;
+        if value.is_none() {
+            value = snapshots::way_in(&self.snapshot, key).await?;
+        }
         self.raw.insert(key.to_vec(), Slot { value: value.clone(), read: true, written: false });
         Ok(value)
     }
@@ -442,6 +475,9 @@ impl<S: Snapshot> View for Batch<S> {
     async fn scan(&mut self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
         if from >= to {
             return Ok(Vec::new());
+        }
+        if let Some(shown) = snapshots::shown(from) {
+            return snapshots::scan(&self.snapshot, (from, to), shown, limit).await;
         }
         // At most this many of the snapshot's pairs are hidden by removals.
         let range =
@@ -464,6 +500,9 @@ impl<S: Snapshot> View for Batch<S> {
     }
 
     async fn inode(&mut self, id: InodeId) -> Result<Option<Arc<Inode>>, KvError> {
+        if let Some(shown) = Shown::by(id) {
+            return Ok(snapshots::inode(&self.snapshot, shown).await?.map(|seen| Arc::new(seen.inode)));
+        }
         if let Some(slot) = self.inodes.get(&id) {
             return Ok(slot.value.clone());
         }

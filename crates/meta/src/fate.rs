@@ -3,7 +3,7 @@
 use crate::batch::ID_FIRST;
 use crate::records::{Body, Garbage, GarbageBody, Lease, decode};
 use crate::view::View;
-use crate::{CLOCK_MARGIN, Context, Failure, keys};
+use crate::{CLOCK_MARGIN, Context, Failure, keys, snapshots};
 use kv::KvError;
 use std::collections::BTreeSet;
 use types::meta::{FATES_MAX, Fate, MetaError};
@@ -61,6 +61,9 @@ pub(crate) async fn fate<V: View>(
             (Some(_) | None, _) => Ok(Fate::Named),
         };
     }
+    if is_kept(view, table, inode).await? {
+        return Ok(Fate::Named);
+    }
     let next: u64 = match view.get(&keys::next_id()).await? {
         Some(bytes) => decode(&bytes, "next inode id")?,
         None => ID_FIRST,
@@ -80,6 +83,12 @@ pub(crate) async fn fate<V: View>(
         later = !view.scan(&next, &keys::inodes_end(), 1).await?.is_empty();
     }
     Ok(if later { Fate::Dead } else { Fate::Unborn })
+}
+
+/// Whether a snapshot shows these chunks: in this table, if one is given.
+async fn is_kept<V: View>(view: &mut V, table: Option<TableId>, chunks: InodeId) -> Result<bool, KvError> {
+    let snapshots = snapshots::load(view.base()).await?;
+    snapshots::keeps(view, &snapshots, (chunks, table), None).await
 }
 
 /// What became of the chunks in `table` of a file whose layout names another one.

@@ -32,6 +32,9 @@ const RUNS: u8 = b'r';
 const TRASHED: u8 = b'W';
 const TRASH_DUE: u8 = b'Y';
 const TRASH_POLICY: u8 = b'B';
+const SNAPSHOTS: u8 = b's';
+const VERSION: u8 = b'v';
+const KEPT: u8 = b'k';
 
 /// The record that says how to read all others.
 pub fn format() -> Key {
@@ -521,6 +524,73 @@ pub fn session_uses_range(session: SessionId) -> (Key, Key) {
 pub fn session_use_of(key: &[u8]) -> Option<(u8, InodeId)> {
     let (kind, inode) = key.get(9..)?.split_first()?;
     Some((*kind, InodeId(u64::from_be_bytes(inode.try_into().ok()?))))
+}
+
+/// All snapshots.
+pub fn snapshots() -> Key {
+    vec![SNAPSHOTS]
+}
+
+/// What only lists show of a snapshot.
+pub fn snapshot(number: u64) -> Key {
+    with_id(SNAPSHOTS, InodeId(number))
+}
+
+/// A record as a snapshot shows it, since it has changed: of an inode, or of one of its names, entries or attributes.
+pub fn version(number: u64, of: &[u8]) -> Key {
+    let mut key = with_id(VERSION, InodeId(number));
+    key.extend_from_slice(of);
+    key
+}
+
+/// All records of one snapshot.
+pub fn versions_range(number: u64) -> (Key, Key) {
+    (with_id(VERSION, InodeId(number)), with_id(VERSION, InodeId(number.saturating_add(1))))
+}
+
+/// The key of what a version is of.
+pub fn version_of(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(&[VERSION])?.get(8..)
+}
+
+/// The inode that a version of this key belongs to: itself, or the one that has this name, entry or attribute. `None`: it is no record that
+/// a snapshot shows.
+pub fn shown_inode(key: &[u8]) -> Option<InodeId> {
+    match key.split_first()? {
+        (&(INODE | ENTRY | XATTR | HARD_LINK), rest) => {
+            Some(InodeId(u64::from_be_bytes(rest.get(..8)?.try_into().ok()?)))
+        }
+        _ => None,
+    }
+}
+
+/// The inode that a key says something of which no snapshot has.
+pub fn set_for(key: &[u8]) -> Option<InodeId> {
+    match key.split_first()? {
+        (&(APPEND | PURGE | RECODE | FOLLOWING | QUOTA | QUOTA_MARK | QUOTA_QUEUE), rest) => {
+            Some(InodeId(u64::from_be_bytes(rest.get(..8)?.try_into().ok()?)))
+        }
+        _ => None,
+    }
+}
+
+/// The same key of another inode.
+pub fn of_inode(key: &[u8], inode: InodeId) -> Key {
+    let mut key = key.to_vec();
+    if let Some(place) = key.get_mut(1..9) {
+        place.copy_from_slice(&inode.0.to_be_bytes());
+    }
+    key
+}
+
+/// Whether it is the key of an entry.
+pub fn is_entry(key: &[u8]) -> bool {
+    key.first() == Some(&ENTRY)
+}
+
+/// Whose bytes the chunks of this id keep, for snapshots.
+pub fn kept(chunks: InodeId) -> Key {
+    with_id(KEPT, chunks)
 }
 
 fn with_id(kind: u8, id: InodeId) -> Key {

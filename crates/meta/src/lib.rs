@@ -14,7 +14,7 @@
 //! - A chunk that no inode accounts for is in the garbage queue, or belongs to an inode lease or to a recode that has not
 //!   been swept.
 //!
-//! Reading order: [`keys`], [`records`], [`view`], [`batch`], [`access`], [`path`], [`ops`] (the changes), [`read`] (the
+//! Reading order: [`keys`], [`records`], [`view`] and `snapshots`, [`batch`], [`access`], [`path`], [`ops`] (the changes), [`read`] (the
 //! rest), [`pattern`], [`locks`], [`garbage`], `fate`, [`mirror`] (what is kept of inodes on the chains), [`rebuild`] (the tree from
 //! that).
 
@@ -32,6 +32,7 @@ pub mod pattern;
 pub mod read;
 pub mod rebuild;
 pub mod records;
+mod snapshots;
 pub mod view;
 
 pub use access::Caller;

@@ -19,19 +19,21 @@ mod remove;
 mod rename;
 mod session;
 mod settle;
+mod snapshot;
 mod sweep;
 mod trash;
 mod tree;
 mod xattr;
 
 pub use class::{default_class, effective};
-pub(crate) use content::{is_recorded, openable, opened};
+pub(crate) use content::{is_recorded, openable, opened, opened_to_read};
 pub(crate) use following::{followings, to_follow};
 pub(crate) use lock::test as test_lock;
 pub(crate) use quota::list as quotas;
 pub(crate) use recode::recode_of;
 pub(crate) use session::sessions;
 pub use session::{all_live, is_live};
+pub(crate) use snapshot::{fence, list as snapshots, need_unshared};
 pub(crate) use sweep::after_key;
 pub(crate) use trash::{list as trash, policies as trash_policies};
 
@@ -71,6 +73,10 @@ pub enum Job {
     MarkQuotas { limit: usize },
     /// Removes what has been in the trash for long enough, among `limit` from the key `after` on.
     SweepTrash { after: Key, limit: usize },
+    /// Takes the snapshot that is pending, if all storage servers are fenced; or gives it up.
+    EndSnapshot { number: u64, is_fenced: bool },
+    /// Gives up a snapshot whose server is gone, and removes up to `limit` records of those that are to be removed.
+    SweepSnapshots { limit: usize },
     /// Forgets answers that no retry can want any more, among `limit` from the key `after` on.
     SweepAnswers { after: Key, limit: usize },
     /// Records what came of collecting garbage.
@@ -120,11 +126,16 @@ pub async fn run<S: Snapshot>(
         Job::SweepTrash { after, limit } => {
             trash::sweep(batch, context, after, *limit).await.map(Answer::Progress)
         }
+        Job::EndSnapshot { number, is_fenced } => {
+            snapshot::end(batch, context, *number, *is_fenced).await.map(|()| Answer::Progress(None))
+        }
+        Job::SweepSnapshots { limit } => snapshot::sweep(batch, context, *limit).await.map(Answer::Progress),
         Job::SweepAnswers { after, limit } => {
             sweep::answers(batch, context, after, *limit).await.map(Answer::Progress)
         }
         Job::Settle(settlement) => settle::settle(batch, settlement).await.map(|()| Answer::Progress(None)),
     };
+    let outcome = if batch.changes_shown() { outcome.and(Err(MetaError::ReadOnly.into())) } else { outcome };
     match outcome {
         Ok(answer) => Ok(Ok(answer)),
         Err(Failure::Store(error)) => Err(error),
@@ -261,6 +272,12 @@ async fn change<S: Snapshot>(
         Change::DropRecode { inode, session } => recode::drop(batch, caller, *inode, *session).await,
         Change::SetQuota { place, limits } => quota::set(batch, caller, place, *limits).await,
         Change::SetTrash { class, keep } => trash::set(batch, context, caller, class, *keep).await,
+        Change::MakeSnapshot { place, name } => snapshot::begin(batch, context, caller, place, name).await,
+        Change::RemoveSnapshot { place, name } => snapshot::remove(batch, caller, place, name).await,
+        Change::BeginKeeping { inode } => snapshot::begin_keeping(batch, context, caller, *inode).await,
+        Change::EndKeeping { inode, into } => {
+            snapshot::end_keeping(batch, context, caller, *inode, *into).await
+        }
         Change::Bury { table, inodes } => bury::bury(batch, context, caller, *table, inodes).await,
         Change::BeginSession { .. }
         | Change::RenewSession { .. }

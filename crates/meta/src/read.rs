@@ -40,7 +40,10 @@ pub async fn read<S: Snapshot>(
                 let job = Job::OpenForWriting { caller: caller.clone(), place: place.clone() };
                 return Ok(Found::Record(job));
             }
-            ops::opened(context, caller, &node, *rights)
+            match rights {
+                Rights::Read => ops::opened_to_read(reader, context, caller, &node).await?,
+                Rights::ReadWrite => ops::opened(context, caller, &node, ops::fence(reader).await?),
+            }
         }
         MetaRequest::List { place, after, limit, pattern, detail } => {
             let page = list::Page { after: after.as_deref(), limit: *limit, detail: *detail };
@@ -91,6 +94,7 @@ pub async fn read<S: Snapshot>(
         MetaRequest::Trash { whose, after, limit } => {
             ops::trash(reader, caller, *whose, *after, *limit).await?
         }
+        MetaRequest::Snapshots => ops::snapshots(reader, caller).await?,
         MetaRequest::Quotas => ops::quotas(reader, caller).await?,
         MetaRequest::TrashPolicies => ops::trash_policies(reader, context.classes).await?,
         MetaRequest::Sessions => ops::sessions(reader, caller).await?,

@@ -292,6 +292,61 @@ pub struct QuotaRecord {
     pub stage: quota::Stage,
 }
 
+/// All snapshots, in one record: every transaction looks at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshots {
+    /// The newest number that there ever was. Capabilities to write from before it are void.
+    pub fence: u64,
+    /// The slot that was used last.
+    pub slot: u32,
+    /// One that is being made: it shows nothing yet, and nobody is given a capability to write.
+    pub pending: Option<Pending>,
+    /// By number.
+    pub all: Vec<Taken>,
+}
+
+/// See [`Snapshots::pending`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    pub number: u64,
+    pub directory: InodeId,
+    pub name: String,
+    pub by: Uid,
+    pub since: Time,
+}
+
+/// A snapshot, as far as is needed to look into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    pub number: u64,
+    pub slot: u32,
+    pub directory: InodeId,
+    /// It is being removed. What was changed while it was there is still read through it for older ones.
+    pub is_ending: bool,
+}
+
+/// The rest of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    pub name: String,
+    pub made: Time,
+    pub by: Uid,
+}
+
+/// What lies under [`crate::keys::version`]: the record before it was changed; `None`: there was none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VersionRecord {
+    None,
+    /// Of an inode.
+    Inode {
+        inode: Box<Inode>,
+        /// The id of the chunks with its bytes: its own, until it was written.
+        chunks: InodeId,
+    },
+    /// Of anything else.
+    Other(Vec<u8>),
+}
+
 /// A session of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {

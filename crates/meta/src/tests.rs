@@ -18,6 +18,7 @@ mod recode_model;
 mod retries;
 mod session_model;
 mod sessions;
+mod snapshots;
 mod trash;
 mod visible;
 

@@ -1,16 +1,24 @@
 //! Views: the metadata at one moment, as an operation reads it.
 
 use crate::Failure;
-use crate::keys;
 use crate::records::{Entry, Inode, Node, decode};
+use crate::{keys, snapshots};
 use kv::{Key, KvError, Snapshot, Value};
 use std::future::Future;
 use std::sync::Arc;
 use types::InodeId;
 use types::meta::MetaError;
+use types::snapshot::Shown;
 
-/// Reads records. A [`Reader`] for requests that change nothing, a [`crate::Batch`] for the others.
+/// Reads records. A [`Reader`] for requests that change nothing, a [`crate::Batch`] for the others. What is in a snapshot is read by the
+/// same keys as everything else, with the ids that it has there.
 pub trait View: Send {
+    /// Where it reads from.
+    type Base: Snapshot;
+
+    /// The metadata without what this transaction changes.
+    fn base(&self) -> &Self::Base;
+
     /// The value of a key.
     fn get(&mut self, key: &[u8]) -> impl Future<Output = Result<Option<Value>, KvError>> + Send;
 
@@ -46,6 +54,17 @@ pub trait View: Send {
             Ok(Node { id, inode })
         }
     }
+
+    /// The id of the chunks with the bytes of a file: its own, unless it is in a snapshot.
+    fn chunks(&self, id: InodeId) -> impl Future<Output = Result<InodeId, KvError>> + Send
+    where
+        Self: Sync,
+    {
+        async move {
+            let Some(shown) = Shown::by(id) else { return Ok(id) };
+            Ok(snapshots::inode(self.base(), shown).await?.map_or(id, |seen| seen.chunks))
+        }
+    }
 }
 
 /// A view of a snapshot.
@@ -61,18 +80,36 @@ impl<S: Snapshot> Reader<S> {
 }
 
 impl<S: Snapshot> View for Reader<S> {
+    type Base = S;
+
+    fn base(&self) -> &S {
+        &self.snapshot
+    }
+
     async fn get(&mut self, key: &[u8]) -> Result<Option<Value>, KvError> {
-        self.snapshot.get(key).await
+        if let Some(shown) = snapshots::shown(key) {
+            return snapshots::get(&self.snapshot, key, shown).await;
+        }
+        match self.snapshot.get(key).await? {
+            Some(value) => Ok(Some(value)),
+            None => snapshots::way_in(&self.snapshot, key).await,
+        }
     }
 
     async fn scan(&mut self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
         if from >= to {
             return Ok(Vec::new());
         }
+        if let Some(shown) = snapshots::shown(from) {
+            return snapshots::scan(&self.snapshot, (from, to), shown, limit).await;
+        }
         self.snapshot.scan(from, to, limit).await
     }
 
     async fn inode(&mut self, id: InodeId) -> Result<Option<Arc<Inode>>, KvError> {
+        if let Some(shown) = Shown::by(id) {
+            return Ok(snapshots::inode(&self.snapshot, shown).await?.map(|seen| Arc::new(seen.inode)));
+        }
         match self.snapshot.get(&keys::inode(id)).await? {
             Some(bytes) => Ok(Some(Arc::new(decode(&bytes, "inode")?))),
             None => Ok(None),

@@ -38,7 +38,8 @@ fn refused(refusal: &MetaError) -> i32 {
         MetaError::NoXattr => libc::ENODATA,
         MetaError::TooLarge => libc::EFBIG,
         MetaError::TooManyLinks => libc::EMLINK,
-        MetaError::Busy => libc::EBUSY,
+        MetaError::Busy | MetaError::InSnapshot | MetaError::HasSnapshots => libc::EBUSY,
+        MetaError::ReadOnly => libc::EROFS,
         MetaError::QuotaExceeded => libc::EDQUOT,
         MetaError::CrossesQuota => libc::EXDEV,
         MetaError::NoClass

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use types::meta::{Exclusive, Follow, Place, Replace, SetAttributes, SetTime, XattrReplace};
+use types::snapshot;
 use types::storage::Durability;
 use types::{Attributes, FileKind, Gid, InodeId, Rights, Time, Uid};
 
@@ -312,6 +313,8 @@ impl System {
         let name = place.path.clone();
         let attributes = match self.client.try_stat(place, Follow::No).await? {
             Some(attributes) => attributes,
+            // Whoever makes a snapshot does not change the directory.
+            None if name == snapshot::DIRECTORY => return Err(Errno(libc::ENOENT)),
             None => {
                 let name_valid = self.told.name(&self.client, (directory, &name), None, NameKind::Leaf);
                 return match name_valid.is_zero() {

@@ -35,6 +35,10 @@ impl ClassSource for OneClass {
     ) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
         Box::pin(async { Err(MetaError::Unavailable) })
     }
+
+    fn fence(&self, _: u64) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 type Service = MetaService<LocalStore>;

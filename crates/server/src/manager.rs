@@ -2,11 +2,12 @@
 //! and tells everybody.
 //!
 //! Reading order: [`record`] (what is kept), [`ledger`] (how), [`state`] (what is known), [`placing`] and [`moves`] (which members chains should
-//! have), [`class`] and [`direct`] (what administrators ask for), and here the service. `docs/protocols/cluster.md` has the invariants. One rule above all: what is published was committed (CL-4),
+//! have), [`class`] and [`direct`] (what administrators ask for), [`fence`], and here the service. `docs/protocols/cluster.md` has the invariants. One rule above all: what is published was committed (CL-4),
 //! and what a server is answered was published (CL-8).
 
 mod class;
 mod direct;
+mod fence;
 mod ledger;
 mod moves;
 mod placing;

@@ -13,6 +13,7 @@ mod port;
 mod reclaim;
 mod runs;
 mod sequencer;
+mod snapshots;
 
 pub use reclaim::{Chunks, RemoveError};
 
@@ -35,7 +36,7 @@ use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
 use types::storage::Durability;
 use types::{CapabilityKey, Origin, Routing, Shortfall, StorageClass, Time, wire};
 
-/// The storage classes: they live with the cluster manager.
+/// The cluster manager: storage classes live there.
 pub trait ClassSource: Send + Sync + 'static {
     /// All classes that are known now. Empty until the manager was heard.
     fn all(&self) -> Arc<[StorageClass]>;
@@ -49,6 +50,9 @@ pub trait ClassSource: Send + Sync + 'static {
         class: StorageClass,
         shortfall: Shortfall,
     ) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>>;
+
+    /// Has all storage servers refuse capabilities to write from before this snapshot; it is so when this answers.
+    fn fence(&self, snapshot: u64) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>>;
 }
 
 /// What a metadata service is made with.
@@ -102,9 +106,10 @@ struct Shared<S> {
     counters: MetaCounters,
     delegations: Delegations,
     runs: Runs,
-    /// There is something to purge; there is something to reclaim; a session has ended; a quota was set.
+    /// There is something to purge; there is something to reclaim; a session has ended; a quota was set; a snapshot was removed.
     purge: Notify,
     quotas: Notify,
+    snapshots: Notify,
     reclaim: Notify,
     sessions: Notify,
 }
@@ -140,6 +145,7 @@ impl<S: Store> MetaService<S> {
             runs,
             purge: Notify::new(),
             quotas: Notify::new(),
+            snapshots: Notify::new(),
             reclaim: Notify::new(),
             sessions: Notify::new(),
         });
@@ -148,6 +154,7 @@ impl<S: Store> MetaService<S> {
         tasks.spawn(chores::purge(shared.clone()));
         tasks.spawn(chores::sweep(shared.clone()));
         tasks.spawn(chores::quotas(shared.clone()));
+        tasks.spawn(chores::snapshots(shared.clone()));
         tasks.spawn(chores::sessions(shared.clone()));
         Ok(MetaService { shared, tasks: Arc::new(Mutex::new(tasks)) })
     }
@@ -180,6 +187,9 @@ impl<S: Store> MetaService<S> {
         match request {
             MetaRequest::Change { origin, change: Change::MakeClass { class, shortfall }, .. } => {
                 self.make_class(caller, origin, class, shortfall).await
+            }
+            MetaRequest::Change { change: Change::MakeSnapshot { .. }, .. } => {
+                self.make_snapshot(caller, request).await
             }
             MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } => {
                 let (job, durability) = change_job(caller, request)?;

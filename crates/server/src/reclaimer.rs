@@ -163,5 +163,5 @@ impl RecordChains for ChainHeads {
 /// Nodes are asked for none.
 fn no_capability() -> Capability {
     let (first, user, expires) = (InodeId(0), Uid::ROOT, Time(0));
-    Capability { first, count: 0, rights: Rights::Read, user, expires, seal: [0; 16] }
+    Capability { first, count: 0, rights: Rights::Read, user, expires, fence: 0, seal: [0; 16] }
 }

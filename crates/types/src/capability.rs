@@ -18,8 +18,17 @@ pub struct Capability {
     pub rights: Rights,
     pub user: Uid,
     pub expires: Time,
+    /// The newest snapshot when it was given. One to write is void when there is a newer one.
+    pub fence: u64,
     /// Keyed BLAKE3 of the fields above, cut to 16 bytes.
     pub seal: [u8; 16],
+}
+
+impl Capability {
+    /// Whether it is void since the snapshot `fence`: it was given before, to write what that one shows perhaps.
+    pub fn is_fenced(&self, fence: u64) -> bool {
+        self.rights == Rights::ReadWrite && self.fence < fence
+    }
 }
 
 /// The secret that metadata and storage servers share. Clients never see it.
@@ -44,14 +53,31 @@ pub enum CapabilityError {
 }
 
 impl CapabilityKey {
-    /// Makes a capability for `count` inodes from `first`.
-    pub fn grant(&self, first: InodeId, count: u32, rights: Rights, user: Uid, expires: Time) -> Capability {
-        let mut capability = Capability { first, count, rights, user, expires, seal: [0; 16] };
+    /// Makes a capability to read `count` inodes from `first`.
+    pub fn grant_read(&self, first: InodeId, count: u32, user: Uid, expires: Time) -> Capability {
+        self.sealed(Capability { first, count, rights: Rights::Read, user, expires, fence: 0, seal: [0; 16] })
+    }
+
+    /// Makes a capability to read and write `count` inodes from `first`, which no snapshot after `fence` shows.
+    pub fn grant_write(
+        &self,
+        first: InodeId,
+        count: u32,
+        user: Uid,
+        expires: Time,
+        fence: u64,
+    ) -> Capability {
+        let rights = Rights::ReadWrite;
+        self.sealed(Capability { first, count, rights, user, expires, fence, seal: [0; 16] })
+    }
+
+    fn sealed(&self, mut capability: Capability) -> Capability {
         capability.seal = self.seal(&capability);
         capability
     }
 
-    /// Checks that `capability` gives `rights` on `inode` at `now`.
+    /// Checks that `capability` gives `rights` on `inode` at `now`. Whether a snapshot has made it void is
+    /// [another question](Capability::is_fenced).
     pub fn check(
         &self,
         capability: &Capability,
@@ -77,7 +103,7 @@ impl CapabilityKey {
 
     fn seal(&self, capability: &Capability) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(b"steradian capability 1");
+        hasher.update(b"steradian capability 2");
         hasher.update(&capability.first.0.to_le_bytes());
         hasher.update(&capability.count.to_le_bytes());
         hasher.update(&[match capability.rights {
@@ -86,6 +112,7 @@ impl CapabilityKey {
         }]);
         hasher.update(&capability.user.0.to_le_bytes());
         hasher.update(&capability.expires.0.to_le_bytes());
+        hasher.update(&capability.fence.to_le_bytes());
         let mut seal = [0; 16];
         hasher.finalize_xof().fill(&mut seal);
         seal

@@ -2,7 +2,7 @@
 //! wire protocol with their encoding. No IO, no clock, no thread.
 //!
 //! Reading order: [`id`], [`time`], [`checksum`], [`layout`], [`class`], [`routing`], [`capability`], [`attributes`],
-//! then the messages: [`wire`] (frames), [`meta`] with [`following`], [`session`] and [`delegation`], [`storage`] with [`scrub`] and [`survey`], [`manager`] with [`movement`].
+//! then the messages: [`wire`] (frames), [`meta`] with [`following`], [`session`], [`snapshot`] and [`delegation`], [`storage`] with [`scrub`] and [`survey`], [`manager`] with [`movement`].
 //!
 //! Wire and record encoding is postcard (its wire format is a published, stable specification). A struct that has been
 //! released never changes: a new form is a new enum variant at the end of its enum.
@@ -22,6 +22,7 @@ pub mod quota;
 pub mod routing;
 pub mod scrub;
 pub mod session;
+pub mod snapshot;
 pub mod storage;
 pub mod survey;
 pub mod time;

@@ -4,6 +4,7 @@ use crate::delegation::{Position, Recall, Recalls};
 use crate::following::{Amount, Cursor, Following, ToMove};
 use crate::quota::{Limits, Quota};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
+use crate::snapshot::Snapshot;
 use crate::storage::Durability;
 use crate::trash::{TrashCursor, TrashPolicy, Trashed, Whose};
 use crate::{
@@ -159,6 +160,9 @@ pub enum MetaRequest {
     /// Waits until all changes that were answered before are on disk, and says whether those at these positions are still there. Refused
     /// with [`MetaError::Undone`] when a failure of the server's machine has undone one. -> [`MetaReply::Done`]
     Flush { positions: Vec<Position> },
+    /// The snapshots: all for the administrator, otherwise those of directories that the caller may read.
+    /// -> [`MetaReply::Snapshots`]
+    Snapshots,
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
@@ -285,6 +289,19 @@ pub enum Change {
     /// Sets the quota of a directory; `None` takes it away. Refused with [`MetaError::Invalid`] when a soft limit is above the hard one, and
     /// with [`MetaError::Busy`] while what is below another directory is counted. Administrator only. -> [`MetaReply::Done`]
     SetQuota { place: Place, limits: Option<Limits> },
+    /// Makes a snapshot of a directory: all that is below it, as it is at one moment before this is answered. Refused with
+    /// [`MetaError::Exists`] when the directory has one of this name, and with [`MetaError::Busy`] while another one is being made.
+    /// Administrator only. -> [`MetaReply::Snapshots`]
+    MakeSnapshot { place: Place, name: String },
+    /// Removes a snapshot of a directory; space returns in the background. Administrator only. -> [`MetaReply::Done`]
+    RemoveSnapshot { place: Place, name: String },
+    /// Begins to keep the bytes of a file for the snapshots that show them, before the file is written: its chunks, of `length` bytes,
+    /// are to be cloned to those of another id, as they are laid. The caller may write the file. -> [`MetaReply::Keeping`], or
+    /// [`MetaReply::Done`] when no snapshot shows them.
+    BeginKeeping { inode: InodeId },
+    /// They are cloned: snapshots show those from now on, and the file may be written. Refused with [`MetaError::LeaseOver`] when it took too
+    /// long. -> [`MetaReply::Done`]
+    EndKeeping { inode: InodeId, into: InodeId },
 }
 
 impl Change {
@@ -460,6 +477,14 @@ pub enum MetaReply {
     /// Somebody has this lock, which is in the way.
     Locked(LockHolder),
     Recalls(Recalls),
+    Snapshots(Vec<Snapshot>),
+    /// Where the chunks are to be cloned to, with the rights to read the ones and to write the others.
+    Keeping {
+        layout: Layout,
+        length: u64,
+        from: Capability,
+        into: Capability,
+    },
 }
 
 /// What became of an inode.
@@ -543,6 +568,12 @@ pub enum MetaError {
     Undone,
     /// What is to be moved is counted by another quota than what is there: it has to be copied.
     CrossesQuota,
+    /// A snapshot shows the bytes of the file: they are to be kept first.
+    InSnapshot,
+    /// It is in a snapshot.
+    ReadOnly,
+    /// Snapshots of it, or of a directory below it, are to be removed first.
+    HasSnapshots,
 }
 
 impl MetaError {
@@ -571,6 +602,9 @@ impl MetaError {
             MetaError::Undone => "a failure of the metadata server has undone the last changes before it",
             MetaError::QuotaExceeded => "more than the quota of a directory above allows (see `sr quota ls`)",
             MetaError::CrossesQuota => "counted by another quota than what is there: copy it instead",
+            MetaError::InSnapshot => "a snapshot shows it as it is: that is to be kept first",
+            MetaError::ReadOnly => "it is in a snapshot, and never changes",
+            MetaError::HasSnapshots => "it has snapshots (see `sr snapshot ls`): remove them first",
             MetaError::SessionOver => "the session is over: what it held open and locked may be lost",
         }
     }

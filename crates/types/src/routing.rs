@@ -95,6 +95,8 @@ pub struct Routing {
     pub leaving: BTreeSet<(ChainId, TargetId)>,
     /// Bytes per second that each storage server may send to bring members of chains up to date. 0: no limit.
     pub transfer_limit: u64,
+    /// Capabilities to write from before this snapshot are void.
+    pub fence: u64,
 }
 
 impl Routing {

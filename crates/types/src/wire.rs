@@ -7,9 +7,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// The version of the messages this build speaks. Peers agree on the lower of the two, and refuse to talk when that is
 /// below [`WIRE_VERSION_MIN`] of either.
-pub const WIRE_VERSION: u16 = 3;
+pub const WIRE_VERSION: u16 = 4;
 /// The oldest version this build still speaks.
-pub const WIRE_VERSION_MIN: u16 = 3;
+pub const WIRE_VERSION_MIN: u16 = 4;
 
 /// Bytes of a frame's header.
 pub const HEADER_SIZE: usize = 32;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use types::meta::Change;
 use types::storage::{Durability, Operation};
-use types::{ChunkId, ChunkIndex, Layout};
+use types::{ChunkId, ChunkIndex, InodeId, Layout};
 
 const ACTION: &str = "clone into";
 /// Chunks cloned at the same time.
@@ -119,6 +119,12 @@ pub(crate) struct Cloning {
 impl Cloning {
     /// Clones these chunks, some of them at a time. False: one of the files was moved meanwhile.
     pub(crate) async fn run(&self, chunks: std::ops::Range<u32>) -> Result<bool> {
+        let from = self.source.state.content.chunks(None);
+        let cloned = self.run_from(from, chunks).await?;
+        Ok(cloned && self.source.state.has_chunks(&self.source.client, from).await?)
+    }
+
+    async fn run_from(&self, from: InodeId, chunks: std::ops::Range<u32>) -> Result<bool> {
         let stopped = |stopped: tokio::task::JoinError| {
             Error::new(ErrorKind::Broken, self.action, &self.target.path, stopped.to_string())
         };
@@ -131,7 +137,7 @@ impl Cloning {
                 return Ok(false);
             }
             let cloning = self.clone();
-            clones.spawn(async move { cloning.one(index).await });
+            clones.spawn(async move { cloning.one(from, index).await });
         }
         while let Some(joined) = clones.join_next().await {
             if !joined.map_err(stopped)?? {
@@ -141,8 +147,8 @@ impl Cloning {
         Ok(true)
     }
 
-    async fn one(&self, index: ChunkIndex) -> Result<bool> {
-        let from = ChunkId { inode: self.source.inode(), index };
+    async fn one(&self, from: InodeId, index: ChunkIndex) -> Result<bool> {
+        let from = ChunkId { inode: from, index };
         let to = ChunkId { inode: self.target.inode, index };
         let length = chunk_length(&self.layout, index, self.length);
         let source = Some((&self.source.state.content.grant, self.layout));

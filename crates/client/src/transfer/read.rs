@@ -113,6 +113,12 @@ impl Client {
                 let copies =
                     self.shared.nearness.order(&routing, routing.readable(chain), spread(file, &span));
                 match self.try_copies(file, &span, chain, info.epoch, &copies, capability, &retry).await {
+                    Ok(Got::All(bytes) | Got::Filled(bytes))
+                        if !file.has_chunks(self, file.content.chunks(Some(&capability))).await? =>
+                    {
+                        drop(bytes);
+                        continue;
+                    }
                     Ok(Got::All(bytes)) => return Ok(Some(bytes)),
                     Ok(Got::Filled(bytes)) => {
                         // What is not there is a hole only if the file has not been moved away.
@@ -230,7 +236,7 @@ impl Client {
             chain,
             epoch,
             target: copy.target,
-            chunk: ChunkId { inode: file.content.inode, index: span.index },
+            chunk: ChunkId { inode: file.content.chunks(Some(&capability)), index: span.index },
             offset: span.offset,
             length: span.length,
             capability,

@@ -84,10 +84,12 @@ async fn renew<S: Snapshot>(
     node: &Node,
     session: u64,
 ) -> Result<MetaReply, Failure> {
+    super::need_unshared(batch, node.id).await?;
+    let fence = super::fence(batch).await?;
     let expires = context.now.after(APPEND_LIFETIME);
     batch.put(keys::append(node.id), encode(&Append { session, uid: caller.uid, expires }));
     // No longer than the session: a file that is appended to now and then is free to be moved in between.
     let node = tree::record_writer(batch, node, expires).await?;
-    let capability = content::write_capability(context, caller, node.id, expires);
+    let capability = content::write_capability(context, caller, node.id, expires, fence);
     Ok(MetaReply::Appending { attributes: node.attributes(), capability, session, expires })
 }

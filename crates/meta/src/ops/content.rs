@@ -10,16 +10,28 @@ use kv::Snapshot;
 use types::meta::{Follow, MetaError, MetaReply, Place};
 use types::{Capability, ChunkIndex, InodeId, Layout, Mode, Rights, Time};
 
-/// The answer to an open whose rights were checked: a capability if it is a file. One to write ends with what is recorded
-/// for the file.
-pub(crate) fn opened(context: &Context<'_>, caller: &Caller, node: &Node, rights: Rights) -> MetaReply {
+/// The answer to an open to read, whose right was checked: a capability if it is a file.
+pub(crate) async fn opened_to_read<V: View + Sync>(
+    view: &V,
+    context: &Context<'_>,
+    caller: &Caller,
+    node: &Node,
+) -> Result<MetaReply, Failure> {
+    let capability = match node.inode.body {
+        Body::File { .. } => {
+            let expires = context.now.after(CAPABILITY_LIFETIME);
+            Some(context.key.grant_read(view.chunks(node.id).await?, 1, caller.uid, expires))
+        }
+        Body::Directory { .. } | Body::SymbolicLink { .. } | Body::Special { .. } => None,
+    };
+    Ok(MetaReply::Opened { attributes: node.attributes(), capability })
+}
+
+/// The same to write. The capability ends with what is recorded for the file. `fence`: see [`super::fence`].
+pub(crate) fn opened(context: &Context<'_>, caller: &Caller, node: &Node, fence: u64) -> MetaReply {
     let capability = match node.inode.body {
         Body::File { writable_until, .. } => {
-            let expires = match rights {
-                Rights::Read => context.now.after(CAPABILITY_LIFETIME),
-                Rights::ReadWrite => writable_until,
-            };
-            Some(context.key.grant(node.id, 1, rights, caller.uid, expires))
+            Some(context.key.grant_write(node.id, 1, caller.uid, writable_until, fence))
         }
         Body::Directory { .. } | Body::SymbolicLink { .. } | Body::Special { .. } => None,
     };
@@ -67,6 +79,9 @@ pub(crate) async fn openable<V: View>(
         Rights::ReadWrite => Access::WRITE,
     };
     caller.need(&node.inode, access)?;
+    if rights == Rights::ReadWrite {
+        super::need_unshared(view, node.id).await?;
+    }
     Ok(node)
 }
 
@@ -79,7 +94,7 @@ pub(super) async fn open_for_writing<S: Snapshot>(
 ) -> Result<MetaReply, Failure> {
     let node = openable(batch, caller, place, Rights::ReadWrite).await?;
     let node = recorded(batch, context, &node).await?;
-    Ok(opened(context, caller, &node, Rights::ReadWrite))
+    Ok(opened(context, caller, &node, super::fence(batch).await?))
 }
 
 /// See [`types::meta::Change::Resize`].
@@ -218,6 +233,7 @@ pub(super) fn write_capability(
     caller: &Caller,
     inode: InodeId,
     expires: Time,
+    fence: u64,
 ) -> Capability {
-    context.key.grant(inode, 1, Rights::ReadWrite, caller.uid, expires)
+    context.key.grant_write(inode, 1, caller.uid, expires, fence)
 }

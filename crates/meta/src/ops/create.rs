@@ -2,8 +2,8 @@
 
 use super::class;
 use super::content;
-use super::quota;
 use super::tree::{self, Birth};
+use super::{quota, snapshot};
 use crate::access::{Access, Caller};
 use crate::path::{self, Name, Spot};
 use crate::records::{Body, Entry, Node};
@@ -11,7 +11,7 @@ use crate::view::View;
 use crate::{Batch, CAPABILITY_LIFETIME, Context, Failure, LINKS_MAX, keys};
 use kv::Snapshot;
 use types::meta::{Exclusive, Follow, MetaError, MetaReply, PATH_MAX, Place};
-use types::{FileKind, InodeId, Layout, Mode, Rights, StorageClass};
+use types::{FileKind, InodeId, Layout, Mode, StorageClass};
 
 /// What a create makes.
 pub(super) struct New<'a> {
@@ -63,7 +63,7 @@ pub(super) async fn create<S: Snapshot>(
     };
     let birth = Birth { mode: new.mode, body, length: 0 };
     let node = tree::make(batch, context, caller, (&parent, &name), id, birth).await?;
-    Ok(content::opened(context, caller, &node, Rights::ReadWrite))
+    Ok(content::opened(context, caller, &node, snapshot::fence_of_new(batch).await?))
 }
 
 /// The layout of a new file: ids are unique, so they spread files over the chains as well as anything drawn.
@@ -93,10 +93,11 @@ async fn existing<S: Snapshot>(
     }
     caller.need(&node.inode, Access::READ_WRITE)?;
     if kind != FileKind::File {
-        return Ok(content::opened(context, caller, node, Rights::ReadWrite));
+        return Ok(content::opened(context, caller, node, 0));
     }
+    super::need_unshared(batch, node.id).await?;
     let node = content::recorded(batch, context, node).await?;
-    Ok(content::opened(context, caller, &node, Rights::ReadWrite))
+    Ok(content::opened(context, caller, &node, super::fence(batch).await?))
 }
 
 /// See [`types::meta::Change::MakeSymbolicLink`].

@@ -8,7 +8,7 @@ use crate::view::View;
 use crate::{Batch, CAPABILITY_LIFETIME, Context, Failure, LEASE_LIFETIME, LEASE_MAX, keys};
 use kv::{Key, Snapshot};
 use types::meta::{MetaError, MetaReply, Place};
-use types::{InodeId, Rights, StorageClass};
+use types::{InodeId, StorageClass};
 
 /// See [`types::meta::Change::LeaseInodes`].
 pub(super) async fn lease<S: Snapshot>(
@@ -37,7 +37,8 @@ pub(super) async fn lease<S: Snapshot>(
         used: vec![0; usize::try_from(count.div_ceil(64)).unwrap_or(0)],
     };
     batch.put(keys::lease(InodeId(first.0 + u64::from(count) - 1)), encode(&lease));
-    Ok(leased(context, caller, &lease, class))
+    let fence = super::fence(batch).await?;
+    Ok(leased(context, caller, &lease, class, fence))
 }
 
 /// See [`types::meta::Change::RenewLease`].
@@ -52,13 +53,20 @@ pub(super) async fn renew<S: Snapshot>(
     let class = class.ok_or(MetaError::Unavailable)?.clone();
     lease.expires = context.now.after(LEASE_LIFETIME);
     batch.put(key, encode(&lease));
-    Ok(leased(context, caller, &lease, class))
+    let fence = super::fence(batch).await?;
+    Ok(leased(context, caller, &lease, class, fence))
 }
 
-fn leased(context: &Context<'_>, caller: &Caller, lease: &Lease, class: StorageClass) -> MetaReply {
+fn leased(
+    context: &Context<'_>,
+    caller: &Caller,
+    lease: &Lease,
+    class: StorageClass,
+    fence: u64,
+) -> MetaReply {
     const { assert!(LEASE_LIFETIME.as_secs() <= CAPABILITY_LIFETIME.as_secs()) };
     let Lease { first, count, expires, .. } = *lease;
-    let capability = context.key.grant(first, count, Rights::ReadWrite, caller.uid, expires);
+    let capability = context.key.grant_write(first, count, caller.uid, expires, fence);
     MetaReply::Leased { first, count, class, capability, expires }
 }
 

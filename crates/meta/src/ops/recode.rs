@@ -10,12 +10,13 @@
 use super::{class, sweep};
 use crate::access::Caller;
 use crate::records::{Body, Following, GarbageFile, Left, Node, Recode, RecodeSession, decode, encode};
+use crate::snapshots::is_shared;
 use crate::view::View;
 use crate::{Batch, CAPABILITY_LIFETIME, CLOCK_MARGIN, Context, Failure, MIRROR_WAIT, RECODE_LIFETIME, keys};
 use kv::{Key, Snapshot};
 use types::following::Amount;
 use types::meta::{MetaError, MetaReply};
-use types::{ChunkIndex, InodeId, Layout, Rights, TableId, Time};
+use types::{ChunkIndex, InodeId, Layout, TableId, Time};
 
 /// See [`types::meta::Change::BeginRecode`].
 pub(super) async fn begin<S: Snapshot>(
@@ -36,7 +37,9 @@ pub(super) async fn begin<S: Snapshot>(
     if wanted.id == layout.class {
         return Ok(MetaReply::Done);
     }
-    if may_be_written(writable_until, context.now) || is_too_early(batch, context.now).await? {
+    // What snapshots show of it is where it is.
+    let is_shared = is_shared(batch.base(), inode).await?;
+    if is_shared || may_be_written(writable_until, context.now) || is_too_early(batch, context.now).await? {
         return Err(MetaError::Busy.into());
     }
     let mut recode = recode_of(batch, inode).await?.unwrap_or_default();
@@ -63,7 +66,7 @@ pub(super) async fn begin<S: Snapshot>(
     super::tree::check_length(&layout, node.inode.length)?;
     let expires = context.now.after(RECODE_LIFETIME);
     let session = RecodeSession { session, layout, expires };
-    let reply = recoding(context, caller, &node, &session);
+    let reply = recoding(context, caller, &node, &session, super::fence(batch).await?);
     recode.session = Some(session);
     keep(batch, inode, &recode);
     Ok(reply)
@@ -79,7 +82,7 @@ pub(super) async fn renew<S: Snapshot>(
 ) -> Result<MetaReply, Failure> {
     let (node, mut recode, mut held) = held(batch, context, caller, inode, session).await?;
     held.expires = context.now.after(RECODE_LIFETIME);
-    let reply = recoding(context, caller, &node, &held);
+    let reply = recoding(context, caller, &node, &held, super::fence(batch).await?);
     recode.session = Some(held);
     keep(batch, inode, &recode);
     Ok(reply)
@@ -280,12 +283,22 @@ async fn held<S: Snapshot>(
     if held.session != session || context.now > held.expires {
         return Err(MetaError::LeaseOver.into());
     }
+    // There was a snapshot meanwhile.
+    if is_shared(batch.base(), inode).await? {
+        return Err(MetaError::LeaseOver.into());
+    }
     Ok((batch.node(inode).await?, recode, held))
 }
 
-fn recoding(context: &Context<'_>, caller: &Caller, node: &Node, session: &RecodeSession) -> MetaReply {
+fn recoding(
+    context: &Context<'_>,
+    caller: &Caller,
+    node: &Node,
+    session: &RecodeSession,
+    fence: u64,
+) -> MetaReply {
     let RecodeSession { session, layout, expires } = session.clone();
-    let capability = context.key.grant(node.id, 1, Rights::ReadWrite, caller.uid, expires);
+    let capability = context.key.grant_write(node.id, 1, caller.uid, expires, fence);
     MetaReply::Recoding { attributes: node.attributes(), layout, capability, session, expires }
 }
 

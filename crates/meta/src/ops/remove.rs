@@ -1,6 +1,6 @@
 //! Removing names.
 
-use super::{trash, tree};
+use super::{snapshot, trash, tree};
 use crate::access::Caller;
 use crate::path::{self, Name};
 use crate::records::{Entry, Node, Share};
@@ -40,6 +40,7 @@ pub(super) async fn directory<S: Snapshot>(
     if node.inode.length > 0 {
         return Err(MetaError::NotEmpty.into());
     }
+    snapshot::need_none(batch, &node).await?;
     tree::detach(batch, context, (&at.parent, &at.name), entry).await?;
     tree::end(batch, context, &node).await?;
     Ok(MetaReply::Done)
@@ -55,6 +56,7 @@ pub(super) async fn tree<S: Snapshot>(
     let (at, entry, node) = removable(batch, caller, place).await?;
     if entry.kind == FileKind::Directory {
         caller.need_owner(&node.inode)?;
+        snapshot::need_none(batch, &node).await?;
     }
     tree::detach(batch, context, (&at.parent, &at.name), entry).await?;
     let at = (&at.parent, at.name.as_str());

@@ -1,6 +1,6 @@
 //! Renaming.
 
-use super::{quota, remove, trash, tree};
+use super::{quota, remove, snapshot, trash, tree};
 use crate::access::{Access, Caller};
 use crate::path::{self, Name};
 use crate::records::{Entry, Node};
@@ -63,6 +63,7 @@ pub(super) async fn rename<S: Snapshot>(
             check_kinds(moved, there, &other)?;
             tree::detach(batch, context, (&to.parent, &to.name), there).await?;
             if there.kind == FileKind::Directory {
+                snapshot::need_none(batch, &other).await?;
                 tree::end(batch, context, &other).await?;
             } else {
                 trash::retire(batch, context, caller, &other, (&to.parent, &to.name)).await?;

@@ -66,6 +66,9 @@ pub(super) async fn insert<S: Snapshot>(
     (parent, name): (&Node, &str),
     entry: Entry,
 ) -> Result<(), Failure> {
+    if name == types::snapshot::DIRECTORY {
+        return Err(MetaError::Invalid.into());
+    }
     batch.put(keys::entry(parent.id, name), encode(&entry));
     let subdirectory = entry.kind == FileKind::Directory;
     touch_entries(batch, context, parent.id, 1, if subdirectory { 1 } else { 0 }).await

@@ -7,8 +7,9 @@ use crate::view::{Reader, View};
 use crate::{CAPABILITY_LIFETIME, Context, Failure, keys, path};
 use kv::{Key, KvError, Snapshot};
 use std::sync::Arc;
+use types::InodeId;
 use types::meta::{Detail, Entry, LIST_MAX, MetaReply, NAME_MAX, Place};
-use types::{InodeId, Rights};
+use types::snapshot::Shown;
 
 /// About how many bytes a page may take: half of what a frame's body may.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -77,7 +78,8 @@ pub(super) async fn list<S: Snapshot>(
                 more = true;
                 break;
             }
-            let entry = listed(context, caller, page.detail, key, id, &inode)?;
+            let chunks = reader.chunks(id).await?;
+            let entry = listed(context, caller, page.detail, key, (id, chunks), &inode)?;
             bytes += 160 + entry.name.len() + entry.attributes.target.as_ref().map_or(0, String::len);
             entries.push(entry);
         }
@@ -104,7 +106,7 @@ fn listed(
     caller: &Caller,
     detail: Detail,
     mut key: Key,
-    id: InodeId,
+    (id, chunks): (InodeId, InodeId),
     inode: &Inode,
 ) -> Result<Entry, KvError> {
     key.drain(..keys::entry(InodeId(0), "").len());
@@ -112,7 +114,7 @@ fn listed(
     let capability = match (detail, &inode.body) {
         (Detail::Capabilities, Body::File { .. }) if caller.may(inode, Access::READ) => {
             let expires = context.now.after(CAPABILITY_LIFETIME);
-            Some(context.key.grant(id, 1, Rights::Read, caller.uid, expires))
+            Some(context.key.grant_read(chunks, 1, caller.uid, expires))
         }
         (Detail::Capabilities | Detail::Attributes, _) => None,
     };
@@ -129,7 +131,7 @@ async fn inodes<S: Snapshot>(
     order.sort_unstable();
     let mut found: Vec<Option<(InodeId, Arc<Inode>)>> = vec![None; entries.len()];
     for run in order.chunk_by(|a, b| b.0.0 - a.0.0 <= GAP_MAX) {
-        if run.len() < RUN_MIN {
+        if run.len() < RUN_MIN || Shown::by(run[0].0).is_some() {
             for (id, position) in run {
                 found[*position] = reader.inode(*id).await?.map(|inode| (*id, inode));
             }

@@ -215,6 +215,12 @@ struct Counting<V> {
 }
 
 impl<V: View> View for Counting<V> {
+    type Base = V::Base;
+
+    fn base(&self) -> &V::Base {
+        self.view.base()
+    }
+
     async fn get(&mut self, key: &[u8]) -> Result<Option<Value>, KvError> {
         self.view.get(key).await
     }

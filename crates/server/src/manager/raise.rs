@@ -62,7 +62,8 @@ pub fn raise(import: &mut Import<'_>, now: Time) -> Result<usize, KvError> {
                 | Record::Target(..)
                 | Record::Class(..)
                 | Record::Drain(_)
-                | Record::Care(_) => {}
+                | Record::Care(_)
+                | Record::Fence(_) => {}
             }
         }
     }

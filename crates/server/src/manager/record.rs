@@ -21,6 +21,8 @@ pub(crate) const END: &[u8] = b"D";
 pub(crate) const REIGN: &[u8] = b"Cm";
 /// The key of [`CareRecord`].
 const CARE: &[u8] = b"Cs";
+/// The key of [`Routing::fence`](types::Routing::fence).
+const FENCE: &[u8] = b"Cf";
 
 /// Who manages: each manager raises the term when it starts, and a commit of an older term is refused (CL-9).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -116,6 +118,7 @@ pub(crate) enum Record {
     /// The target is to be emptied.
     Drain(TargetId),
     Care(CareRecord),
+    Fence(u64),
     /// The chains of a table from slot `page * PAGE_CHAINS` on.
     Page(TableId, u16, Vec<Chain>),
 }
@@ -133,6 +136,7 @@ impl Record {
                 Ok(Record::Drain(TargetId(number(rest)?)))
             }
             b's' if rest.is_empty() => Ok(Record::Care(open(value)?)),
+            b'f' if rest.is_empty() => Ok(Record::Fence(open(value)?)),
             b'c' => {
                 let id = u16::try_from(number(rest)?).map_err(|_| Malformed)?;
                 Ok(Record::Class(ClassId(id), open(value)?))
@@ -191,6 +195,10 @@ pub(crate) fn drain(id: TargetId, drain: bool) -> Write {
 
 pub(crate) fn care(record: &CareRecord) -> Write {
     (CARE.to_vec(), Some(encode(&Versioned::V1(record))))
+}
+
+pub(crate) fn fence(snapshot: u64) -> Write {
+    (FENCE.to_vec(), Some(encode(&Versioned::V1(snapshot))))
 }
 
 /// There is no such target any more.

@@ -65,4 +65,8 @@ impl<S: Store> ClassSource for Manager<S> {
             }
         })
     }
+
+    fn fence(&self, snapshot: u64) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
+        Box::pin(async move { Manager::fence(self, snapshot).await.map_err(|_| MetaError::Unavailable) })
+    }
 }

@@ -80,6 +80,8 @@ pub(super) struct State {
     /// Targets that are to be emptied.
     pub(super) drains: BTreeSet<TargetId>,
     pub(super) care: CareRecord,
+    /// See [`Routing::fence`].
+    pub(super) fence: u64,
     /// Members that are told to serve no more reads.
     pub(super) leaving: BTreeMap<ChainId, Leaving>,
     /// Chains that were moved since the manager started.
@@ -105,6 +107,7 @@ impl State {
             unsaved_targets: BTreeSet::new(),
             drains: BTreeSet::new(),
             care: moves::CARE,
+            fence: 0,
             leaving: BTreeMap::new(),
             moved: 0,
             dirty: true,
@@ -131,6 +134,7 @@ impl State {
                 self.drains.insert(target);
             }
             Record::Care(care) => self.care = care,
+            Record::Fence(fence) => self.fence = fence,
             Record::Page(table, page, chains) => {
                 let first = usize::from(page) * PAGE_CHAINS;
                 let table = self.tables.entry(table).or_default();
@@ -383,7 +387,7 @@ impl State {
     /// Takes the chains and classes as they were read again.
     pub(super) fn restore(&mut self, read: State) {
         (self.tables, self.classes) = (read.tables, read.classes);
-        (self.drains, self.care) = (read.drains, read.care);
+        (self.drains, self.care, self.fence) = (read.drains, read.care, read.fence);
         (self.dirty, self.unpublished) = (true, true);
     }
 
@@ -494,6 +498,7 @@ impl State {
             tables: self.tables.iter().map(|(id, chains)| (*id, table(chains))).collect(),
             leaving: moves::told(&self.leaving),
             transfer_limit: self.care.transfer_limit,
+            fence: self.fence,
         }
     }
 

@@ -14,6 +14,10 @@ const PURGE_ENTRIES: usize = 1000;
 const PURGE_PERIOD: Duration = Duration::from_secs(30);
 /// Entries per transaction that are counted for a quota.
 const QUOTA_ENTRIES: usize = 1000;
+/// Records of a removed snapshot per transaction.
+const SNAPSHOT_RECORDS: usize = 500;
+/// How often it is looked whether a snapshot is still being made whose server is gone.
+const SNAPSHOTS_PERIOD: Duration = Duration::from_secs(5);
 /// How often leases are looked at. They last ten minutes.
 const LEASES_PERIOD: Duration = Duration::from_secs(60);
 /// Rounds of leases per round of answers, which are kept for an hour.
@@ -65,6 +69,14 @@ pub(super) async fn quotas<S: Store>(shared: Arc<Shared<S>>) {
     loop {
         walk(&shared, |_| Job::MarkQuotas { limit: QUOTA_ENTRIES }).await;
         let _ = timeout(PURGE_PERIOD, shared.quotas.notified()).await;
+    }
+}
+
+/// Removes what is left of snapshots.
+pub(super) async fn snapshots<S: Store>(shared: Arc<Shared<S>>) {
+    loop {
+        walk(&shared, |_| Job::SweepSnapshots { limit: SNAPSHOT_RECORDS }).await;
+        let _ = timeout(SNAPSHOTS_PERIOD, shared.snapshots.notified()).await;
     }
 }
 

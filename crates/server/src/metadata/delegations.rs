@@ -19,6 +19,7 @@ use types::delegation::{
     DELEGATION_LIFETIME, DELEGATION_MARGIN, News, RECALLS_WAIT, RETURNED_MAX, Recall, Recalls,
 };
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Place};
+use types::snapshot::{self, Shown};
 use types::{HolderId, InodeId, SessionId, Uid};
 
 /// Who holds what, and who waits for it.
@@ -112,9 +113,9 @@ impl<S: Store> MetaService<S> {
     ) -> (Result<MetaReply, MetaError>, News) {
         let delegations = &self.shared.delegations;
         match request {
-            MetaRequest::Change { change: Change::MakeClass { .. }, .. } => {
-                (self.answer(caller, request).await, News::default())
-            }
+            MetaRequest::Change {
+                change: Change::MakeClass { .. } | Change::MakeSnapshot { .. }, ..
+            } => (self.answer(caller, request).await, News::default()),
             MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } => {
                 let Outcome { answer, news } = match change_job(caller, request) {
                     Ok((job, durability)) => {
@@ -224,10 +225,15 @@ fn found(request: &MetaRequest, answer: &Result<MetaReply, MetaError>) -> Vec<In
         }
         _ => {}
     }
+    // What is in snapshots does not change, until they are removed: nobody is asked then.
+    let is_shown = |inode: &InodeId| Shown::by(*inode).is_some();
+    if found.iter().any(is_shown) {
+        found.clear();
+    }
     found
 }
 
 /// The directory of a place that is one name in it.
 fn named_in(place: &Place) -> Option<InodeId> {
-    place.single_name().map(|_| place.base)
+    place.single_name().filter(|name| *name != snapshot::DIRECTORY).map(|_| place.base)
 }

@@ -166,6 +166,7 @@ fn announce<S>(shared: &Shared<S>, job: &Job, outcome: &Result<Answer, MetaError
     match (job, outcome) {
         (Job::Change { change: Change::RemoveTree { .. }, .. }, Ok(_)) => shared.purge.notify_one(),
         (Job::Change { change: Change::SetQuota { .. }, .. }, Ok(_)) => shared.quotas.notify_one(),
+        (Job::Change { change: Change::RemoveSnapshot { .. }, .. }, Ok(_)) => shared.snapshots.notify_one(),
         (Job::Change { change: Change::EndSession { session }, caller, .. }, Ok(_)) => {
             shared.delegations.end(*session, caller.uid);
             shared.sessions.notify_one();

@@ -61,6 +61,10 @@ impl ClassSource for TwoClasses {
     ) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
         Box::pin(async { Err(MetaError::Invalid) })
     }
+
+    fn fence(&self, _: u64) -> Pin<Box<dyn Future<Output = Result<(), MetaError>> + Send + '_>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 #[derive(Default)]

@@ -98,7 +98,8 @@ fn nothing_is_used_twice_after_a_restore() {
             | Record::Target(..)
             | Record::Class(..)
             | Record::Drain(_)
-            | Record::Care(_) => panic!("there were none"),
+            | Record::Care(_)
+            | Record::Fence(_) => panic!("there were none"),
         }
     }
 }

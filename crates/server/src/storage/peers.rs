@@ -9,7 +9,7 @@ use types::checksum::first_mismatch;
 use types::scrub::{Survey, SurveyOf};
 use types::storage::{StorageError, StorageReply, StorageRequest};
 use types::wire::{Channel, decode, encode};
-use types::{ChainId, ChunkId, Crc, Epoch, Rights, TargetId, Uid, Version};
+use types::{ChainId, ChunkId, Crc, Epoch, TargetId, Uid, Version};
 
 /// Nobody but a background task waits.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -47,7 +47,7 @@ impl Storage {
             let key = self.key.read().unwrap_or_else(PoisonError::into_inner).clone();
             let key = key.ok_or(StorageError::NotServing)?;
             let expires = self.now().after(DEADLINE * 2);
-            let capability = key.grant(chunk.inode, 1, Rights::Read, Uid::ROOT, expires);
+            let capability = key.grant_read(chunk.inode, 1, Uid::ROOT, expires);
             let request =
                 StorageRequest::Read { chain, epoch, target: member, chunk, offset, length, capability };
             self.ask(member, &request).await?

@@ -200,6 +200,9 @@ impl Storage {
         let key = self.key.read().unwrap_or_else(PoisonError::into_inner);
         let Some(key) = &*key else { return Err(StorageError::NotServing) };
         let now = Time(self.options.clock.wall());
+        if rights == Rights::ReadWrite && capability.is_fenced(self.routing().fence) {
+            return Err(StorageError::Denied);
+        }
         key.check(capability, chunk.inode, rights, now).map_err(|why| match why {
             CapabilityError::Forged | CapabilityError::Expired | CapabilityError::Insufficient => {
                 StorageError::Denied

@@ -10,7 +10,7 @@ fn check(
     rights: Rights,
     now: i64,
 ) -> Result<(), CapabilityError> {
-    let mut capability = key().grant(InodeId(10), 2, Rights::Read, Uid(5), Time(100));
+    let mut capability = key().grant_read(InodeId(10), 2, Uid(5), Time(100));
     change(&mut capability);
     key().check(&capability, InodeId(inode), rights, Time(now))
 }
@@ -32,5 +32,14 @@ fn refuses_every_changed_field() {
     assert_eq!(check(|c| c.rights = Rights::ReadWrite, 10, Rights::Read, 0), Err(CapabilityError::Forged));
     assert_eq!(check(|c| c.user = Uid(0), 10, Rights::Read, 0), Err(CapabilityError::Forged));
     assert_eq!(check(|c| c.expires = Time(900), 10, Rights::Read, 0), Err(CapabilityError::Forged));
+    assert_eq!(check(|c| c.fence = 3, 10, Rights::Read, 0), Err(CapabilityError::Forged));
     assert_eq!(check(|c| c.seal[3] ^= 1, 10, Rights::Read, 0), Err(CapabilityError::Forged));
+}
+
+#[test]
+fn a_snapshot_voids_what_was_given_to_write_before_it() {
+    let write = |fence| key().grant_write(InodeId(10), 1, Uid(5), Time(100), fence);
+    assert!(write(6).is_fenced(7));
+    assert!(!write(7).is_fenced(7) && !write(8).is_fenced(7));
+    assert!(!key().grant_read(InodeId(10), 1, Uid(5), Time(100)).is_fenced(7));
 }

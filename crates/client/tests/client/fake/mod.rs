@@ -223,7 +223,10 @@ impl World {
         self.capabilities += 1;
         // The number of the capability stands in for the user, so that old ones can be told.
         let user = Uid(u32::try_from(self.capabilities).unwrap());
-        self.key.grant(inode, count, rights, user, Time(i64::MAX))
+        match rights {
+            types::Rights::Read => self.key.grant_read(inode, count, user, Time(i64::MAX)),
+            types::Rights::ReadWrite => self.key.grant_write(inode, count, user, Time(i64::MAX), 0),
+        }
     }
 
     pub(crate) fn capabilities_given(&self) -> u64 {
