@@ -117,7 +117,7 @@ impl Error {
             | MetaError::TooLarge
             | MetaError::TooManyLinks
             | MetaError::CrossesQuota => ErrorKind::Invalid,
-            MetaError::QuotaExceeded => ErrorKind::Full,
+            MetaError::QuotaExceeded | MetaError::NoRoom => ErrorKind::Full,
             MetaError::Busy | MetaError::InSnapshot => ErrorKind::Busy,
             MetaError::LeaseOver | MetaError::TooOld | MetaError::Undone => ErrorKind::Broken,
             MetaError::Unavailable => ErrorKind::NotReachable,

@@ -1,16 +1,11 @@
 //! Snapshots: making and removing them, and what whoever writes a file does for those that show it.
 
 use crate::call::WhenBusy;
-use crate::file::clone::Cloning;
-use crate::file::{Content, File};
-use crate::grant::{Grant, GrantSource};
 use crate::tree::{describe, done};
 use crate::{Client, Error, ErrorKind, Result};
-use std::pin::Pin;
-use std::sync::Arc;
+use types::Rights;
 use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, Place};
 use types::snapshot::Snapshot;
-use types::{Attributes, Rights};
 
 /// What errors say was being done.
 const KEEP: &str = "keep for a snapshot";
@@ -96,38 +91,12 @@ impl Client {
         }
     }
 
-    /// Has the snapshots that show the bytes of a file have them for themselves. Whoever clones may come here himself, for another file.
-    fn keep_bytes<'a>(&'a self, place: &'a Place) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
-        Box::pin(self.keep_bytes_now(place))
-    }
-
-    async fn keep_bytes_now(&self, place: &Place) -> Result<()> {
+    /// Has the servers keep the bytes of a file for the snapshots that show them.
+    async fn keep_bytes(&self, place: &Place) -> Result<()> {
         let subject = describe(place);
         let request = MetaRequest::Stat { place: place.clone(), follow: Follow::Yes };
         let attributes = crate::tree::attributes(self.meta(KEEP, &subject, &request).await?, KEEP, &subject)?;
-        let inode = attributes.inode;
-        let (layout, length, from, into) =
-            match self.change(KEEP, &subject, Change::BeginKeeping { inode }).await? {
-                // Somebody else has done so meanwhile.
-                MetaReply::Done => return Ok(()),
-                MetaReply::Keeping { layout, length, from, into } => (layout, length, from, into),
-                _ => return Err(Error::unexpected(KEEP, &subject)),
-            };
-        let chunks = layout.chunks(length).ok_or_else(|| Error::unexpected(KEEP, &subject))?;
-        // What is missing is missing in the snapshot, too.
-        let attributes = Attributes { layout: Some(layout), length, dense: false, ..attributes };
-        let source = File::new(self.clone(), subject.clone(), attributes, Rights::Read, Some(from));
-        let grant = Grant::new(GrantSource::Lease { inode: into.first }, layout, Some(into));
-        let target = Arc::new(Content { path: subject.clone(), inode: into.first, grant });
-        let cloning = Cloning { action: KEEP, source, target, layout, length, has_chunks: false };
-        if !cloning.run(0..chunks).await? {
-            // It was moved; whoever moved it had no snapshot in his way. It is asked again.
-            return Ok(());
-        }
-        match self.change(KEEP, &subject, Change::EndKeeping { inode, into: into.first }).await {
-            // It took too long, or there was a snapshot meanwhile that this was not for.
-            Err(error) if error.refusal() == Some(&MetaError::LeaseOver) => Ok(()),
-            answer => done(answer?, KEEP, &subject),
-        }
+        let keep = MetaRequest::KeepBytes { inode: attributes.inode };
+        done(self.meta(KEEP, &subject, &keep).await?, KEEP, &subject)
     }
 }

@@ -195,6 +195,11 @@ impl<S: Snapshot> Batch<S> {
         self.weight = usize::MAX / 2;
     }
 
+    /// Counts bytes that the batch may write besides.
+    pub(crate) fn weigh(&mut self, bytes: usize) {
+        self.weight += bytes;
+    }
+
     /// About how many bytes the batch writes so far.
     pub fn weight(&self) -> usize {
         self.weight

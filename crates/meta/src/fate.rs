@@ -85,10 +85,12 @@ pub(crate) async fn fate<V: View>(
     Ok(if later { Fate::Dead } else { Fate::Unborn })
 }
 
-/// Whether a snapshot shows these chunks: in this table, if one is given.
+/// Whether a snapshot shows these chunks (in this table, if one is given), or they are being cloned for one.
 async fn is_kept<V: View>(view: &mut V, table: Option<TableId>, chunks: InodeId) -> Result<bool, KvError> {
-    let snapshots = snapshots::load(view.base()).await?;
-    snapshots::keeps(view, &snapshots, (chunks, table), None).await
+    if view.get(&keys::keeping(chunks)).await?.is_some() {
+        return Ok(true);
+    }
+    snapshots::keeps(view, (chunks, table)).await
 }
 
 /// What became of the chunks in `table` of a file whose layout names another one.

@@ -38,7 +38,7 @@ pub mod view;
 pub use access::Caller;
 pub use batch::{Batch, Finished, IdBlock, Left, Touched};
 pub use format::format;
-pub use ops::{Answer, Job, run};
+pub use ops::{Answer, Job, Keep, run};
 pub use view::{Reader, View};
 
 use kv::KvError;

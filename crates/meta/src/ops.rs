@@ -33,6 +33,7 @@ pub(crate) use quota::list as quotas;
 pub(crate) use recode::recode_of;
 pub(crate) use session::sessions;
 pub use session::{all_live, is_live};
+pub use snapshot::Keep;
 pub(crate) use snapshot::{fence, list as snapshots, need_unshared};
 pub(crate) use sweep::after_key;
 pub(crate) use trash::{list as trash, policies as trash_policies};
@@ -46,9 +47,9 @@ use crate::records::{AnswerRecord, decode, encode};
 use crate::view::View;
 use crate::{Batch, Caller, Context, Failure, keys};
 use kv::{Key, KvError, Snapshot};
-use types::Origin;
 use types::meta::{Change, MetaError, MetaReply, Place};
 use types::session::LockRange;
+use types::{InodeId, Origin};
 
 pub use settle::{Settled, Settlement};
 
@@ -75,6 +76,10 @@ pub enum Job {
     SweepTrash { after: Key, limit: usize },
     /// Takes the snapshot that is pending, if all storage servers are fenced; or gives it up.
     EndSnapshot { number: u64, is_fenced: bool },
+    /// Begins to keep the bytes of a file for the snapshots that show them. For a caller who may write it.
+    BeginKeeping { caller: Caller, inode: InodeId },
+    /// The chunks are cloned to this id, or will not be.
+    EndKeeping { into: InodeId, is_cloned: bool },
     /// Gives up a snapshot whose server is gone, and removes up to `limit` records of those that are to be removed.
     SweepSnapshots { limit: usize },
     /// Forgets answers that no retry can want any more, among `limit` from the key `after` on.
@@ -89,6 +94,10 @@ pub enum Answer {
     Reply(MetaReply),
     /// Of background work: where to go on; `None`: there is no more.
     Progress(Option<Key>),
+    /// What is to be cloned; `None`: no snapshot shows it.
+    Keep(Option<Keep>),
+    /// Whether snapshots have it now.
+    Kept(bool),
 }
 
 /// Does one job in a batch. The outer error ends the batch: nothing of it may be answered. A job that is refused leaves
@@ -128,6 +137,12 @@ pub async fn run<S: Snapshot>(
         }
         Job::EndSnapshot { number, is_fenced } => {
             snapshot::end(batch, context, *number, *is_fenced).await.map(|()| Answer::Progress(None))
+        }
+        Job::BeginKeeping { caller, inode } => {
+            snapshot::begin_keeping(batch, context, caller, *inode).await.map(Answer::Keep)
+        }
+        Job::EndKeeping { into, is_cloned } => {
+            snapshot::end_keeping(batch, context, *into, *is_cloned).await.map(Answer::Kept)
         }
         Job::SweepSnapshots { limit } => snapshot::sweep(batch, context, *limit).await.map(Answer::Progress),
         Job::SweepAnswers { after, limit } => {
@@ -262,6 +277,32 @@ async fn change<S: Snapshot>(
                 following::Note { number: *number, at: at.as_ref(), met: *met, trouble: trouble.as_deref() };
             following::note(batch, caller, *directory, note).await
         }
+        Change::BeginRecode { .. }
+        | Change::RenewRecode { .. }
+        | Change::EndRecode { .. }
+        | Change::DropRecode { .. } => recode_change(batch, context, caller, change).await,
+        Change::SetQuota { place, limits } => quota::set(batch, caller, place, *limits).await,
+        Change::SetTrash { class, keep } => trash::set(batch, context, caller, class, *keep).await,
+        Change::Bury { table, inodes } => bury::bury(batch, context, caller, *table, inodes).await,
+        Change::MakeSnapshot { place, name } => snapshot::begin(batch, context, caller, place, name).await,
+        Change::RemoveSnapshot { place, name } => snapshot::remove(batch, caller, place, name).await,
+        Change::BeginSession { .. }
+        | Change::RenewSession { .. }
+        | Change::EndSession { .. }
+        | Change::Lock { .. }
+        | Change::Unlock { .. }
+        | Change::UnlockOwner { .. } => session_change(batch, context, client, change).await,
+    }
+}
+
+/// What is done to move a file.
+async fn recode_change<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    change: &Change,
+) -> Result<MetaReply, Failure> {
+    match change {
         Change::BeginRecode { inode } => recode::begin(batch, context, caller, *inode).await,
         Change::RenewRecode { inode, session } => {
             recode::renew(batch, context, caller, *inode, *session).await
@@ -270,21 +311,7 @@ async fn change<S: Snapshot>(
             recode::end(batch, context, caller, *inode, *session, *following).await
         }
         Change::DropRecode { inode, session } => recode::drop(batch, caller, *inode, *session).await,
-        Change::SetQuota { place, limits } => quota::set(batch, caller, place, *limits).await,
-        Change::SetTrash { class, keep } => trash::set(batch, context, caller, class, *keep).await,
-        Change::MakeSnapshot { place, name } => snapshot::begin(batch, context, caller, place, name).await,
-        Change::RemoveSnapshot { place, name } => snapshot::remove(batch, caller, place, name).await,
-        Change::BeginKeeping { inode } => snapshot::begin_keeping(batch, context, caller, *inode).await,
-        Change::EndKeeping { inode, into } => {
-            snapshot::end_keeping(batch, context, caller, *inode, *into).await
-        }
-        Change::Bury { table, inodes } => bury::bury(batch, context, caller, *table, inodes).await,
-        Change::BeginSession { .. }
-        | Change::RenewSession { .. }
-        | Change::EndSession { .. }
-        | Change::Lock { .. }
-        | Change::Unlock { .. }
-        | Change::UnlockOwner { .. } => session_change(batch, context, client, change).await,
+        _ => Err(MetaError::Invalid.into()),
     }
 }
 

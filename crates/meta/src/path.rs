@@ -208,6 +208,9 @@ pub async fn line<V: View>(view: &mut V, id: InodeId) -> Result<Vec<Node>, Failu
         if root {
             return Ok(line);
         }
+        if line.len() > PATH_MAX {
+            return Err(MetaError::NameTooLong.into());
+        }
     }
 }
 

@@ -62,8 +62,9 @@ pub async fn read<S: Snapshot>(
         MetaRequest::Totals => MetaReply::Totals(totals(reader).await?),
         MetaRequest::Classes => MetaReply::Classes(context.classes.to_vec()),
         MetaRequest::ExplainClass { place } => explain(reader, context, caller, place).await?,
-        // The server around us has the store itself, and knows who holds delegations.
-        MetaRequest::ExportRows { .. }
+        // The server around us has the store itself, knows who holds delegations, and speaks to storage servers.
+        MetaRequest::KeepBytes { .. }
+        | MetaRequest::ExportRows { .. }
         | MetaRequest::ExportChanges { .. }
         | MetaRequest::Hold { .. }
         | MetaRequest::Recalls { .. } => {

@@ -321,6 +321,7 @@ pub struct Taken {
     pub number: u64,
     pub slot: u32,
     pub directory: InodeId,
+    pub made: Time,
     /// It is being removed. What was changed while it was there is still read through it for older ones.
     pub is_ending: bool,
 }
@@ -329,8 +330,17 @@ pub struct Taken {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
     pub name: String,
-    pub made: Time,
     pub by: Uid,
+}
+
+/// Bytes of a file that are being cloned, to be kept for the snapshots that show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keeping {
+    pub inode: InodeId,
+    pub layout: Layout,
+    /// [`Snapshots::fence`] when it was begun: with another one, what was cloned may not be what is to be kept.
+    pub fence: u64,
+    pub since: Time,
 }
 
 /// What lies under [`crate::keys::version`]: the record before it was changed; `None`: there was none.

@@ -15,11 +15,12 @@ use crate::records::{Body, Entry, Inode, SnapshotRecord, Snapshots, Taken, Versi
 use crate::view::View;
 use kv::{Key, KvError, Snapshot, Value};
 use std::collections::{BTreeMap, HashMap};
-use types::snapshot::{DIRECTORY, Shown};
+use std::sync::Arc;
+use types::snapshot::{DIRECTORY, SNAPSHOTS_MAX, Shown};
 use types::{FileKind, InodeId, Mode, TableId};
 
 /// The most directories between an inode and the root that are looked at.
-const DEPTH_MAX: u32 = 4096;
+const DEPTH_MAX: usize = 4096;
 /// The most names of a file that are looked at at once.
 const NAMES: usize = 1000;
 
@@ -65,32 +66,21 @@ pub(crate) struct Seen {
 /// The metadata as the snapshot with this number shows it.
 pub(crate) struct At<'a, S> {
     pub(crate) base: &'a S,
-    pub(crate) snapshots: &'a Snapshots,
     pub(crate) number: u64,
 }
 
 impl<S: Snapshot> At<'_, S> {
-    fn sources(&self) -> impl Iterator<Item = u64> {
-        self.snapshots.all.iter().map(|taken| taken.number).filter(|number| *number >= self.number)
-    }
-
     /// The version of a key that counts; `None`: the record as it is does.
     async fn version(&self, key: &[u8]) -> Result<Option<VersionRecord>, KvError> {
-        for number in self.sources() {
-            if let Some(value) = self.base.get(&keys::version(number, key)).await? {
-                return Ok(Some(decode(&value, "version")?));
-            }
-        }
-        Ok(None)
+        let found = self.base.scan(&keys::version(key, self.number), &keys::versions_end(key), 1).await?;
+        found.first().map(|(_, value)| decode(value, "version")).transpose()
     }
 
     /// An inode.
     pub(crate) async fn inode(&self, id: InodeId) -> Result<Option<Seen>, KvError> {
         let key = keys::inode(id);
         match self.version(&key).await? {
-            Some(VersionRecord::Inode { inode, chunks }) => Ok(Some(Seen { inode: *inode, chunks })),
-            Some(VersionRecord::None) => Ok(None),
-            Some(VersionRecord::Other(_)) => Err(KvError::Corrupt("version of an inode".to_owned())),
+            Some(version) => seen(version),
             None => match self.base.get(&key).await? {
                 Some(value) => Ok(Some(Seen { inode: decode(&value, "inode")?, chunks: id })),
                 None => Ok(None),
@@ -99,69 +89,61 @@ impl<S: Snapshot> At<'_, S> {
     }
 
     /// Any other record.
-    pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Value>, KvError> {
+    async fn get(&self, key: &[u8]) -> Result<Option<Value>, KvError> {
         match self.version(key).await? {
             Some(version) => other(version),
             None => self.base.get(key).await,
         }
     }
 
-    async fn entry(&self, directory: InodeId, name: &str) -> Result<Option<Entry>, KvError> {
-        match self.get(&keys::entry(directory, name)).await? {
-            Some(value) => Ok(Some(decode(&value, "entry")?)),
-            None => Ok(None),
-        }
-    }
-
     /// Up to `limit` pairs, in order. Not for inodes.
-    pub(crate) async fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Key, Value)>, KvError> {
+    async fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
+        // More than one record can have, so that each page gets on.
+        let rows = limit.saturating_add(2 * SNAPSHOTS_MAX);
         let mut found = Vec::new();
         let mut from = from.to_vec();
         while found.len() < limit && from.as_slice() < to {
             let wanted = limit - found.len();
-            // Through which key all sources were read.
-            let mut through: Option<Key> = None;
-            let mut note = |last: Option<&Key>, is_whole: bool| {
-                if let (Some(last), false) = (last, is_whole)
-                    && through.as_ref().is_none_or(|through| last < through)
-                {
-                    through = Some(last.clone());
-                }
-            };
             let live = self.base.scan(&from, to, wanted).await?;
-            note(live.last().map(|(key, _)| key), live.len() < wanted);
+            let versions =
+                self.base.scan(&keys::versions_from(&from), &keys::versions_from(to), rows).await?;
+            // The last key of which all was read.
+            let mut through = live.last().filter(|_| live.len() == wanted).map(|(key, _)| key.clone());
+            let of = |row: &(Key, Value)| keys::version_of(&row.0).map(|(of, _)| of.to_vec());
+            if versions.len() == rows {
+                let last = versions.last().and_then(of);
+                let whole = versions.iter().rev().filter_map(of).find(|of| Some(of) != last.as_ref());
+                through = through.map_or(whole.clone(), |through| whole.map(|whole| whole.min(through)));
+            }
             let mut merged: BTreeMap<Key, Option<Value>> =
                 live.into_iter().map(|(key, value)| (key, Some(value))).collect();
-            let sources: Vec<u64> = self.sources().collect();
-            // The older one counts.
-            for number in sources.into_iter().rev() {
-                let bounds = (keys::version(number, &from), keys::version(number, to));
-                let versions = self.base.scan(&bounds.0, &bounds.1, wanted).await?;
-                let is_whole = versions.len() < wanted;
-                let last = versions.last().and_then(|(key, _)| keys::version_of(key)).map(<[u8]>::to_vec);
-                note(last.as_ref(), is_whole);
-                for (key, value) in versions {
-                    let Some(of) = keys::version_of(&key) else { continue };
-                    merged.insert(of.to_vec(), other(decode(&value, "version")?)?);
+            let mut before: Option<Key> = None;
+            for (key, value) in versions {
+                let Some((of, number)) = keys::version_of(&key) else { continue };
+                // Of each record the first one from our number on. The key before `from` may have some behind it.
+                if of < from.as_slice() || number < self.number || before.as_deref() == Some(of) {
+                    continue;
                 }
+                before = Some(of.to_vec());
+                merged.insert(of.to_vec(), other(decode(&value, "version")?)?);
             }
             let is_read = |key: &Key| through.as_ref().is_none_or(|through| key <= through);
             let whole = merged.into_iter().take_while(|(key, _)| is_read(key));
             found.extend(whole.filter_map(|(key, value)| Some((key, value?))).take(wanted));
             match through {
-                Some(mut through) => {
-                    through.push(0);
-                    from = through;
-                }
+                Some(through) => from = crate::ops::after_key(&through),
                 None => break,
             }
         }
         Ok(found)
+    }
+}
+
+fn seen(version: VersionRecord) -> Result<Option<Seen>, KvError> {
+    match version {
+        VersionRecord::Inode { inode, chunks } => Ok(Some(Seen { inode: *inode, chunks })),
+        VersionRecord::None => Ok(None),
+        VersionRecord::Other(_) => Err(KvError::Corrupt("version: of no inode".to_owned())),
     }
 }
 
@@ -173,21 +155,88 @@ fn other(version: VersionRecord) -> Result<Option<Value>, KvError> {
     }
 }
 
-/// Finds out which inodes snapshots show.
+/// What a record was in all snapshots: the versions by number, then as it is, for all that come after them.
+type History<T> = Arc<Vec<(u64, Option<T>)>>;
+
+fn at<T>(history: &[(u64, Option<T>)], number: u64) -> Option<&T> {
+    history.iter().find(|(version, _)| *version >= number).and_then(|(_, record)| record.as_ref())
+}
+
+/// How an inode is found from below.
+struct Named {
+    parent: InodeId,
+    name: String,
+    /// It has others.
+    is_linked: bool,
+    chunks: InodeId,
+}
+
+/// Finds out which inodes snapshots show. What it has read it keeps: however many snapshots there are, each record is read once.
 pub(crate) struct Walker<'a, S> {
     base: &'a S,
     snapshots: &'a Snapshots,
+    inodes: HashMap<InodeId, History<Named>>,
+    entries: HashMap<Key, History<InodeId>>,
     known: HashMap<(u64, InodeId), bool>,
 }
 
 impl<'a, S: Snapshot> Walker<'a, S> {
     pub(crate) fn new(base: &'a S, snapshots: &'a Snapshots) -> Walker<'a, S> {
-        Walker { base, snapshots, known: HashMap::new() }
+        Walker { base, snapshots, inodes: HashMap::new(), entries: HashMap::new(), known: HashMap::new() }
+    }
+
+    /// The versions of a record and their numbers, and the record as it is.
+    async fn read(&self, key: &[u8]) -> Result<(Vec<(u64, VersionRecord)>, Option<Value>), KvError> {
+        let rows =
+            self.base.scan(&keys::version(key, 0), &keys::versions_end(key), SNAPSHOTS_MAX + 1).await?;
+        let mut versions = Vec::with_capacity(rows.len());
+        for (row, value) in rows {
+            let Some((_, number)) = keys::version_of(&row) else { continue };
+            versions.push((number, decode(&value, "version")?));
+        }
+        Ok((versions, self.base.get(key).await?))
+    }
+
+    async fn inode(&mut self, id: InodeId) -> Result<History<Named>, KvError> {
+        if let Some(history) = self.inodes.get(&id) {
+            return Ok(history.clone());
+        }
+        let (versions, live) = self.read(&keys::inode(id)).await?;
+        let named = |seen: Seen| {
+            let is_linked = seen.inode.links > 1 && !seen.inode.is_directory();
+            Named { parent: seen.inode.parent, name: seen.inode.name, is_linked, chunks: seen.chunks }
+        };
+        let mut history = Vec::with_capacity(versions.len() + 1);
+        for (number, version) in versions {
+            history.push((number, seen(version)?.map(named)));
+        }
+        if let Some(value) = live {
+            history.push((u64::MAX, Some(named(Seen { inode: decode(&value, "inode")?, chunks: id }))));
+        }
+        let history = Arc::new(history);
+        self.inodes.insert(id, history.clone());
+        Ok(history)
+    }
+
+    async fn entry(&mut self, directory: InodeId, name: &str) -> Result<History<InodeId>, KvError> {
+        let key = keys::entry(directory, name);
+        if let Some(history) = self.entries.get(&key) {
+            return Ok(history.clone());
+        }
+        let (versions, live) = self.read(&key).await?;
+        let inode = |value: Value| decode::<Entry>(&value, "entry").map(|entry| entry.inode);
+        let mut history = Vec::with_capacity(versions.len() + 1);
+        for (number, version) in versions {
+            history.push((number, other(version)?.map(inode).transpose()?));
+        }
+        history.push((u64::MAX, live.map(inode).transpose()?));
+        let history = Arc::new(history);
+        self.entries.insert(key, history.clone());
+        Ok(history)
     }
 
     /// Whether the snapshot shows the inode.
     pub(crate) async fn shows(&mut self, taken: &Taken, inode: InodeId) -> Result<bool, KvError> {
-        let at = At { base: self.base, snapshots: self.snapshots, number: taken.number };
         let mut way = vec![inode];
         let mut id = inode;
         let shows = loop {
@@ -197,17 +246,19 @@ impl<'a, S: Snapshot> Walker<'a, S> {
             if id == taken.directory {
                 break true;
             }
-            if id == InodeId::ROOT || id == InodeId::TRASH || way.len() > DEPTH_MAX as usize {
+            if id == InodeId::ROOT || id == InodeId::TRASH || way.len() > DEPTH_MAX {
                 break false;
             }
-            let Some(Seen { inode, .. }) = at.inode(id).await? else { break false };
-            if inode.links > 1 && !inode.is_directory() {
-                break self.shows_one(&at, taken, id).await?;
+            let history = self.inode(id).await?;
+            let Some(named) = at(&history, taken.number) else { break false };
+            if named.is_linked {
+                break self.shows_one(taken, id).await?;
             }
-            if at.entry(inode.parent, &inode.name).await?.is_none_or(|entry| entry.inode != id) {
+            let entry = self.entry(named.parent, &named.name).await?;
+            if at(&entry, taken.number) != Some(&id) {
                 break false;
             }
-            id = inode.parent;
+            id = named.parent;
             way.push(id);
         };
         self.known.extend(way.into_iter().map(|id| ((taken.number, id), shows)));
@@ -215,15 +266,15 @@ impl<'a, S: Snapshot> Walker<'a, S> {
     }
 
     /// Whether it shows one of the names of a file that has several.
-    async fn shows_one(&mut self, at: &At<'_, S>, taken: &Taken, id: InodeId) -> Result<bool, KvError> {
-        let (from, to) = keys::hard_links_range(id);
-        let mut from = from;
+    async fn shows_one(&mut self, taken: &Taken, id: InodeId) -> Result<bool, KvError> {
+        let then = At { base: self.base, number: taken.number };
+        let (mut from, to) = keys::hard_links_range(id);
         loop {
-            let names = at.scan(&from, &to, NAMES).await?;
+            let names = then.scan(&from, &to, NAMES).await?;
             for (key, _) in &names {
                 let Some((parent, name)) = keys::hard_link_name(key) else { continue };
-                let is_there = at.entry(parent, name).await?.is_some_and(|entry| entry.inode == id);
-                if is_there && Box::pin(self.shows(taken, parent)).await? {
+                let entry = self.entry(parent, name).await?;
+                if at(&entry, taken.number) == Some(&id) && Box::pin(self.shows(taken, parent)).await? {
                     return Ok(true);
                 }
             }
@@ -247,13 +298,13 @@ impl<'a, S: Snapshot> Walker<'a, S> {
 
     /// Whether some snapshot shows the chunks that the file has now.
     pub(crate) async fn is_shared(&mut self, inode: InodeId) -> Result<bool, KvError> {
-        let (base, snapshots) = (self.base, self.snapshots);
+        let snapshots = self.snapshots;
         for taken in snapshots.live() {
             if !self.shows(taken, inode).await? {
                 continue;
             }
-            let at = At { base, snapshots, number: taken.number };
-            if at.inode(inode).await?.is_some_and(|seen| seen.chunks == inode) {
+            let history = self.inode(inode).await?;
+            if at(&history, taken.number).is_some_and(|named| named.chunks == inode) {
                 return Ok(true);
             }
         }
@@ -261,33 +312,46 @@ impl<'a, S: Snapshot> Walker<'a, S> {
     }
 }
 
-/// Whether some snapshot shows the chunks that a file has now.
-pub(crate) async fn is_shared<S: Snapshot>(base: &S, inode: InodeId) -> Result<bool, KvError> {
-    let snapshots = load(base).await?;
-    Walker::new(base, &snapshots).is_shared(inode).await
+/// Whether the chunks that a file has now are some snapshot's, or of one that is ending.
+pub(crate) async fn is_held<V: View>(view: &mut V, inode: InodeId) -> Result<bool, KvError> {
+    let snapshots = load(view.base()).await?;
+    let is_shared = Walker::new(view.base(), &snapshots).is_shared(inode).await?;
+    Ok(is_shared || keeps(view, (inode, None)).await?)
 }
 
 /// Whether a version has its bytes in these chunks (of the table, if one is given), as `view` reads versions.
 pub(crate) async fn keeps<V: View>(
     view: &mut V,
-    snapshots: &Snapshots,
     (chunks, table): (InodeId, Option<TableId>),
-    except: Option<u64>,
 ) -> Result<bool, KvError> {
     let whose = match view.get(&keys::kept(chunks)).await? {
         Some(value) => decode(&value, "kept chunks")?,
         None => chunks,
     };
-    let key = keys::inode(whose);
-    for taken in snapshots.all.iter().filter(|taken| Some(taken.number) != except) {
-        let Some(value) = view.get(&keys::version(taken.number, &key)).await? else { continue };
-        let VersionRecord::Inode { inode, chunks: its } = decode(&value, "version")? else { continue };
+    for (_, version) in versions(view, whose).await? {
+        let VersionRecord::Inode { inode, chunks: its } = version else { continue };
         let is_there = |of: TableId| table.is_none_or(|table| of == table);
         if its == chunks && matches!(inode.body, Body::File { layout, .. } if is_there(layout.table)) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// The versions of an inode, and the numbers of their snapshots, oldest first.
+pub(crate) async fn versions<V: View>(
+    view: &mut V,
+    inode: InodeId,
+) -> Result<Vec<(u64, VersionRecord)>, KvError> {
+    let key = keys::inode(inode);
+    let rows = view.scan(&keys::version(&key, 0), &keys::versions_end(&key), SNAPSHOTS_MAX + 1).await?;
+    let mut versions = Vec::with_capacity(rows.len());
+    for (row, value) in rows {
+        if let Some((_, number)) = keys::version_of(&row) {
+            versions.push((number, decode(&value, "version")?));
+        }
+    }
+    Ok(versions)
 }
 
 // What ids in snapshots show.
@@ -309,8 +373,17 @@ pub(crate) async fn inode<S: Snapshot>(base: &S, shown: Shown) -> Result<Option<
         return list(base, &snapshots, shown.inode).await;
     }
     let Some(taken) = snapshots.in_slot(shown.slot) else { return Ok(None) };
-    let at = At { base, snapshots: &snapshots, number: taken.number };
-    let Some(mut seen) = at.inode(shown.inode).await? else { return Ok(None) };
+    // Any number can be asked for.
+    if !Walker::new(base, &snapshots).shows(taken, shown.inode).await? {
+        return Ok(None);
+    }
+    let Some(mut seen) = (At { base, number: taken.number }).inode(shown.inode).await? else {
+        return Ok(None);
+    };
+    // Who could write it then may have been about to shorten it: what is missing was not there.
+    if let Body::File { dense, writable_until, .. } = &mut seen.inode.body {
+        *dense = *dense && *writable_until < taken.made;
+    }
     if shown.inode == taken.directory {
         seen.inode.parent = Shown { slot: 0, inode: taken.directory }.id();
         seen.inode.name = record(base, taken).await?.name;
@@ -329,7 +402,7 @@ async fn list<S: Snapshot>(
     let Some(newest) = snapshots.of(directory).last() else { return Ok(None) };
     let Some(value) = base.get(&keys::inode(directory)).await? else { return Ok(None) };
     let above: Inode = decode(&value, "inode")?;
-    let made = record(base, newest).await?.made;
+    let made = newest.made;
     let count = snapshots.of(directory).count();
     let mut inode = Inode::new_directory(directory, DIRECTORY, Mode(0o555), made);
     (inode.uid, inode.gid) = (above.uid, above.gid);
@@ -352,7 +425,7 @@ pub(crate) async fn get<S: Snapshot>(base: &S, key: &[u8], shown: Shown) -> Resu
         return Ok(None);
     }
     let Some(taken) = snapshots.in_slot(shown.slot) else { return Ok(None) };
-    let value = At { base, snapshots: &snapshots, number: taken.number }.get(&of).await?;
+    let value = At { base, number: taken.number }.get(&of).await?;
     value.map_or(Ok(None), |value| show(&of, value, taken.slot))
 }
 
@@ -377,7 +450,7 @@ pub(crate) async fn scan<S: Snapshot>(
         return Ok(found);
     }
     let Some(taken) = snapshots.in_slot(shown.slot) else { return Ok(found) };
-    let at = At { base, snapshots: &snapshots, number: taken.number };
+    let at = At { base, number: taken.number };
     let of = |key: &[u8]| keys::of_inode(key, shown.inode);
     // The end may be the first key of the next inode.
     let end = if self::shown(to) == Some(shown) { of(to) } else { of_next(to, shown.inode) };

@@ -108,7 +108,7 @@ impl World {
     pub(crate) fn retry(&mut self, uid: u32, origin: Origin, change: Change) -> Result<MetaReply, MetaError> {
         match self.job(Job::Change { caller: user(uid), origin, change })? {
             Answer::Reply(reply) => Ok(reply),
-            Answer::Progress(_) => panic!("a change gives a reply"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -161,7 +161,7 @@ impl World {
             Ok(Found::Reply(reply)) => Ok(reply),
             Ok(Found::Record(job)) => match self.job(job)? {
                 Answer::Reply(reply) => Ok(reply),
-                Answer::Progress(_) => panic!("an open gives a reply"),
+                other => panic!("{other:?}"),
             },
             Err(crate::Failure::Refused(error)) => Err(error),
             Err(crate::Failure::Store(error)) => panic!("{error}"),

@@ -16,6 +16,7 @@ mod sequencer;
 mod snapshots;
 
 pub use reclaim::{Chunks, RemoveError};
+pub use snapshots::{CloneError, Cloned, Cloner};
 
 use crate::mirror::{Mirror, RecordChains};
 use delegations::Delegations;
@@ -29,7 +30,7 @@ use sequencer::Sequencer;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
@@ -110,6 +111,8 @@ struct Shared<S> {
     purge: Notify,
     quotas: Notify,
     snapshots: Notify,
+    keeping: snapshots::Turns,
+    cloner: OnceLock<Arc<dyn Cloner>>,
     reclaim: Notify,
     sessions: Notify,
 }
@@ -146,6 +149,8 @@ impl<S: Store> MetaService<S> {
             purge: Notify::new(),
             quotas: Notify::new(),
             snapshots: Notify::new(),
+            keeping: snapshots::Turns::default(),
+            cloner: OnceLock::new(),
             reclaim: Notify::new(),
             sessions: Notify::new(),
         });
@@ -159,8 +164,10 @@ impl<S: Store> MetaService<S> {
         Ok(MetaService { shared, tasks: Arc::new(Mutex::new(tasks)) })
     }
 
-    /// Starts giving the space of removed files back, through `chunks`.
-    pub fn reclaim<C: Chunks>(&self, chunks: Arc<C>) {
+    /// Starts giving the space of removed files back, and keeping bytes for snapshots, through `chunks`.
+    pub fn reclaim<C: Chunks + Cloner>(&self, chunks: Arc<C>) {
+        // A second time the first one goes on.
+        let _ = self.shared.cloner.set(chunks.clone());
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(reclaim::run(self.shared.clone(), chunks));
     }
@@ -195,6 +202,7 @@ impl<S: Store> MetaService<S> {
                 let (job, durability) = change_job(caller, request)?;
                 reply_of(self.shared.sequencer.run_for(job, durability, None).await.answer?)
             }
+            MetaRequest::KeepBytes { inode } => self.keep_bytes(caller, inode).await,
             MetaRequest::Flush { positions } => {
                 self.shared.flush().await.map_err(|error| told(&error.into()))?;
                 let all = positions.iter().all(|position| self.shared.runs.holds(*position));
@@ -301,6 +309,10 @@ fn is_sound(class: &StorageClass) -> bool {
 /// What a request for a change is to be done as, and how durable it is when it is answered.
 fn change_job(caller: &Caller, request: MetaRequest) -> Result<(Job, Durability), MetaError> {
     let (caller, origin, durability, change) = match request {
+        // They are made in more than one step, by nobody for another.
+        MetaRequest::ChangeFor { change: Change::MakeSnapshot { .. } | Change::MakeClass { .. }, .. } => {
+            return Err(MetaError::Invalid);
+        }
         MetaRequest::Change { origin, durability, change } => (caller.clone(), origin, durability, change),
         MetaRequest::ChangeFor { origin, durability, change, uid, gid } if caller.is_administrator() => {
             (Caller::vouched_for(uid, gid), origin, durability, change)
@@ -315,7 +327,7 @@ fn change_job(caller: &Caller, request: MetaRequest) -> Result<(Job, Durability)
 fn reply_of(answer: Answer) -> Result<MetaReply, MetaError> {
     match answer {
         Answer::Reply(reply) => Ok(reply),
-        Answer::Progress(_) => Ok(MetaReply::Done),
+        Answer::Progress(_) | Answer::Keep(_) | Answer::Kept(_) => Ok(MetaReply::Done),
     }
 }
 

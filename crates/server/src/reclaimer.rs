@@ -1,6 +1,6 @@
 //! How the metadata service takes chunks off chains, and writes records to them: as a node, at each chain's head.
 
-use crate::metadata::{Chunks, RemoveError};
+use crate::metadata::{Chunks, CloneError, Cloned, Cloner, RemoveError};
 use crate::mirror::{NotNow, RecordChains};
 use bytes::Bytes;
 use env::watch;
@@ -18,6 +18,13 @@ use types::{
 
 /// How long one removal may take: a thousand chunks, one group commit on each member.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a chain's head did not do it.
+enum Failed {
+    Unavailable,
+    NoChain,
+    Refused(StorageError),
+}
 
 /// The chains' heads, as the routing names them.
 pub struct ChainHeads {
@@ -49,16 +56,19 @@ impl ChainHeads {
 
     /// Removing again what was removed is no harm, so that a failure is simply told: the caller comes again.
     async fn update(&self, chain: ChainId, operation: Operation, payload: Bytes) -> Result<(), RemoveError> {
+        self.try_update(chain, operation, payload).await.map_err(|failed| match failed {
+            Failed::NoChain => RemoveError::NoChain,
+            Failed::Unavailable | Failed::Refused(_) => RemoveError::Unavailable,
+        })
+    }
+
+    async fn try_update(&self, chain: ChainId, operation: Operation, payload: Bytes) -> Result<(), Failed> {
         let routing = self.routing.borrow().clone();
         let Some(info) = routing.chain(chain) else {
             // A routing without a single chain is not one yet.
-            return Err(if routing.tables.is_empty() {
-                RemoveError::Unavailable
-            } else {
-                RemoveError::NoChain
-            });
+            return Err(if routing.tables.is_empty() { Failed::Unavailable } else { Failed::NoChain });
         };
-        let head = info.head().and_then(|head| routing.node_of(head)).ok_or(RemoveError::Unavailable)?;
+        let head = info.head().and_then(|head| routing.node_of(head)).ok_or(Failed::Unavailable)?;
         let lane = self.take_lane();
         let origin = Origin {
             client: self.client,
@@ -97,17 +107,17 @@ impl ChainHeads {
         address: &str,
         request: &StorageRequest,
         payload: Bytes,
-    ) -> Result<(StorageReply, Bytes), RemoveError> {
-        let connection = self.pool.get(address).await.map_err(|_| RemoveError::Unavailable)?;
+    ) -> Result<(StorageReply, Bytes), Failed> {
+        let connection = self.pool.get(address).await.map_err(|_| Failed::Unavailable)?;
         let answer = connection.start(Channel::Storage, encode(request), payload, DEADLINE).await;
-        let answer = answer.map_err(|_| RemoveError::Unavailable)?;
+        let answer = answer.map_err(|_| Failed::Unavailable)?;
         match decode::<Result<StorageReply, StorageError>>(&answer.body) {
             Ok(Ok(reply)) => Ok((reply, answer.payload)),
             Ok(Err(error)) => {
                 tracing::debug!(?error, "a chain's head refused");
-                Err(RemoveError::Unavailable)
+                Err(Failed::Refused(error))
             }
-            Err(_) => Err(RemoveError::Unavailable),
+            Err(_) => Err(Failed::Unavailable),
         }
     }
 
@@ -116,6 +126,21 @@ impl ChainHeads {
         free.unwrap_or_else(|| {
             let made = self.lanes_made.fetch_add(1, Ordering::SeqCst);
             u32::try_from(made).unwrap_or(u32::MAX)
+        })
+    }
+}
+
+impl Cloner for ChainHeads {
+    fn clone_chunk(&self, chain: ChainId, from: ChunkId, to: ChunkId, length: u32) -> Cloned<'_> {
+        Box::pin(async move {
+            let clone = Operation::Clone { from, to, length };
+            match self.try_update(chain, clone, Bytes::new()).await {
+                // A hole is one afterwards.
+                Ok(()) | Err(Failed::Refused(StorageError::NoChunk)) => Ok(()),
+                Err(Failed::Refused(StorageError::Full)) => Err(CloneError::Full),
+                Err(Failed::Refused(StorageError::Corrupt { .. })) => Err(CloneError::Damaged),
+                Err(_) => Err(CloneError::Unavailable),
+            }
         })
     }
 }

@@ -21,12 +21,13 @@
 //!   in other classes, with the notes that keep data from being moved there before it is removed.
 //! - **Data that was being copied to another class** is not copied on: nobody knows whether the copy became the file's. No other
 //!   is begun until every capability to write has ended that may have been given out since.
+//! - **Snapshots** are forgotten: what they show may have been kept elsewhere since, and written over where it was.
 
 use crate::manager::raise;
 use kv::local::Import;
 use kv::{Key, KvError, Revision};
 use meta::mirror::Log;
-use meta::records::Recode;
+use meta::records::{Recode, Snapshots};
 use meta::{keys, records};
 use types::{InodeId, Time};
 
@@ -77,6 +78,7 @@ pub fn raise(import: &mut Import<'_>, revision: Revision, now: Time) -> Result<R
         forget(import, &from, &to, |_| Ok(()))?;
     }
     end_recodes(import, now)?;
+    end_snapshots(import)?;
     let mut floor: u32 = match import.get(&keys::mirror_floor())? {
         Some(bytes) => records::decode(&bytes, "generation of record logs")?,
         None => 0,
@@ -109,6 +111,17 @@ fn end_recodes(import: &mut Import<'_>, now: Time) -> Result<(), KvError> {
             import.write(key, kept.then(|| records::encode(&recode)))?;
         }
     }
+}
+
+/// Forgets all snapshots: the chunks that they name may have been written since, after others were kept for them that this does not know.
+fn end_snapshots(import: &mut Import<'_>) -> Result<(), KvError> {
+    let Some(bytes) = import.get(&keys::snapshots())? else { return Ok(()) };
+    let known: Snapshots = records::decode(&bytes, "snapshots")?;
+    for (from, to) in keys::snapshot_ranges() {
+        forget(import, &from, &to, |_| Ok(()))?;
+    }
+    let none = Snapshots { fence: known.fence, slot: known.slot, ..Snapshots::default() };
+    import.write(keys::snapshots(), Some(records::encode(&none)))
 }
 
 /// Removes the rows of a range, after `look` has seen each.

@@ -8,6 +8,7 @@
 
 mod catch_up;
 mod compare;
+mod fence;
 mod heal;
 mod lease;
 mod left;
@@ -36,7 +37,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use types::storage::{Damage, StorageStatus, TargetStatus};
@@ -97,6 +98,12 @@ pub struct Storage {
     /// The version of the routing that all replicas go by.
     applied: watch::Sender<u64>,
     stop: watch::Sender<bool>,
+    /// Held while an update is let in; alone for a moment when the fence has risen.
+    admitting: RwLock<()>,
+    /// The highest fence that a routing had, and the one that all updates are behind.
+    fence_seen: AtomicU64,
+    fenced: watch::Sender<u64>,
+    asker: fence::Asker,
 }
 
 impl Storage {
@@ -143,6 +150,10 @@ impl Storage {
             started,
             applied: watch::channel(0).0,
             stop: watch::channel(false).0,
+            admitting: RwLock::default(),
+            fence_seen: AtomicU64::new(0),
+            fenced: watch::channel(0).0,
+            asker: fence::Asker::new(),
         });
         storage.links.bind(&storage);
         storage.show_metrics();

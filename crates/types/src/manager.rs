@@ -56,6 +56,8 @@ pub struct Heartbeat {
     pub targets: Vec<TargetReport>,
     /// Members that finished syncing in this epoch of their chain.
     pub synced: Vec<(ChainId, Epoch, TargetId)>,
+    /// No update with a capability from before this snapshot is let in any more, and all that were are committed.
+    pub fenced: u64,
 }
 
 /// The manager's answer.

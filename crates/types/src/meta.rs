@@ -163,6 +163,10 @@ pub enum MetaRequest {
     /// The snapshots: all for the administrator, otherwise those of directories that the caller may read.
     /// -> [`MetaReply::Snapshots`]
     Snapshots,
+    /// Has the servers keep the bytes of a file for the snapshots that show them, before the file is written: they share them with what
+    /// is written later. The caller may write it. Refused with [`MetaError::NoRoom`] when a disk is full. -> [`MetaReply::Done`], also
+    /// when no snapshot shows them.
+    KeepBytes { inode: InodeId },
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
@@ -295,13 +299,6 @@ pub enum Change {
     MakeSnapshot { place: Place, name: String },
     /// Removes a snapshot of a directory; space returns in the background. Administrator only. -> [`MetaReply::Done`]
     RemoveSnapshot { place: Place, name: String },
-    /// Begins to keep the bytes of a file for the snapshots that show them, before the file is written: its chunks, of `length` bytes,
-    /// are to be cloned to those of another id, as they are laid. The caller may write the file. -> [`MetaReply::Keeping`], or
-    /// [`MetaReply::Done`] when no snapshot shows them.
-    BeginKeeping { inode: InodeId },
-    /// They are cloned: snapshots show those from now on, and the file may be written. Refused with [`MetaError::LeaseOver`] when it took too
-    /// long. -> [`MetaReply::Done`]
-    EndKeeping { inode: InodeId, into: InodeId },
 }
 
 impl Change {
@@ -478,13 +475,6 @@ pub enum MetaReply {
     Locked(LockHolder),
     Recalls(Recalls),
     Snapshots(Vec<Snapshot>),
-    /// Where the chunks are to be cloned to, with the rights to read the ones and to write the others.
-    Keeping {
-        layout: Layout,
-        length: u64,
-        from: Capability,
-        into: Capability,
-    },
 }
 
 /// What became of an inode.
@@ -574,6 +564,8 @@ pub enum MetaError {
     ReadOnly,
     /// Snapshots of it, or of a directory below it, are to be removed first.
     HasSnapshots,
+    /// The disks of storage servers are full.
+    NoRoom,
 }
 
 impl MetaError {
@@ -603,6 +595,7 @@ impl MetaError {
             MetaError::QuotaExceeded => "more than the quota of a directory above allows (see `sr quota ls`)",
             MetaError::CrossesQuota => "counted by another quota than what is there: copy it instead",
             MetaError::InSnapshot => "a snapshot shows it as it is: that is to be kept first",
+            MetaError::NoRoom => "the disks of storage servers are full",
             MetaError::ReadOnly => "it is in a snapshot, and never changes",
             MetaError::HasSnapshots => "it has snapshots (see `sr snapshot ls`): remove them first",
             MetaError::SessionOver => "the session is over: what it held open and locked may be lost",

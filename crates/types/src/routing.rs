@@ -111,6 +111,14 @@ impl Routing {
         serving.filter(move |target| !self.leaving.contains(&(id, *target)))
     }
 
+    /// Whether every chain has the same head in the same epoch in both.
+    pub fn same_heads(one: &Routing, other: &Routing) -> bool {
+        let heads = |routing: &Routing| -> Vec<(ChainId, Epoch, Option<TargetId>)> {
+            routing.chains().map(|(id, info)| (id, info.epoch, info.head())).collect()
+        };
+        one.version == other.version || heads(one) == heads(other)
+    }
+
     /// All chains, by id.
     pub fn chains(&self) -> impl Iterator<Item = (ChainId, &ChainInfo)> {
         self.tables.iter().flat_map(|(table, chains)| {

@@ -234,6 +234,8 @@ pub enum StorageError {
     Gap { next: Version },
     /// The request makes no sense (offset beyond the chunk size, a message only nodes may send, ...).
     Invalid,
+    /// There was a snapshot after the capability was given: get a new one from the metadata server.
+    Fenced,
 }
 
 /// A server's state, for `sr status`.

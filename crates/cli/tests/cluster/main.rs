@@ -24,4 +24,5 @@ mod real;
 mod recover;
 mod returns;
 mod shim;
+mod snapshots;
 mod transfers;

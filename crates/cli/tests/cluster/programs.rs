@@ -146,7 +146,7 @@ fn postgresql_is_killed_under_load_and_has_all_that_it_committed() {
 }
 
 /// Puts rows into a database, one transaction each, and says which are in it.
-const SQLITE: &str = r"
+pub(crate) const SQLITE: &str = r"
 import sqlite3, sys
 base = sqlite3.connect(sys.argv[1], timeout=30)
 base.execute('pragma journal_mode=' + sys.argv[2])

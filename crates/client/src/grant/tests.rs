@@ -6,7 +6,15 @@ fn layout(table: u16) -> Layout {
 }
 
 fn capability(rights: Rights) -> Capability {
-    Capability { first: InodeId(9), count: 1, rights, user: Uid(1), expires: Time(1), seal: [0; 16] }
+    Capability {
+        first: InodeId(9),
+        count: 1,
+        rights,
+        user: Uid(1),
+        expires: Time(1),
+        fence: 0,
+        seal: [0; 16],
+    }
 }
 
 #[test]

@@ -335,7 +335,7 @@ fn bad_after(refused: &StorageError, span: &Span, subject: &str, address: &str) 
         StorageError::Busy | StorageError::Gap { .. } | StorageError::OldSequence => {
             Bad::Busy(error(ErrorKind::Busy, "too busy"))
         }
-        StorageError::Denied => Bad::Denied,
+        StorageError::Denied | StorageError::Fenced => Bad::Denied,
         StorageError::Full | StorageError::BadChecksum | StorageError::Invalid => {
             Bad::Final(error(ErrorKind::Invalid, "the request makes no sense to it"))
         }

@@ -45,6 +45,8 @@ enum Next {
     Pause(Error),
     /// The capability no longer holds.
     Renew(Error),
+    /// There was a snapshot since it was given: however often that is.
+    RenewFenced(Error),
     GiveUp(Error),
 }
 
@@ -81,14 +83,23 @@ impl Client {
                     self.newer_routing(routing.version, ROUTING_PATIENCE.min(retry.left())).await;
                     error
                 }
+                Next::Renew(error) if renewals == 2 => return Err(error),
                 Next::Renew(error) => {
                     renewals += 1;
-                    if renewals > 2 {
-                        return Err(error);
-                    }
                     match self.rights_to(&update, Some(capability), source).await? {
                         Some(fresh) => (capability, source) = fresh,
                         None => return Ok(None),
+                    }
+                    tracing::debug!(%error, chain = %update.chain, "asked for another capability");
+                    continue;
+                }
+                Next::RenewFenced(error) => {
+                    match self.rights_to(&update, Some(capability), source).await? {
+                        Some(fresh) => (capability, source) = fresh,
+                        None => return Ok(None),
+                    }
+                    if retry.left().is_zero() {
+                        return Err(error);
                     }
                     continue;
                 }
@@ -191,6 +202,7 @@ fn next_after(refused: &StorageError, action: &str, subject: &str, address: &str
         }
         StorageError::Full => Next::GiveUp(error(ErrorKind::Full, "its disk is full")),
         StorageError::Denied => Next::Renew(error(ErrorKind::Denied, "permission denied")),
+        StorageError::Fenced => Next::RenewFenced(error(ErrorKind::Busy, "there was a snapshot")),
         StorageError::NoChunk => Next::GiveUp(error(ErrorKind::NotFound, "no such chunk")),
         StorageError::Corrupt { .. } => {
             Next::GiveUp(error(ErrorKind::Damaged, "the bytes to copy do not match their checksum"))

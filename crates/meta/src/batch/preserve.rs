@@ -9,19 +9,17 @@ use kv::{Key, KvError, Snapshot, Value};
 use types::InodeId;
 
 impl<S: Snapshot> Batch<S> {
-    /// The snapshots as they are without this batch. Whoever changes them conflicts with it.
+    /// The snapshots as this batch leaves them so far. Whoever changes them conflicts with it.
     pub(crate) async fn snapshots(&mut self) -> Result<Snapshots, KvError> {
-        let key = keys::snapshots();
-        if !self.is_written(&key) {
-            return Snapshots::read(self.get(&key).await?.as_deref());
-        }
-        snapshots::load(&self.snapshot).await
+        Snapshots::read(self.get(&keys::snapshots()).await?.as_deref())
     }
 
     /// Keeps the records that were written as they were before, where a snapshot shows them; and takes from the garbage what snapshots
     /// need.
     pub(super) async fn preserve(&mut self) -> Result<(), KvError> {
-        let snapshots = self.snapshots().await?;
+        // Read, so that whoever changes them conflicts with this. One that is made by this batch shows what it leaves.
+        self.snapshots().await?;
+        let snapshots = snapshots::load(&self.snapshot).await?;
         if snapshots.all.is_empty() {
             return Ok(());
         }
@@ -40,26 +38,24 @@ impl<S: Snapshot> Batch<S> {
                 continue;
             }
             if let Some(taken) = walker.newest(inode).await? {
-                self.keep_version(&snapshots, &taken, &key, before, is_inode).await?;
+                self.keep_version(&taken, &key, before, is_inode).await?;
             }
         }
-        self.spare(&snapshots).await
+        self.spare().await
     }
 
     async fn keep_version(
         &mut self,
-        snapshots: &Snapshots,
         taken: &Taken,
         key: &[u8],
         before: Option<Value>,
         is_inode: bool,
     ) -> Result<(), KvError> {
-        // That of a newer one that is ending serves this one, too.
-        for number in snapshots.all.iter().map(|other| other.number).filter(|number| *number >= taken.number)
-        {
-            if self.get(&keys::version(number, key)).await?.is_some() {
-                return Ok(());
-            }
+        let version = keys::version(key, taken.number);
+        // Read, so that of two servers only one keeps it. That of a newer one that is ending serves this one, too.
+        self.get(&version).await?;
+        if !self.scan(&version, &keys::versions_end(key), 1).await?.is_empty() {
+            return Ok(());
         }
         let record = match before {
             None => VersionRecord::None,
@@ -69,15 +65,28 @@ impl<S: Snapshot> Batch<S> {
             }
             Some(value) => VersionRecord::Other(value),
         };
-        self.put(keys::version(taken.number, key), encode(&record));
+        self.put_version(key, taken.number, encode(&record));
         Ok(())
     }
 
+    /// Keeps a version of a record.
+    pub(crate) fn put_version(&mut self, of: &[u8], number: u64, version: Value) {
+        self.put(keys::version(of, number), version);
+        self.put(keys::version_index(number, of), Vec::new());
+    }
+
+    /// Forgets it.
+    pub(crate) fn remove_version(&mut self, of: &[u8], number: u64) {
+        self.remove(keys::version(of, number));
+        self.remove(keys::version_index(number, of));
+    }
+
     /// Takes from the garbage the chunks that a version names.
-    async fn spare(&mut self, snapshots: &Snapshots) -> Result<(), KvError> {
+    async fn spare(&mut self) -> Result<(), KvError> {
         let mut at = 0;
         while let Some((_, _, file)) = self.files.get(at) {
-            if self.keeps(snapshots, (file.inode, file.layout.table), None).await? {
+            let of = (file.inode, Some(file.layout.table));
+            if snapshots::keeps(self, of).await? {
                 self.files.remove(at);
                 self.count(Share { garbage: -1, ..Share::default() });
             } else {
@@ -86,22 +95,13 @@ impl<S: Snapshot> Batch<S> {
         }
         let mut at = 0;
         while let Some(remains) = self.remains.get(at) {
-            if self.keeps(snapshots, (remains.inode, remains.table), None).await? {
+            let of = (remains.inode, Some(remains.table));
+            if snapshots::keeps(self, of).await? {
                 self.remains.remove(at);
             } else {
                 at += 1;
             }
         }
         Ok(())
-    }
-
-    /// Whether a version has its bytes in these chunks of the table, by what this batch has written; one of another snapshot than `except`.
-    pub(crate) async fn keeps(
-        &mut self,
-        snapshots: &Snapshots,
-        of: (InodeId, types::TableId),
-        except: Option<u64>,
-    ) -> Result<bool, KvError> {
-        snapshots::keeps(self, snapshots, (of.0, Some(of.1)), except).await
     }
 }

@@ -49,12 +49,25 @@ pub(super) async fn renew<S: Snapshot>(
     inode: InodeId,
 ) -> Result<MetaReply, Failure> {
     let (key, mut lease) = live(batch, context, caller, inode).await?;
+    // What has its file is written with a capability for that.
+    if is_used(&lease, inode) {
+        return Err(MetaError::LeaseOver.into());
+    }
     let class = context.classes.iter().find(|class| class.id == lease.class);
     let class = class.ok_or(MetaError::Unavailable)?.clone();
     lease.expires = context.now.after(LEASE_LIFETIME);
     batch.put(key, encode(&lease));
     let fence = super::fence(batch).await?;
-    Ok(leased(context, caller, &lease, class, fence))
+    let Lease { first, count, expires, .. } = lease;
+    // For this id alone: others of the lease may have their files, which snapshots may show.
+    let capability = context.key.grant_write(inode, 1, caller.uid, expires, fence);
+    Ok(MetaReply::Leased { first, count, class, capability, expires })
+}
+
+fn is_used(lease: &Lease, inode: InodeId) -> bool {
+    let position = inode.0 - lease.first.0;
+    let word = usize::try_from(position / 64).ok().and_then(|word| lease.used.get(word));
+    word.is_none_or(|word| word & 1 << (position % 64) != 0)
 }
 
 fn leased(

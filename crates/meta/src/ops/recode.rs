@@ -10,7 +10,7 @@
 use super::{class, sweep};
 use crate::access::Caller;
 use crate::records::{Body, Following, GarbageFile, Left, Node, Recode, RecodeSession, decode, encode};
-use crate::snapshots::is_shared;
+use crate::snapshots::is_held;
 use crate::view::View;
 use crate::{Batch, CAPABILITY_LIFETIME, CLOCK_MARGIN, Context, Failure, MIRROR_WAIT, RECODE_LIFETIME, keys};
 use kv::{Key, Snapshot};
@@ -38,8 +38,8 @@ pub(super) async fn begin<S: Snapshot>(
         return Ok(MetaReply::Done);
     }
     // What snapshots show of it is where it is.
-    let is_shared = is_shared(batch.base(), inode).await?;
-    if is_shared || may_be_written(writable_until, context.now) || is_too_early(batch, context.now).await? {
+    let is_held = is_held(batch, inode).await?;
+    if is_held || may_be_written(writable_until, context.now) || is_too_early(batch, context.now).await? {
         return Err(MetaError::Busy.into());
     }
     let mut recode = recode_of(batch, inode).await?.unwrap_or_default();
@@ -284,7 +284,7 @@ async fn held<S: Snapshot>(
         return Err(MetaError::LeaseOver.into());
     }
     // There was a snapshot meanwhile.
-    if is_shared(batch.base(), inode).await? {
+    if is_held(batch, inode).await? {
         return Err(MetaError::LeaseOver.into());
     }
     Ok((batch.node(inode).await?, recode, held))

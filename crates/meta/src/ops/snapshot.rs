@@ -4,22 +4,26 @@
 //! servers are told to take no capability from before it ([`types::Routing::fence`]): from then on no file's bytes change. Then it is
 //! taken: what is in the tree at that moment is what it shows.
 
-use super::{content, lease};
+use super::content;
 use crate::access::{Access, Caller};
 use crate::path;
 use crate::records::{
-    Body, Lease, Node, Pending, SnapshotRecord, Snapshots, Taken, VersionRecord, decode, encode,
+    Body, Keeping, Node, Pending, SnapshotRecord, Snapshots, Taken, VersionRecord, decode, encode,
 };
-use crate::snapshots::{At, Walker, load, record};
+use crate::snapshots::{At, Walker, keeps, load, record, versions};
 use crate::view::View;
-use crate::{Batch, CAPABILITY_LIFETIME, Context, Failure, LEASE_LIFETIME, keys};
+use crate::{Batch, Context, Failure, keys};
 use kv::{Key, Snapshot, Value};
 use types::meta::{Follow, MetaError, MetaReply, NAME_MAX, Place};
 use types::snapshot::{INODE_MAX, SLOT_MAX, SNAPSHOTS_MAX, Shown, Snapshot as Listed};
-use types::{Duration, InodeId, Time};
+use types::{Duration, InodeId, Layout};
 
 /// A snapshot that is pending for so long is given up: its server is gone.
 const PENDING_MAX: Duration = Duration::from_secs(20);
+/// So is what was to be kept after this time.
+const KEEPING_MAX: Duration = Duration::from_secs(60 * 60);
+/// A transaction is ended at this weight: far from what the store takes, even with one record more.
+const WEIGHT_MAX: usize = 2 << 20;
 
 /// What capabilities to write carry. Refused with [`MetaError::Busy`] while a snapshot is being made.
 pub(crate) async fn fence<V: View>(view: &mut V) -> Result<u64, Failure> {
@@ -78,10 +82,13 @@ pub(super) async fn begin<S: Snapshot>(
     if Shown::by(directory.id).is_some() {
         return Err(MetaError::ReadOnly.into());
     }
-    // One that was removed has no names to be shown.
+    // One that was removed has no names to be shown, and what lies in the trash is in none.
+    if path::line(batch, directory.id).await?.iter().any(|above| above.id == InodeId::TRASH) {
+        return Err(MetaError::Denied.into());
+    }
     let path = path::path_of(batch, directory.id).await?;
     let mut snapshots = batch.snapshots().await?;
-    if snapshots.pending.is_some() || batch.is_written(&keys::snapshots()) {
+    if snapshots.pending.is_some() {
         return Err(MetaError::Busy.into());
     }
     if snapshots.all.len() >= SNAPSHOTS_MAX {
@@ -140,9 +147,10 @@ pub(super) async fn end<S: Snapshot>(
             .map(|step| (snapshots.slot + step - 1) % SLOT_MAX + 1)
             .find(|slot| snapshots.all.iter().all(|taken| taken.slot != *slot));
         snapshots.slot = slot.ok_or(MetaError::TooManyLinks)?;
-        let taken = Taken { number, slot: snapshots.slot, directory: pending.directory, is_ending: false };
+        let (slot, directory) = (snapshots.slot, pending.directory);
+        let taken = Taken { number, slot, directory, made: context.now, is_ending: false };
         snapshots.all.push(taken);
-        let record = SnapshotRecord { name: pending.name, made: context.now, by: pending.by };
+        let record = SnapshotRecord { name: pending.name, by: pending.by };
         batch.put(keys::snapshot(number), encode(&record));
     }
     batch.put(keys::snapshots(), encode(&snapshots));
@@ -161,9 +169,6 @@ pub(super) async fn remove<S: Snapshot>(
     need_administrator(caller)?;
     let directory = path::directory(batch, caller, place).await?;
     let mut snapshots = batch.snapshots().await?;
-    if batch.is_written(&keys::snapshots()) {
-        return Err(MetaError::Busy.into());
-    }
     let number = named(batch, &snapshots, directory.id, name).await?.ok_or(MetaError::NotFound)?;
     for taken in snapshots.all.iter_mut().filter(|taken| taken.number == number) {
         taken.is_ending = true;
@@ -174,13 +179,14 @@ pub(super) async fn remove<S: Snapshot>(
 
 /// The number of the snapshot of a directory with this name.
 async fn named<S: Snapshot>(
-    batch: &Batch<S>,
+    batch: &mut Batch<S>,
     snapshots: &Snapshots,
     directory: InodeId,
     name: &str,
 ) -> Result<Option<u64>, Failure> {
     for taken in snapshots.live().filter(|taken| taken.directory == directory) {
-        if record(batch.base(), taken).await?.name == name {
+        let Some(value) = batch.get(&keys::snapshot(taken.number)).await? else { continue };
+        if decode::<SnapshotRecord>(&value, "snapshot")?.name == name {
             return Ok(Some(taken.number));
         }
     }
@@ -205,26 +211,37 @@ pub(crate) async fn list<V: View>(view: &mut V, caller: &Caller) -> Result<MetaR
             Err(Failure::Refused(_)) => None,
             Err(error) => return Err(error),
         };
-        let SnapshotRecord { name, made, by } = record(view.base(), taken).await?;
-        let Taken { number, directory, is_ending, .. } = *taken;
+        let SnapshotRecord { name, by } = record(view.base(), taken).await?;
+        let Taken { number, directory, made, is_ending, .. } = *taken;
         listed.push(Listed { number, directory, path, name, made, by, is_ending });
     }
     Ok(MetaReply::Snapshots(listed))
 }
 
-/// See [`types::meta::Change::BeginKeeping`].
+/// Bytes that the servers are to clone: chunk by chunk, as they are laid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    pub inode: InodeId,
+    /// The id of the new chunks.
+    pub into: InodeId,
+    pub layout: Layout,
+    /// Bytes of the file, or more.
+    pub length: u64,
+}
+
+/// Begins to keep the bytes of a file for the snapshots that show them; `None`: none does.
 pub(super) async fn begin_keeping<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
     caller: &Caller,
     inode: InodeId,
-) -> Result<MetaReply, Failure> {
+) -> Result<Option<Keep>, Failure> {
     let node = path::node(batch, caller, &Place::inode(inode), Follow::No).await?;
     content::need_writer(caller, &node)?;
     let Body::File { layout, .. } = node.inode.body else { return Err(MetaError::Invalid.into()) };
     let fence = fence(batch).await?;
     match need_unshared(batch, inode).await {
-        Ok(()) => return Ok(MetaReply::Done),
+        Ok(()) => return Ok(None),
         Err(Failure::Refused(MetaError::InSnapshot)) => {}
         Err(error) => return Err(error),
     }
@@ -235,90 +252,76 @@ pub(super) async fn begin_keeping<S: Snapshot>(
         }
     }
     let into = batch.allocate(1).await?;
-    let expires = context.now.after(LEASE_LIFETIME);
-    let lease = Lease {
-        first: into,
-        count: 1,
-        uid: caller.uid,
-        class: layout.class,
-        table: layout.table,
-        slots: layout.slots,
-        chunk_size: layout.chunk_size,
-        expires,
-        used: vec![0],
-    };
-    batch.put(keys::lease(into), encode(&lease));
-    let until = context.now.after(CAPABILITY_LIFETIME);
-    Ok(MetaReply::Keeping {
-        layout,
-        length,
-        from: context.key.grant_read(inode, 1, caller.uid, until),
-        into: context.key.grant_write(into, 1, caller.uid, expires, fence),
-    })
+    let record = Keeping { inode, layout, fence, since: context.now };
+    batch.put(keys::keeping(into), encode(&record));
+    Ok(Some(Keep { inode, into, layout, length }))
 }
 
-/// See [`types::meta::Change::EndKeeping`].
+/// Ends it. `is_cloned`: from now on the versions name the new chunks, unless another was first. Refused with [`MetaError::Busy`] when there
+/// was a snapshot meanwhile: it is to be begun anew.
 pub(super) async fn end_keeping<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
-    caller: &Caller,
-    inode: InodeId,
     into: InodeId,
-) -> Result<MetaReply, Failure> {
-    let node = path::node(batch, caller, &Place::inode(inode), Follow::No).await?;
-    content::need_writer(caller, &node)?;
-    match need_unshared(batch, inode).await {
-        // Another writer was first. The lease ends, and its chunks go.
-        Ok(()) => return Ok(MetaReply::Done),
-        Err(Failure::Refused(MetaError::InSnapshot)) => {}
-        Err(error) => return Err(error),
-    }
-    let lease = lease::take(batch, context, caller, into).await?;
-    let Body::File { layout, .. } = node.inode.body else { return Err(MetaError::Invalid.into()) };
-    if lease.table != layout.table {
-        return Err(MetaError::LeaseOver.into());
-    }
-    // The chunks are no lease's any more.
-    batch.remove(keys::lease(into));
-    let mut newest = None;
-    for (number, version) in versions(batch, inode).await? {
-        let VersionRecord::Inode { inode: kept, chunks } = version else { continue };
-        newest = Some(number);
-        if chunks == inode {
-            let version = VersionRecord::Inode { inode: kept, chunks: into };
-            batch.put(keys::version(number, &keys::inode(inode)), encode(&version));
-        }
-    }
+    is_cloned: bool,
+) -> Result<bool, Failure> {
+    let Some(value) = batch.get(&keys::keeping(into)).await? else { return Ok(false) };
+    let Keeping { inode, layout, fence, .. } = decode(&value, "keeping")?;
     let snapshots = batch.snapshots().await?;
-    let base = batch.base().clone();
-    if let Some(taken) = Walker::new(&base, &snapshots).newest(inode).await?
-        && newest.is_none_or(|newest| newest < taken.number)
-        && let Some(seen) =
-            (At { base: &base, snapshots: &snapshots, number: taken.number }).inode(inode).await?
-    {
-        let version = VersionRecord::Inode { inode: Box::new(seen.inode), chunks: into };
-        batch.put(keys::version(taken.number, &keys::inode(inode)), encode(&version));
+    batch.remove(keys::keeping(into));
+    let is_theirs = is_cloned && fence == snapshots.fence && snapshots.pending.is_none();
+    if is_theirs && give(batch, inode, into, &layout).await? {
+        batch.put(keys::kept(into), encode(&inode));
+        return Ok(true);
     }
-    batch.put(keys::kept(into), encode(&inode));
-    Ok(MetaReply::Done)
+    batch.discard_remains(context.now, layout.table, layout.slots, into);
+    Ok(false)
 }
 
-/// The versions of an inode, and their snapshots, oldest first.
-async fn versions<S: Snapshot>(
+/// Has the versions of a file that name its own chunks name others, which hold the same. False: there are none.
+async fn give<S: Snapshot>(
     batch: &mut Batch<S>,
     inode: InodeId,
-) -> Result<Vec<(u64, VersionRecord)>, Failure> {
-    let snapshots = batch.snapshots().await?;
-    let mut versions = Vec::new();
-    for taken in &snapshots.all {
-        if let Some(value) = batch.get(&keys::version(taken.number, &keys::inode(inode))).await? {
-            versions.push((taken.number, decode(&value, "version")?));
+    into: InodeId,
+    layout: &Layout,
+) -> Result<bool, Failure> {
+    let key = keys::inode(inode);
+    let (mut newest, mut is_given) = (0, false);
+    for (number, _) in versions(batch, inode).await? {
+        newest = number;
+        // Read, so that of two servers only one changes it.
+        let Some(value) = batch.get(&keys::version(&key, number)).await? else { continue };
+        let VersionRecord::Inode { inode: kept, chunks } = decode(&value, "version")? else { continue };
+        let is_here = matches!(kept.body, Body::File { layout: its, .. } if its == *layout);
+        if chunks == inode && is_here {
+            batch.put_version(&key, number, encode(&VersionRecord::Inode { inode: kept, chunks: into }));
+            is_given = true;
         }
     }
-    Ok(versions)
+    // The newest that shows it has no version yet: what it shows of it is as it is.
+    let base = batch.base().clone();
+    let snapshots = load(&base).await?;
+    let Some(taken) = Walker::new(&base, &snapshots).newest(inode).await? else { return Ok(is_given) };
+    if newest >= taken.number {
+        return Ok(is_given);
+    }
+    let version = keys::version(&key, taken.number);
+    if batch.get(&version).await?.is_some() {
+        return Ok(is_given);
+    }
+    let Some(seen) = (At { base: &base, number: taken.number }).inode(inode).await? else {
+        return Ok(is_given);
+    };
+    if seen.chunks == inode && matches!(seen.inode.body, Body::File { layout: its, .. } if its == *layout) {
+        let version = VersionRecord::Inode { inode: Box::new(seen.inode), chunks: into };
+        batch.put_version(&key, taken.number, encode(&version));
+        is_given = true;
+    }
+    Ok(is_given)
 }
 
-/// Gives up a snapshot whose server is gone, and removes up to `limit` versions of those that are ending.
+/// Gives up a snapshot whose server is gone and what was to be kept and was not, and removes up to `limit` versions of snapshots that
+/// are ending.
 pub(super) async fn sweep<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
@@ -331,24 +334,36 @@ pub(super) async fn sweep<S: Snapshot>(
         end(batch, context, pending.number, false).await?;
         return Ok(Some(keys::snapshots()));
     }
+    let (from, to) = keys::keepings_range();
+    for (key, value) in batch.scan(&from, &to, limit).await? {
+        let Keeping { since, .. } = decode(&value, "keeping")?;
+        if let Some(into) = keys::keeping_chunks(&key).filter(|_| context.now > since.after(KEEPING_MAX)) {
+            end_keeping(batch, context, into, false).await?;
+        }
+    }
     let Some(taken) = snapshots.all.iter().find(|taken| taken.is_ending).copied() else { return Ok(None) };
-    let (from, to) = keys::versions_range(taken.number);
+    let (from, to) = keys::version_index_range(taken.number);
     let found = batch.scan(&from, &to, limit).await?;
     if found.is_empty() {
         snapshots.all.retain(|other| other.number != taken.number);
         batch.put(keys::snapshots(), encode(&snapshots));
         batch.remove(keys::snapshot(taken.number));
-        batch.close();
         return Ok(Some(keys::snapshots()));
     }
     let base = batch.base().clone();
     let mut walker = Walker::new(&base, &snapshots);
-    for (key, value) in found {
-        let Some(of) = keys::version_of(&key).map(<[u8]>::to_vec) else { continue };
-        batch.remove(key.clone());
+    for (key, _) in found {
+        if batch.weight() >= WEIGHT_MAX {
+            break;
+        }
+        let Some(of) = keys::version_index_of(&key).map(<[u8]>::to_vec) else { continue };
+        // Read, so that what another server makes of it meanwhile is not lost.
+        let value = batch.get(&keys::version(&of, taken.number)).await?;
+        batch.remove_version(&of, taken.number);
+        let Some(value) = value else { continue };
         match heir(batch, &mut walker, &snapshots, taken.number, &of).await? {
-            Some(heir) => batch.put(keys::version(heir, &of), value),
-            None => release(batch, context, &snapshots, taken.number, &of, &value).await?,
+            Some(heir) => batch.put_version(&of, heir, value),
+            None => release(batch, context, &of, &value).await?,
         }
     }
     Ok(Some(keys::snapshots()))
@@ -363,12 +378,11 @@ async fn heir<S: Snapshot>(
     of: &[u8],
 ) -> Result<Option<u64>, Failure> {
     let Some(inode) = keys::shown_inode(of) else { return Ok(None) };
-    for older in snapshots.all.iter().rev().filter(|older| older.number < number) {
-        if batch.get(&keys::version(older.number, of)).await?.is_some() {
-            return Ok(None);
-        }
-        if !older.is_ending && walker.shows(older, inode).await? {
-            return Ok(Some(older.number));
+    let older = batch.scan(&keys::version(of, 0), &keys::version(of, number), SNAPSHOTS_MAX).await?;
+    let last = older.last().and_then(|(key, _)| keys::version_of(key)).map_or(0, |(_, number)| number);
+    for taken in snapshots.live().filter(|taken| last < taken.number && taken.number < number) {
+        if walker.shows(taken, inode).await? {
+            return Ok(Some(taken.number));
         }
     }
     Ok(None)
@@ -378,14 +392,12 @@ async fn heir<S: Snapshot>(
 async fn release<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
-    snapshots: &Snapshots,
-    number: u64,
     of: &[u8],
     value: &Value,
 ) -> Result<(), Failure> {
     let VersionRecord::Inode { inode, chunks } = decode(value, "version")? else { return Ok(()) };
-    let Body::File { layout, .. } = inode.body else { return Ok(()) };
-    if batch.keeps(snapshots, (chunks, layout.table), Some(number)).await? {
+    let Body::File { layout, writable_until, .. } = inode.body else { return Ok(()) };
+    if keeps(batch, (chunks, Some(layout.table))).await? {
         return Ok(());
     }
     if keys::inode_of(of) == Some(chunks) {
@@ -397,13 +409,9 @@ async fn release<S: Snapshot>(
         batch.remove(keys::kept(chunks));
     }
     // Who was given a capability to write them before the file ended may make more of them.
-    let due = match inode.body {
-        Body::File { writable_until, .. } if writable_until > context.now => {
-            super::tree::remains_due(writable_until)
-        }
-        _ => Time(0),
-    };
-    batch.discard_remains(due.max(context.now), layout.table, layout.slots, chunks);
+    let due =
+        if writable_until > context.now { super::tree::remains_due(writable_until) } else { context.now };
+    batch.discard_remains(due, layout.table, layout.slots, chunks);
     Ok(())
 }
 

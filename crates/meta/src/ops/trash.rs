@@ -4,7 +4,7 @@
 //! record says where it was and when it is due; one whose file is no longer there says nothing, and goes when it is due.
 
 use super::tree::{self, Birth};
-use super::{class, quota, remove, sweep};
+use super::{class, quota, remove, snapshot, sweep};
 use crate::access::Caller;
 use crate::path;
 use crate::records::{Body, Entry, Inode, Node, Trashed, decode, encode};
@@ -14,6 +14,9 @@ use kv::{Key, Snapshot};
 use types::meta::{MetaError, MetaReply, NAME_MAX, PATH_MAX};
 use types::trash::{self, TRASH_PAGE_MAX, TrashCursor, TrashPolicy, Whose};
 use types::{ClassId, Duration, FileKind, InodeId, Mode, StorageClass};
+
+/// A transaction is ended at this weight: far from what the store takes, even with one inode more.
+const WEIGHT_MAX: usize = 2 << 20;
 
 /// The name of the trash in the root directory.
 pub(crate) const NAME: &str = ".trash";
@@ -219,6 +222,16 @@ pub(super) async fn sweep<S: Snapshot>(
     let (found, next) = sweep::page(batch, range, after, limit).await?;
     for (key, _) in found {
         let Some((uid, inode)) = keys::trash_due_of(&key) else { continue };
+        if batch.weight() >= WEIGHT_MAX {
+            return Ok(Some(key));
+        }
+        // What has snapshots waits for those to be removed.
+        if let Some(there) = batch.inode(inode).await?
+            && let Err(Failure::Refused(MetaError::HasSnapshots)) =
+                snapshot::need_none(batch, &Node { id: inode, inode: there }).await
+        {
+            continue;
+        }
         let there = batch.get(&keys::trashed(uid, inode)).await?;
         batch.remove(key);
         let Some(bytes) = there else { continue };

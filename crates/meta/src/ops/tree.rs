@@ -178,7 +178,9 @@ pub(super) async fn end<S: Snapshot>(
     if node.inode.xattrs > 0 {
         let limit = usize::try_from(node.inode.xattrs).unwrap_or(usize::MAX);
         let range = (keys::xattr(node.id, ""), keys::xattrs_end(node.id));
-        for (key, _) in batch.scan(&range.0, &range.1, limit).await? {
+        for (key, value) in batch.scan(&range.0, &range.1, limit).await? {
+            // A snapshot may have it kept.
+            batch.weigh(value.len());
             batch.remove(key);
         }
     }

@@ -16,6 +16,11 @@ pub(super) struct New<'a> {
     pub replace: XattrReplace,
 }
 
+/// The most bytes of all attributes of an inode: a snapshot keeps them in the transaction that removes it.
+const XATTR_BYTES_MAX: usize = 4 << 20;
+/// So many have no more bytes than that together, whatever they are.
+const XATTRS_UNCOUNTED: u32 = 63;
+
 /// See [`types::meta::Change::SetXattr`].
 pub(super) async fn set<S: Snapshot>(
     batch: &mut Batch<S>,
@@ -45,6 +50,14 @@ pub(super) async fn put<S: Snapshot>(
         XattrReplace::MustBeNew if exists => return Err(MetaError::Exists.into()),
         XattrReplace::MustExist if !exists => return Err(MetaError::NoXattr.into()),
         XattrReplace::Either | XattrReplace::MustBeNew | XattrReplace::MustExist => {}
+    }
+    if node.inode.xattrs >= XATTRS_UNCOUNTED {
+        let range = (keys::xattr(node.id, ""), keys::xattrs_end(node.id));
+        let all = batch.scan(&range.0, &range.1, usize::try_from(XATTRS_MAX).unwrap_or(usize::MAX)).await?;
+        let others: usize = all.iter().filter(|(other, _)| *other != key).map(|(_, value)| value.len()).sum();
+        if others + new.value.len() > XATTR_BYTES_MAX {
+            return Err(MetaError::TooLarge.into());
+        }
     }
     batch.put(key, new.value.to_vec());
     tree::update(batch, node.id, |inode| {

@@ -128,8 +128,11 @@ fn a_lease_ends_unless_it_is_renewed() {
     let MetaReply::Leased { capability, expires, .. } = reply else { panic!() };
     world.pass(Duration::from_secs(500));
     assert!(world.now < expires);
-    world.key.check(&capability, first, Rights::ReadWrite, world.now).unwrap();
+    // Nothing but what it was asked for: another may have its file by now, and be in a snapshot.
+    world.key.check(&capability, InodeId(first.0 + 3), Rights::ReadWrite, world.now).unwrap();
+    assert!(world.key.check(&capability, first, Rights::ReadWrite, world.now).is_err());
     put(&mut world, 1, publish("f", first, &class, 1)).unwrap();
+    assert_eq!(world.change(1, renew(first)), Err(MetaError::LeaseOver), "it has its file");
     world.pass(Duration::from_secs(101));
     assert_eq!(put(&mut world, 1, publish("g", InodeId(first.0 + 1), &class, 1)), Err(MetaError::LeaseOver));
     assert_eq!(world.change(1, renew(first)), Err(MetaError::LeaseOver));

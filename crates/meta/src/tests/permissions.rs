@@ -226,17 +226,23 @@ fn extended_attributes_follow_the_mode() {
 fn a_removed_file_takes_its_attributes_along_and_there_is_a_limit() {
     let mut world = World::open();
     world.make(1, "f", 0o644).unwrap();
-    let set = |name: String| Change::SetXattr {
+    let set = |name: String, bytes: usize| Change::SetXattr {
         place: "f".into(),
         follow: Follow::Yes,
         name,
-        value: vec![1; XATTR_VALUE_MAX],
+        value: vec![1; bytes],
         replace: XattrReplace::Either,
     };
     for number in 0..crate::XATTRS_MAX {
-        world.change(1, set(format!("user.{number}"))).unwrap();
+        let bytes = if number < 60 { XATTR_VALUE_MAX } else { 1000 };
+        world.change(1, set(format!("user.{number}"), bytes)).unwrap();
     }
-    assert_eq!(world.change(1, set("user.one-more".to_owned())), Err(MetaError::TooLarge));
+    assert_eq!(world.change(1, set("user.one-more".to_owned(), 1)), Err(MetaError::TooLarge));
+    // Nor are they more than 4 MiB together.
+    assert_eq!(world.change(1, set("user.100".to_owned(), XATTR_VALUE_MAX)), Ok(MetaReply::Done));
+    assert_eq!(world.change(1, set("user.101".to_owned(), XATTR_VALUE_MAX)), Err(MetaError::TooLarge));
+    assert_eq!(world.change(1, set("user.0".to_owned(), 1)), Ok(MetaReply::Done));
+    assert_eq!(world.change(1, set("user.101".to_owned(), XATTR_VALUE_MAX)), Ok(MetaReply::Done));
     assert_eq!(world.records(b'X').len(), 256);
     world.unlink(1, "f").unwrap();
     assert_eq!(world.records(b'X').len(), 0);

@@ -177,7 +177,7 @@ impl Model {
     fn hear(&mut self, expect: Expect, answer: Result<crate::Answer, MetaError>) {
         let reply = answer.map(|answer| match answer {
             crate::Answer::Reply(reply) => reply,
-            crate::Answer::Progress(_) => MetaReply::Done,
+            _ => MetaReply::Done,
         });
         let lifetime = crate::SESSION_LIFETIME;
         match expect {

@@ -12,7 +12,8 @@ use types::manager::ManagerError;
 const LOOK: Duration = Duration::from_millis(10);
 
 impl<S: Store> Manager<S> {
-    /// Raises [`types::Routing::fence`], durably, and waits until every storage server that may act has been told. How long that takes is for the
+    /// Raises [`types::Routing::fence`], durably, and waits until every storage server that may act goes by it: it lets nothing in
+    /// with a capability from before, and all that it had let in is committed. How long that takes is for the
     /// caller to bound.
     pub async fn fence(&self, snapshot: u64) -> Result<(), ManagerError> {
         let planning = self.planning.lock().await;
@@ -27,9 +28,8 @@ impl<S: Store> Manager<S> {
             state.unpublished = true;
         }
         self.publish();
-        let version = self.version();
         drop(planning);
-        while !self.state().all_have(version, self.clock.monotonic()) {
+        while !self.state().all_are_fenced(snapshot, self.clock.monotonic()) {
             if self.deposed.load(Ordering::SeqCst) {
                 return Err(ManagerError::NotManager);
             }
@@ -40,8 +40,9 @@ impl<S: Store> Manager<S> {
 }
 
 impl State {
-    /// Whether all servers that may hold a lease have this routing, or a newer one.
-    fn all_have(&self, version: u64, now: Duration) -> bool {
-        self.nodes.iter().all(|(id, node)| node.has >= version || self.presence(*id, now) == Presence::Gone)
+    /// Whether all servers that may hold a lease are behind this fence.
+    fn all_are_fenced(&self, snapshot: u64, now: Duration) -> bool {
+        let gone = |id| self.presence(id, now) == Presence::Gone;
+        self.nodes.iter().all(|(id, node)| node.fenced >= snapshot || gone(*id))
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Node {
     past: VecDeque<Incarnation>,
     /// The newest routing it is known to have, and the oldest it may act on.
     pub(super) has: u64,
+    /// The fence that all its updates are behind.
+    pub(super) fenced: u64,
     needs: u64,
     pub(super) positions: BTreeMap<(TargetId, ChainId), Position>,
     synced: BTreeMap<(TargetId, ChainId), Epoch>,
@@ -192,7 +194,7 @@ impl State {
             node.positions.clear();
             node.synced.clear();
             node.arrived = now;
-            (node.has, node.needs) = (0, 0);
+            (node.has, node.needs, node.fenced) = (0, 0, 0);
         } else if back {
             node.arrived = now;
         }
@@ -255,6 +257,7 @@ impl State {
             self.dirty = true;
             tracing::info!(node = %from.node, "a storage server is heard again");
         }
+        node.fenced = from.fenced;
         self.roll.hear(from.node, now);
         for (chain, epoch, target) in from.synced {
             let owner = self.targets.get(&target).map(|target| target.record.node);
@@ -550,6 +553,7 @@ impl Node {
             arrived: Duration::ZERO,
             past: VecDeque::new(),
             has: 0,
+            fenced: 0,
             needs: 0,
             positions: BTreeMap::new(),
             synced: BTreeMap::new(),

@@ -150,6 +150,7 @@ impl World {
             incarnation: registration.incarnation,
             targets: vec![TargetReport { chains: Vec::new(), ..self.report(node) }],
             synced: Vec::new(),
+            fenced: 0,
         };
         change(&mut heartbeat);
         match self.send(node, ManagerRequest::Heartbeat(heartbeat)).await? {
@@ -808,4 +809,57 @@ fn stored_forms_are_frozen() {
     assert_eq!(key, [b'C', b'c', 0, 0, 0, 2]);
     assert_eq!(value.unwrap(), b"\0\x02\x06single\x01\x80\x80\x80\x20\x01\0\x02\x80\x01\0");
     assert_eq!(Position::default().version, Version::ZERO);
+}
+
+#[tokio::test]
+async fn a_fence_stands_when_all_servers_that_may_act_are_behind_it() {
+    let mut world = World::ready(3, 2).await;
+    world.pass(500, &[1, 2, 3]).await;
+    let told = |world: &World, node, fenced| {
+        let manager = world.manager.clone();
+        let request = world.registration(node);
+        async move {
+            let heartbeat = Heartbeat {
+                node: request.node,
+                incarnation: request.incarnation,
+                targets: Vec::new(),
+                synced: Vec::new(),
+                fenced,
+            };
+            manager
+                .handle(&Identity::Node(NodeId(node)), ManagerRequest::Heartbeat(heartbeat))
+                .await
+                .unwrap();
+        }
+    };
+    let manager = world.manager.clone();
+    let mut fencing = tokio::spawn(async move { manager.fence(7).await });
+    let mut stands = async |time| tokio::time::timeout(ms(time), &mut fencing).await.is_ok();
+    assert!(!stands(50).await);
+    assert_eq!(world.manager.routing().fence, 7);
+    told(&world, 1, 7).await;
+    told(&world, 2, 6).await;
+    told(&world, 3, 9).await;
+    assert!(!stands(50).await, "one is not behind it");
+    // Nor is a new run, before it says so.
+    world.start(3).await.unwrap();
+    told(&world, 2, 7).await;
+    assert!(!stands(50).await);
+    told(&world, 3, 7).await;
+    assert!(stands(5_000).await);
+    // Who is given up is not waited for.
+    let manager = world.manager.clone();
+    let mut fencing = tokio::spawn(async move { manager.fence(8).await });
+    told(&world, 1, 8).await;
+    told(&world, 2, 8).await;
+    assert!(tokio::time::timeout(ms(50), &mut fencing).await.is_err());
+    world.pass(3_000, &[1, 2]).await;
+    told(&world, 1, 8).await;
+    told(&world, 2, 8).await;
+    fencing.await.unwrap().unwrap();
+    // It stays, whoever manages.
+    world.restart_manager().await;
+    assert_eq!(world.manager.routing().fence, 8);
+    drop(tokio::time::timeout(ms(20), world.manager.fence(5)).await);
+    assert_eq!(world.manager.routing().fence, 8);
 }

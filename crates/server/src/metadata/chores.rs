@@ -41,7 +41,7 @@ pub(super) async fn purge<S: Store>(shared: Arc<Shared<S>>) {
                 // The sequencer is the clients' for half as long again.
                 sleep(started.elapsed() / 2).await;
             }
-            Ok(Answer::Progress(None) | Answer::Reply(_)) => {
+            Ok(_) => {
                 let _ = timeout(PURGE_PERIOD, shared.purge.notified()).await;
             }
             Err(_) => sleep(FAILED_WAIT).await,
@@ -95,7 +95,7 @@ async fn walk<S: Store>(shared: &Shared<S>, job: impl Fn(Key) -> Job) {
         let started = Instant::now();
         match shared.sequencer.run(job(after.clone())).await {
             Ok(Answer::Progress(Some(next))) => after = next,
-            Ok(Answer::Progress(None) | Answer::Reply(_)) => return,
+            Ok(_) => return,
             Err(MetaError::Busy) => sleep(FAILED_WAIT).await,
             // The next round begins anew.
             Err(_) => return,

@@ -4,11 +4,11 @@
 //! that is over: until each session that there was has begun to hold anew, or for as long as a delegation lasts.
 
 use super::sequencer::Outcome;
-use super::{MetaService, Shared, change_job, told};
+use super::{MetaService, Shared, change_job, reply_of, told};
 use delegation::Granter;
 use kv::{KvError, Store};
 use meta::read::Found;
-use meta::{Answer, Caller, Reader};
+use meta::{Caller, Reader};
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -123,11 +123,7 @@ impl<S: Store> MetaService<S> {
                     }
                     Err(error) => Outcome::from(Err(error)),
                 };
-                let reply = answer.map(|answer| match answer {
-                    Answer::Reply(reply) => reply,
-                    Answer::Progress(_) => MetaReply::Done,
-                });
-                (reply, news)
+                (answer.and_then(reply_of), news)
             }
             MetaRequest::Stat { .. } | MetaRequest::Open { .. } | MetaRequest::List { .. } => {
                 // Before the snapshot is taken: what is committed from now on may be in it or not.

@@ -6,8 +6,8 @@
 use super::Shared;
 use env::simulation::{self, Mistake};
 use kv::{Key, KvError, Store};
+use meta::Job;
 use meta::garbage::Round;
-use meta::{Answer, Job};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ async fn round<S: Store, C: Chunks>(
     let settlement = round.settle(&failed, shared.now());
     // If this fails the round is repeated: all of it may be.
     match shared.sequencer.run(Job::Settle(settlement)).await {
-        Ok(Answer::Progress(_) | Answer::Reply(_)) => *done = last,
+        Ok(_) => *done = last,
         Err(_) => sleep(FAILED_WAIT).await,
     }
     Ok(None)

@@ -328,6 +328,12 @@ struct Chains {
     calls: AtomicU32,
 }
 
+impl Cloner for Chains {
+    fn clone_chunk(&self, _: ChainId, _: ChunkId, _: ChunkId, _: u32) -> Cloned<'_> {
+        Box::pin(async { Err(CloneError::Unavailable) })
+    }
+}
+
 impl Chunks for Chains {
     async fn remove(&self, chain: ChainId, chunks: Vec<ChunkId>) -> Result<(), RemoveError> {
         assert!(chunks.len() <= 1000);

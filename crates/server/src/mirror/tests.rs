@@ -5,7 +5,7 @@ mod nameless;
 
 use super::*;
 use crate::manager::record;
-use crate::metadata::{ClassSource, MetaOptions, MetaService, RemoveError};
+use crate::metadata::{ClassSource, CloneError, Cloned, Cloner, MetaOptions, MetaService, RemoveError};
 use env::{ManualClock, SimDisk, SimTable};
 use kv::LocalStore;
 use kv::local::{Options, SPACES};
@@ -103,6 +103,12 @@ impl Chains {
 
     fn generations(&self) -> BTreeSet<u32> {
         lock(&self.chunks).keys().filter_map(|(_, chunk)| log_generation(chunk.inode)).collect()
+    }
+}
+
+impl Cloner for Chains {
+    fn clone_chunk(&self, _: ChainId, _: ChunkId, _: ChunkId, _: u32) -> Cloned<'_> {
+        Box::pin(async { Err(CloneError::Unavailable) })
     }
 }
 

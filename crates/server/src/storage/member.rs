@@ -90,14 +90,17 @@ async fn beat(
     };
     registered.send_replace(Some(()));
     let mut applied = storage.applied.subscribe();
+    let mut fenced = storage.fenced.subscribe();
     loop {
         let sent = storage.lease.now();
         let synced = storage.synced.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let told = *fenced.borrow();
         let heartbeat = Heartbeat {
             node: storage.options.node,
             incarnation: storage.options.incarnation,
             targets: report(storage, Positions::Leave),
             synced,
+            fenced: told,
         };
         match call(connection, &ManagerRequest::Heartbeat(heartbeat), CALL_DEADLINE).await {
             Ok(ManagerReply::Lease { lease_ms, routing }) => {
@@ -115,7 +118,9 @@ async fn beat(
             Ok(_) => return "the manager answered with nonsense".to_owned(),
             Err(why) => return why.text(),
         }
-        tokio::time::sleep(interval).await;
+        // Whoever makes a snapshot waits for that.
+        let risen = fenced.wait_for(|fence| *fence > told);
+        let _ = tokio::time::timeout(interval, risen).await;
     }
 }
 
@@ -202,6 +207,7 @@ async fn follow(
 /// Gives each replica of this server its part, and returns when each has it.
 pub(super) async fn apply(storage: &Arc<Storage>, routing: Arc<Routing>) {
     storage.set_routing(routing.clone());
+    storage.raise_fence(routing.fence);
     storage.links.pace.set_limit(routing.transfer_limit);
     storage.note_left(&routing);
     let mut configured = Vec::new();

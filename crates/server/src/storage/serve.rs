@@ -63,6 +63,7 @@ impl Storage {
                 capability,
                 source,
             }) => {
+                let _admitting = self.admitting.read().unwrap_or_else(PoisonError::into_inner);
                 let allowed = self.may_update(&operation, capability.as_ref(), source.as_ref(), node);
                 let update = (chain, epoch, origin, operation, durability);
                 match allowed.and_then(|()| self.check_update(chain, &update.3, &payload)) {
@@ -201,7 +202,7 @@ impl Storage {
         let Some(key) = &*key else { return Err(StorageError::NotServing) };
         let now = Time(self.options.clock.wall());
         if rights == Rights::ReadWrite && capability.is_fenced(self.routing().fence) {
-            return Err(StorageError::Denied);
+            return Err(StorageError::Fenced);
         }
         key.check(capability, chunk.inode, rights, now).map_err(|why| match why {
             CapabilityError::Forged | CapabilityError::Expired | CapabilityError::Insufficient => {
@@ -441,7 +442,7 @@ impl Storage {
     }
 }
 
-fn submit(
+pub(super) fn submit(
     target: &Arc<Target>,
     update: (ChainId, Epoch, Origin, Operation, Durability),
     bytes: Bytes,

@@ -104,6 +104,12 @@ struct Careful {
     removed: AtomicU32,
 }
 
+impl Cloner for Careful {
+    fn clone_chunk(&self, _: ChainId, _: ChunkId, _: ChunkId, _: u32) -> Cloned<'_> {
+        Box::pin(async { Err(CloneError::Unavailable) })
+    }
+}
+
 impl Chunks for Careful {
     async fn remove(&self, _: ChainId, chunks: Vec<ChunkId>) -> Result<(), RemoveError> {
         assert!(!self.store.is_loose(), "the files may come back, without their bytes");
