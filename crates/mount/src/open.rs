@@ -8,8 +8,8 @@ use crate::errno::{Errno, Result};
 use crate::locks::Wanted;
 use crate::system::{System, place};
 use bytes::Bytes;
-use client::{CreateOptions, Seek};
-use fuse::{Header, OpenFlags};
+use client::{Client, CreateOptions, Seek};
+use fuse::OpenFlags;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use types::meta::Exclusive;
@@ -76,7 +76,7 @@ impl System {
 
     pub(crate) async fn create(
         &self,
-        header: &Header,
+        maker: Client,
         directory: InodeId,
         name: &Bytes,
         flags: u32,
@@ -87,7 +87,7 @@ impl System {
         let exclusive = Exclusive::Yes;
         let options = CreateOptions { mode: mode_of(mode), exclusive, ..CreateOptions::default() };
         let opening = self.session.opening();
-        let file = self.client_for(header).create(place(directory, name)?, options).await;
+        let file = maker.create(place(directory, name)?, options).await;
         let file = file.map_err(|error| match Errno::from(error) {
             Errno(libc::EEXIST) if flags & libc::O_EXCL == 0 => Errno(libc::ESTALE),
             errno => errno,

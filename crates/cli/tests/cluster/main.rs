@@ -13,6 +13,7 @@ mod failover;
 mod follow;
 mod fsck;
 mod keep;
+mod lists;
 mod load;
 mod locks;
 mod missing;

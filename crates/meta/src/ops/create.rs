@@ -17,6 +17,7 @@ use types::{FileKind, InodeId, Layout, Mode, Rights, StorageClass};
 pub(super) struct New<'a> {
     pub kind: FileKind,
     pub mode: Mode,
+    pub umask: Mode,
     pub device: u64,
     pub class: Option<&'a str>,
 }
@@ -52,7 +53,7 @@ pub(super) async fn create<S: Snapshot>(
     if slash {
         return Err(MetaError::IsDirectory.into());
     }
-    caller.need_insertion(&parent.inode)?;
+    caller.need_insertion(batch, &parent).await?;
     let id = batch.allocate(1).await?;
     let body = if special {
         Body::Special { kind: new.kind, device: new.device }
@@ -61,7 +62,7 @@ pub(super) async fn create<S: Snapshot>(
         let writable_until = tree::lasting(context, CAPABILITY_LIFETIME);
         Body::File { layout: layout(&class, id), dense: true, writable_until }
     };
-    let birth = Birth { mode: new.mode, body, length: 0 };
+    let birth = Birth { mode: new.mode, umask: new.umask, body, length: 0 };
     let node = tree::make(batch, context, caller, (&parent, &name), id, birth).await?;
     Ok(content::opened(context, caller, &node, Rights::ReadWrite))
 }
@@ -91,7 +92,7 @@ async fn existing<S: Snapshot>(
     if kind != wanted {
         return Err(MetaError::Exists.into());
     }
-    caller.need(&node.inode, Access::READ_WRITE)?;
+    caller.need(batch, node, Access::READ_WRITE).await?;
     if kind != FileKind::File {
         return Ok(content::opened(context, caller, node, Rights::ReadWrite));
     }
@@ -117,7 +118,7 @@ pub(super) async fn symbolic_link<S: Snapshot>(
     let id = batch.allocate(1).await?;
     let length = u64::try_from(target.len()).unwrap_or(u64::MAX);
     let body = Body::SymbolicLink { target: target.to_owned() };
-    let birth = Birth { mode: Mode(0o777), body, length };
+    let birth = Birth { mode: Mode(0o777), umask: Mode(0), body, length };
     let node = tree::make(batch, context, caller, (&at.parent, &at.name), id, birth).await?;
     Ok(MetaReply::Attributes(node.attributes()))
 }
@@ -170,7 +171,7 @@ async fn free_name<S: Snapshot>(
         Spot::Name(name) => {
             name.free()?;
             name.not_slash()?;
-            caller.need_insertion(&name.parent.inode)?;
+            caller.need_insertion(batch, &name.parent).await?;
             Ok(name)
         }
     }

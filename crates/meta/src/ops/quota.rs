@@ -491,7 +491,7 @@ pub(crate) async fn list<V: View>(view: &mut V, caller: &Caller) -> Result<MetaR
             // By its path: what is below a closed directory is nobody else's to know of.
             let Some(path) = &path else { continue };
             match path::node(view, caller, &path.as_str().into(), Follow::No).await {
-                Ok(node) if caller.may(&node.inode, Access::READ) => {}
+                Ok(node) if caller.may(view, &node, Access::READ).await? => {}
                 Ok(_) | Err(Failure::Refused(_)) => continue,
                 Err(failure) => return Err(failure),
             }

@@ -1,6 +1,6 @@
 //! What most changes are made of: putting a name into a directory, taking one out, ending an inode.
 
-use super::{lock, nameless, quota, recode, session};
+use super::{acl, lock, nameless, quota, recode, session};
 use crate::records::{Append, Body, Entry, GarbageFile, Inode, Node, Share, encode};
 use crate::view::View;
 use crate::{Batch, CLOCK_MARGIN, Caller, Context, Failure, keys};
@@ -11,6 +11,7 @@ use types::{ChunkIndex, Duration, FileKind, InodeId, Layout, Mode, Time};
 /// What a new inode starts with.
 pub(super) struct Birth {
     pub mode: Mode,
+    pub umask: Mode,
     pub body: Body,
     pub length: u64,
 }
@@ -26,7 +27,9 @@ pub(super) async fn make<S: Snapshot>(
 ) -> Result<Node, Failure> {
     let (parent, name) = at;
     let directory = matches!(birth.body, Body::Directory { .. });
-    let mut mode = birth.mode.0 & Mode::MASK;
+    let Birth { mode, umask, body, length } = birth;
+    let inherited = acl::inherit(batch, parent, &body, Mode(mode.0 & Mode::MASK), umask).await?;
+    let mut mode = inherited.mode.0;
     // A directory with the setgid bit hands its group down, and the bit to directories.
     let inherit = parent.inode.mode.0 & Mode::SETGID != 0;
     let gid = if inherit { parent.inode.gid } else { caller.group() };
@@ -40,16 +43,17 @@ pub(super) async fn make<S: Snapshot>(
         uid: caller.uid,
         gid,
         links: if directory { 2 } else { 1 },
-        length: birth.length,
+        length,
         accessed: context.now,
         modified: context.now,
         changed: context.now,
         born: context.now,
-        xattrs: 0,
+        xattrs: inherited.count(),
         parent: parent.id,
         name: name.to_owned(),
-        body: birth.body,
+        body,
     };
+    inherited.keep(batch, id);
     batch.count(share_of(&inode, 1));
     let kind = inode.kind();
     let inode = batch.put_inode(id, inode);

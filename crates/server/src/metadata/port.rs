@@ -8,6 +8,7 @@ use net::Identity;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use types::making::Making;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
 use types::{HolderId, wire};
 
@@ -74,6 +75,11 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::Change { change, .. } | MetaRequest::ChangeFor { change, .. } => match change {
             Change::Create { .. } => "create",
             Change::MakeDirectory { .. } => "make_directory",
+            Change::Make { what, .. } => match &**what {
+                Making::Create { .. } => "create",
+                Making::Directory { .. } => "make_directory",
+                Making::Publish(_) => "publish",
+            },
             Change::MakeSymbolicLink { .. } => "make_symbolic_link",
             Change::Link { .. } => "link",
             Change::Unlink { .. } => "unlink",

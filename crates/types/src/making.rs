@@ -1,0 +1,46 @@
+//! What is made with a mode that a umask takes rights from.
+
+use crate::meta::{Change, Exclusive, Place, Publish};
+use crate::{ClassName, FileKind, Mode};
+use serde::{Deserialize, Serialize};
+
+/// See [`Change::Make`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Making {
+    /// [`Change::Create`]
+    Create {
+        place: Place,
+        kind: FileKind,
+        mode: Mode,
+        device: u64,
+        exclusive: Exclusive,
+        class: Option<ClassName>,
+    },
+    /// [`Change::MakeDirectory`]
+    Directory { place: Place, mode: Mode, parents: bool },
+    /// [`Change::Publish`]
+    Publish(Publish),
+}
+
+impl Making {
+    /// What a change makes; the change itself, if it is no such one.
+    pub(crate) fn of(change: Change) -> Result<Making, Change> {
+        Ok(match change {
+            Change::Create { place, kind, mode, device, exclusive, class } => {
+                Making::Create { place, kind, mode, device, exclusive, class }
+            }
+            Change::MakeDirectory { place, mode, parents } => Making::Directory { place, mode, parents },
+            Change::Publish(publish) => Making::Publish(*publish),
+            change => return Err(change),
+        })
+    }
+
+    /// See [`Change::may_be_in_memory`].
+    pub(crate) fn may_be_in_memory(&self) -> bool {
+        match self {
+            Making::Create { exclusive, .. } => *exclusive == Exclusive::Yes,
+            Making::Directory { .. } => true,
+            Making::Publish(_) => false,
+        }
+    }
+}
