@@ -264,12 +264,7 @@ pub fn parse(message: Bytes, capabilities: u64) -> Result<Request, Malformed> {
 }
 
 #[allow(clippy::too_many_lines, reason = "a table of the protocol: an arm per operation")]
-fn operation(
-    opcode: u32,
-    node: Node,
-    capabilities: u64,
-    mut fields: Cursor,
-) -> Result<Operation, Malformed> {
+fn operation(opcode: u32, node: Node, capabilities: u64, mut fields: Cursor) -> Result<Operation, Malformed> {
     let fields = &mut fields;
     Ok(match opcode {
         1 => Operation::Lookup { name: fields.name()? },

@@ -203,7 +203,7 @@ async fn change<S: Snapshot>(
             let new = directory::New { mode: *mode, umask: Mode(0), parents: *parents };
             directory::make(batch, context, caller, place, new).await
         }
-        Change::Make { umask, what } => make(batch, context, caller, *umask, what).await,
+        Change::Make { umask, what } => make(batch, context, client, *umask, what).await,
         Change::MakeSymbolicLink { place, target } => {
             create::symbolic_link(batch, context, caller, place, target).await
         }
@@ -277,10 +277,11 @@ async fn change<S: Snapshot>(
 async fn make<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
-    caller: &Caller,
+    client: session::Client<'_>,
     umask: Mode,
     what: &Making,
 ) -> Result<MetaReply, Failure> {
+    let caller = client.caller;
     match what {
         Making::Create { place, kind, mode, device, exclusive, class } => {
             let (kind, mode, device, class) = (*kind, *mode, *device, class.as_deref());
@@ -292,6 +293,9 @@ async fn make<S: Snapshot>(
             directory::make(batch, context, caller, place, new).await
         }
         Making::Publish(publish) => publish::publish(batch, context, caller, publish, umask).await,
+        Making::Nameless { session, directory, mode } => {
+            create::nameless(batch, context, client, *session, directory, (*mode, umask)).await
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod retries;
 mod session_model;
 mod sessions;
 mod trash;
+mod unborn;
 mod visible;
 
 use crate::read::Found;

@@ -3,6 +3,7 @@
 use crate::attributes::mode_of;
 use crate::cache::BLOCK;
 use crate::content::Content;
+use crate::contents::known;
 use crate::directory::found;
 use crate::errno::{Errno, Result};
 use crate::locks::Wanted;
@@ -12,7 +13,7 @@ use client::{Client, CreateOptions, Seek};
 use fuse::OpenFlags;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use types::meta::Exclusive;
+use types::meta::{Exclusive, Place};
 use types::{InodeId, Rights};
 
 /// Bytes that are fetched ahead of who reads one after the other, at first and at most.
@@ -95,6 +96,23 @@ impl System {
         let (inode, entry) = (file.inode(), found(&file.attributes(), self.numbers));
         let content = self.contents.insert(file, Rights::ReadWrite, opening.hold(inode));
         let (handle, flags) = self.opened(content, inode, flags);
+        Ok((entry, handle, flags))
+    }
+
+    /// A file without a name. The kernel lets it be linked, if that is not ruled out by `O_EXCL`.
+    pub(crate) async fn create_nameless(
+        &self,
+        maker: Client,
+        directory: InodeId,
+        flags: u32,
+        mode: u32,
+    ) -> Result<(fuse::Entry, u64, OpenFlags)> {
+        let directory = Place::inode(directory);
+        let (file, held) =
+            self.session.create_nameless(&maker, directory, mode_of(mode)).await.map_err(known)?;
+        let (inode, entry) = (file.inode(), found(&file.attributes(), self.numbers));
+        let content = self.contents.insert(file, Rights::ReadWrite, held);
+        let (handle, flags) = self.opened(content, inode, flags.cast_signed());
         Ok((entry, handle, flags))
     }
 

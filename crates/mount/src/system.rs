@@ -221,6 +221,12 @@ impl System {
                     reply.created(&entry, handle, flags)
                 })
             }
+            Operation::TemporaryFile { flags, mode, umask } => {
+                let created = self.create_nameless(self.maker(header, umask), inode, flags, mode);
+                give(reply, created.await, |reply, (entry, handle, flags)| {
+                    reply.created(&entry, handle, flags)
+                })
+            }
             Operation::Read { handle, offset, size, .. } => {
                 give(reply, self.read(handle, offset, size).await, |reply, pieces| reply.pieces(&pieces))
             }
@@ -287,7 +293,6 @@ impl System {
             Operation::RemoveXattr { name } => give(reply, self.remove_xattr(inode, &name).await, done),
             // The kernel does by itself what it can, and does not ask again.
             Operation::Access { .. }
-            | Operation::TemporaryFile { .. }
             | Operation::Init { .. }
             | Operation::Forget { .. }
             | Operation::Interrupt { .. }
@@ -485,7 +490,14 @@ impl System {
     }
 
     async fn link(&self, inode: InodeId, directory: InodeId, name: &Bytes) -> Result<fuse::Entry> {
-        let linked = self.client.link(Place::inode(inode), place(directory, name)?).await?;
+        let place = place(directory, name)?;
+        // Who finds it by its first name finds it whole.
+        if let Some(content) = self.contents.get(inode)
+            && content.attributes().await?.links == 0
+        {
+            content.flush().await?;
+        }
+        let linked = self.client.link(Place::inode(inode), place).await?;
         // It is done, whatever is not known of it.
         let attributes = match self.contents.get(inode) {
             Some(content) => content.attributes().await.unwrap_or(linked),

@@ -1,7 +1,7 @@
 //! What is made with a mode that a umask takes rights from.
 
 use crate::meta::{Change, Exclusive, Place, Publish};
-use crate::{ClassName, FileKind, Mode};
+use crate::{ClassName, FileKind, Mode, SessionId};
 use serde::{Deserialize, Serialize};
 
 /// See [`Change::Make`].
@@ -20,6 +20,9 @@ pub enum Making {
     Directory { place: Place, mode: Mode, parents: bool },
     /// [`Change::Publish`]
     Publish(Publish),
+    /// An empty file without a name, in a directory where the caller may make one. The session holds it: it ends when that lets go of
+    /// it, or is over, unless [`Change::Link`] has given it a name. -> [`Opened`](crate::meta::MetaReply::Opened) (rights: read and write)
+    Nameless { session: SessionId, directory: Place, mode: Mode },
 }
 
 impl Making {
@@ -39,7 +42,7 @@ impl Making {
     pub(crate) fn may_be_in_memory(&self) -> bool {
         match self {
             Making::Create { exclusive, .. } => *exclusive == Exclusive::Yes,
-            Making::Directory { .. } => true,
+            Making::Directory { .. } | Making::Nameless { .. } => true,
             Making::Publish(_) => false,
         }
     }

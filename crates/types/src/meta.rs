@@ -182,7 +182,7 @@ pub enum Change {
     MakeDirectory { place: Place, mode: Mode, parents: bool },
     /// -> [`MetaReply::Attributes`]
     MakeSymbolicLink { place: Place, target: String },
-    /// A second name `to` for the file at `from`. -> [`MetaReply::Attributes`]
+    /// A second name `to` for the file at `from`; the first for one that was made without any, by its owner. -> [`MetaReply::Attributes`]
     Link { from: Place, to: Place },
     /// Removes a name that is no directory. -> [`MetaReply::Done`]
     Unlink { place: Place },

@@ -19,6 +19,7 @@ mod locks;
 mod missing;
 mod mount;
 mod moves;
+mod nameless;
 mod posix;
 mod programs;
 mod real;

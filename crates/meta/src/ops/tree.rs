@@ -25,6 +25,34 @@ pub(super) async fn make<S: Snapshot>(
     id: InodeId,
     birth: Birth,
 ) -> Result<Node, Failure> {
+    let node = bear(batch, context, caller, at, id, birth).await?;
+    insert(batch, context, at, Entry { inode: id, kind: node.inode.kind() }).await?;
+    quota::made(batch, context.now, at.0.id, &node).await?;
+    Ok(node)
+}
+
+/// Makes a file `id` that has no name, and that nobody holds yet.
+pub(super) async fn make_nameless<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    directory: &Node,
+    id: InodeId,
+    birth: Birth,
+) -> Result<Node, Failure> {
+    let node = bear(batch, context, caller, (directory, ""), id, birth).await?;
+    quota::made(batch, context.now, directory.id, &node).await?;
+    Ok(node)
+}
+
+async fn bear<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    at: (&Node, &str),
+    id: InodeId,
+    birth: Birth,
+) -> Result<Node, Failure> {
     let (parent, name) = at;
     let directory = matches!(birth.body, Body::Directory { .. });
     let Birth { mode, umask, body, length } = birth;
@@ -42,7 +70,7 @@ pub(super) async fn make<S: Snapshot>(
         mode: Mode(mode),
         uid: caller.uid,
         gid,
-        links: if directory { 2 } else { 1 },
+        links: if directory { 2 } else { u32::from(!name.is_empty()) },
         length,
         accessed: context.now,
         modified: context.now,
@@ -55,12 +83,7 @@ pub(super) async fn make<S: Snapshot>(
     };
     inherited.keep(batch, id);
     batch.count(share_of(&inode, 1));
-    let kind = inode.kind();
-    let inode = batch.put_inode(id, inode);
-    insert(batch, context, at, Entry { inode: id, kind }).await?;
-    let node = Node { id, inode };
-    quota::made(batch, context.now, parent.id, &node).await?;
-    Ok(node)
+    Ok(Node { id, inode: batch.put_inode(id, inode) })
 }
 
 /// Puts a name into a directory.

@@ -17,7 +17,7 @@ fn list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
 }
 
 /// `u::rwx u:5:rwx g::r-x m::rwx o::---`
-fn with_five() -> Vec<u8> {
+pub(super) fn with_five() -> Vec<u8> {
     list(&[(1, 7, NOBODY), (2, 7, 5), (4, 5, NOBODY), (16, 7, NOBODY), (32, 0, NOBODY)])
 }
 

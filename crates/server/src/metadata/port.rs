@@ -79,6 +79,7 @@ fn name(request: &MetaRequest) -> &'static str {
                 Making::Create { .. } => "create",
                 Making::Directory { .. } => "make_directory",
                 Making::Publish(_) => "publish",
+                Making::Nameless { .. } => "create_nameless",
             },
             Change::MakeSymbolicLink { .. } => "make_symbolic_link",
             Change::Link { .. } => "link",
