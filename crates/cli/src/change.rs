@@ -172,17 +172,18 @@ pub(crate) struct Mkdir {
 
 impl Mkdir {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
-        let usual = Mode(0o777 & !session.umask);
-        let mode = match &self.mode {
-            None => usual,
+        let (client, mode) = match &self.mode {
+            None => (session.client.clone(), Mode(0o777)),
             Some(text) => {
                 let change = crate::text::mode::ModeChange::parse(text).map_err(Stop::Usage)?;
-                change.apply(Mode(0o777), FileKind::Directory, session.umask)
+                // The umask has had its say.
+                let mode = change.apply(Mode(0o777), FileKind::Directory, session.umask);
+                (session.client.with_umask(Mode(0)), mode)
             }
         };
         let parents = if self.parents { Parents::Make } else { Parents::Require };
         for path in &self.paths {
-            let made = session.client.make_directory(remote::normal(path).as_str(), mode, parents).await;
+            let made = client.make_directory(remote::normal(path).as_str(), mode, parents).await;
             session.report.item(made)?;
         }
         Ok(())
@@ -217,7 +218,7 @@ pub(crate) struct Touch {
 impl Touch {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
         let set = self.times(session).await?;
-        let mode = Mode(0o666 & !session.umask);
+        let mode = Mode(0o666);
         let no_create = self.no_create;
         jobs::for_each(self.paths, jobs::METADATA, |path| {
             let (client, report) = (session.client.clone(), session.report.clone());

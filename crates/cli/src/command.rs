@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use types::Mode;
 
 /// Threads that run tasks. Data moves through few large pieces: two threads fill any network we were shown.
 const WORKERS: usize = 2;
@@ -226,7 +227,9 @@ async fn told_to_stop() -> u8 {
 
 async fn run(command: ClientCommand, context: Option<PathBuf>, report: Arc<Report>) -> Result<(), Stop> {
     let client = context::connect(context).await?;
-    let mut session = Session { client, out: Output::new(), report, umask: umask() };
+    let umask = umask();
+    let client = client.with_umask(Mode(umask));
+    let mut session = Session { client, out: Output::new(), report, umask };
     let result = dispatch(command, &mut session).await;
     let flushed = session.out.flush();
     result.and(flushed)

@@ -106,7 +106,7 @@ impl Pipe {
         if self.path.ends_with('/') {
             return Err(Stop::usage(format!("{}: the name of a file is wanted", self.path)));
         }
-        let mode = Mode(0o666 & !session.umask);
+        let mode = Mode(0o666);
         if self.append {
             return append(session, &path, mode).await;
         }

@@ -2,7 +2,7 @@
 
 use crate::text::{date, mode, size};
 use serde::Serialize;
-use types::{Attributes, FileKind, Time};
+use types::{Attributes, FileKind, Mode, Time};
 
 /// An inode under a path, for `--json`.
 #[derive(Serialize)]
@@ -33,7 +33,7 @@ impl<'a> Item<'a> {
         Item {
             path,
             kind: mode::kind_word(attributes.kind),
-            mode: format!("{:04o}", attributes.mode.0),
+            mode: format!("{:04o}", attributes.mode.0 & Mode::MASK),
             links: attributes.links,
             uid: attributes.uid.0,
             gid: attributes.gid.0,
@@ -117,6 +117,7 @@ fn device_numbers(device: u64) -> String {
 /// The widths of some rows' columns.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Widths {
+    mode: usize,
     links: usize,
     owner: usize,
     group: usize,
@@ -127,6 +128,7 @@ impl Widths {
     /// Wide enough for all of `rows`.
     pub(crate) fn of<'r>(rows: impl IntoIterator<Item = &'r Row>) -> Widths {
         rows.into_iter().fold(Widths::default(), |widths, row| Widths {
+            mode: widths.mode.max(row.mode.len()),
             links: widths.links.max(row.links.len()),
             owner: widths.owner.max(row.owner.len()),
             group: widths.group.max(row.group.len()),
@@ -136,9 +138,9 @@ impl Widths {
 
     /// A row's line, up to where the name starts.
     pub(crate) fn line(&self, row: &Row) -> String {
-        let Widths { links, owner, group, size } = *self;
+        let Widths { mode, links, owner, group, size } = *self;
         format!(
-            "{} {:>links$} {:>owner$} {:>group$} {:>size$} {} ",
+            "{:<mode$} {:>links$} {:>owner$} {:>group$} {:>size$} {} ",
             row.mode, row.links, row.owner, row.group, row.size, row.modified
         )
     }

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args};
 use client::glob::Match;
 use client::{ListOptions, WalkOptions};
 use types::meta::{Entry, Follow};
-use types::{Attributes, FileKind};
+use types::{Attributes, FileKind, Mode};
 
 /// List directories.
 #[derive(Args, Debug)]
@@ -224,7 +224,11 @@ fn described(path: &str, target: Option<&str>, attributes: &Attributes, class: O
         format!("    Kind: {}", mode::kind_word(*kind)),
         format!("    Size: {size}"),
         format!("   Inode: {inode}   Links: {links}"),
-        format!("    Mode: {:04o} {}   Uid: {uid}   Gid: {gid}", mode.0, mode::string(*kind, *mode)),
+        format!(
+            "    Mode: {:04o} {}   Uid: {uid}   Gid: {gid}",
+            mode.0 & Mode::MASK,
+            mode::string(*kind, *mode)
+        ),
     ];
     if let Some(layout) = attributes.layout {
         let chunks = layout.chunks(*length).unwrap_or(u32::MAX);

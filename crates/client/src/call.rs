@@ -198,6 +198,7 @@ impl Client {
     }
 
     fn change_request(&self, origin: Origin, durability: Durability, change: Change) -> MetaRequest {
+        let change = change.with_umask(self.umask);
         match self.owner {
             None => MetaRequest::Change { origin, durability, change },
             Some((uid, gid)) => MetaRequest::ChangeFor { origin, durability, change, uid, gid },

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use types::meta::Entry;
 use types::storage::Durability;
-use types::{ClientId, Gid, Rights, Routing, Uid};
+use types::{ClientId, Gid, Mode, Rights, Routing, Uid};
 
 /// A connection to a Steradian cloud. Clones share everything; when the last is dropped its connections close.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Client {
     pub(crate) shared: Arc<Shared>,
     /// Whose is what is made: others than the user this is, for an administrator.
     pub(crate) owner: Option<(Uid, Gid)>,
+    /// What is taken from the mode of what is made.
+    pub(crate) umask: Mode,
     /// When changes of names and attributes are acknowledged.
     pub(crate) durability: Durability,
     /// What is kept of the metadata, for a session: see [`Session::keeping`](crate::Session::keeping).
@@ -87,7 +89,8 @@ impl Client {
             second_tries: Semaphore::new(SECOND_TRIES),
             options,
         });
-        let client = Client { shared, owner: None, durability: Durability::Disk, keeping: None };
+        let umask = Mode(0);
+        let client = Client { shared, owner: None, umask, durability: Durability::Disk, keeping: None };
         client.first_routing().await?;
         Ok(client)
     }
@@ -97,6 +100,13 @@ impl Client {
     #[must_use]
     pub fn in_the_name_of(&self, uid: Uid, gid: Gid) -> Client {
         Client { owner: Some((uid, gid)), ..self.clone() }
+    }
+
+    /// The same client, which takes the rights of `umask` from the mode of whatever it makes, except where the directory has a
+    /// default list of rights, which says by itself what is taken.
+    #[must_use]
+    pub fn with_umask(&self, umask: Mode) -> Client {
+        Client { umask, ..self.clone() }
     }
 
     /// The same client, whose changes of names, attributes and lengths are acknowledged so. With [`Durability::Memory`] a failure of

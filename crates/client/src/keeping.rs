@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use types::acl;
 use types::delegation::{News, Position, RECALLS_WAIT, RETURNED_MAX, Recall, Recalls};
 use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, NAME_MAX, Place};
 use types::snapshot;
@@ -276,7 +277,12 @@ impl Keeping {
                 self.answered(position, durability);
             }
             // After a try that was not answered it is of whom this was then, and nothing of it is kept.
-            self.state().kept.changed(holder, &news, made);
+            let mut state = self.state();
+            state.kept.changed(holder, &news, made);
+            if is_of_acl(change) {
+                news.changed.iter().for_each(|changed| state.kept.forget_names(changed.inode));
+            }
+            drop(state);
             pending.over();
         }
         asked.reply
@@ -337,6 +343,14 @@ impl State {
     fn end(&mut self) {
         self.kept.end();
         self.listings.clear();
+    }
+}
+
+/// Whether it changes who may do something, and no attribute may say so.
+fn is_of_acl(change: &Change) -> bool {
+    match change {
+        Change::SetXattr { name, .. } | Change::RemoveXattr { name, .. } => acl::is_acl(name),
+        _ => false,
     }
 }
 

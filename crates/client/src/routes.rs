@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use types::manager::{ManagerReply, ManagerRequest};
 use types::storage::Durability;
-use types::{ChainId, Duration, Epoch, Routing};
+use types::{ChainId, Duration, Epoch, Mode, Routing};
 
 /// How long one question waits at the server for something newer.
 const POLL: Duration = Duration::from_secs(2);
@@ -158,7 +158,8 @@ async fn watch_while_asked(shared: Weak<crate::client::Shared>, interest: Arc<In
             interest.wake.notified().await;
         }
         let Some(shared) = shared.upgrade() else { return };
-        let client = Client { shared, owner: None, durability: Durability::Disk, keeping: None };
+        let (durability, umask) = (Durability::Disk, Mode(0));
+        let client = Client { shared, owner: None, umask, durability, keeping: None };
         let mut retry = Retry::new(Duration::MAX / 4);
         while interest.waiting.load(Ordering::Acquire) > 0 {
             let known = client.routing().version;

@@ -17,17 +17,18 @@ mod holding;
 use crate::keeping::{Dependents, Keeping};
 use crate::renewal::Renewal;
 use crate::retry::jitter;
-use crate::tree::done;
-use crate::{Client, Error, ErrorKind, Result};
+use crate::tree::{describe, done};
+use crate::{Client, Error, ErrorKind, File, Result};
 use env::watch;
 use holding::Holding;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
-use types::meta::{Change, MetaReply, MetaRequest};
+use types::making::Making;
+use types::meta::{Change, MetaReply, MetaRequest, Place};
 use types::session::{Lock, LockHolder, LockKind, LockRange, SessionInfo};
-use types::{Duration, InodeId, LockOwner, SessionId};
+use types::{Duration, InodeId, LockOwner, Mode, Rights, SessionId};
 
 const ACTION: &str = "keep a session";
 /// It is over when no renewal was answered that was sent in this time. The servers let it run for as long from when
@@ -211,6 +212,29 @@ impl Session {
         Opening { shared: self.shared.clone(), number }
     }
 
+    /// Makes an empty file without a name in a directory, open for reading and writing, and keeps it, counted. `client` is whose it is.
+    /// [`Client::link`] gives it a name; otherwise it is gone when it is no longer held.
+    pub async fn create_nameless(
+        &self,
+        client: &Client,
+        directory: impl Into<Place>,
+        mode: Mode,
+    ) -> Result<(File, Held)> {
+        const ACTION: &str = "create a file without a name in";
+        let directory = directory.into();
+        let subject = describe(&directory);
+        let session = self.shared.need_live(ACTION, &subject)?;
+        let opening = self.opening();
+        let what = Box::new(Making::Nameless { session, directory, mode });
+        let change = Change::Make { umask: client.umask, what };
+        let reply = self.shared.heard(client.change(ACTION, &subject, change).await)?;
+        let file = client.opened(reply, ACTION, subject, Rights::ReadWrite)?;
+        let held = opening.hold(file.inode());
+        // It is held by now: otherwise a renewal might say that it is free.
+        self.shared.state().holding.made(file.inode());
+        Ok((file, held))
+    }
+
     /// Has another session begin after this one is over, and waits until it does. It goes on with what is held, as far as that
     /// is still there, and without locks.
     pub async fn resume(&self) {
@@ -345,7 +369,10 @@ impl Shared {
 
     /// A change in the name of the session. When the servers say that it is over, that is looked into at once.
     async fn change(&self, action: &str, subject: &str, change: Change) -> Result<MetaReply> {
-        let reply = self.client.change(action, subject, change).await;
+        self.heard(self.client.change(action, subject, change).await)
+    }
+
+    fn heard(&self, reply: Result<MetaReply>) -> Result<MetaReply> {
         if reply.as_ref().is_err_and(|error| error.kind() == ErrorKind::SessionOver) {
             self.wake.notify_one();
         }

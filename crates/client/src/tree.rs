@@ -93,7 +93,13 @@ impl Client {
         self.opened(reply, "create", subject, Rights::ReadWrite)
     }
 
-    fn opened(&self, reply: MetaReply, action: &str, subject: String, rights: Rights) -> Result<File> {
+    pub(crate) fn opened(
+        &self,
+        reply: MetaReply,
+        action: &str,
+        subject: String,
+        rights: Rights,
+    ) -> Result<File> {
         match reply {
             MetaReply::Opened { attributes, capability } => {
                 Ok(File::new(self.clone(), subject, *attributes, rights, capability))

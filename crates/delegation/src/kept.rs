@@ -50,6 +50,14 @@ struct Inode {
     patience: u32,
 }
 
+impl Inode {
+    /// How many there were.
+    fn forget_names(&mut self) -> usize {
+        self.is_complete = false;
+        std::mem::take(&mut self.names).len()
+    }
+}
+
 /// What is known of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answered {
@@ -270,12 +278,17 @@ impl Kept {
         let access = |of: &Attributes| (of.mode, of.uid, of.gid);
         // Who may look up its names now is another question than before.
         if kept.attributes.as_ref().is_some_and(|(known, _)| access(known) != access(attributes)) {
-            self.names -= kept.names.len();
-            kept.names.clear();
-            kept.is_complete = false;
+            self.names -= kept.forget_names();
         }
         if kept.attributes.as_ref().is_none_or(|(_, known)| *known <= state) {
             kept.attributes = Some((Box::new(attributes.clone()), state));
+        }
+    }
+
+    /// Who may look up the names in a directory is another question than before.
+    pub fn forget_names(&mut self, directory: InodeId) {
+        if let Some(kept) = self.inodes.get_mut(&directory) {
+            self.names -= kept.forget_names();
         }
     }
 

@@ -1,7 +1,7 @@
 //! Requests of the kernel.
 
-use crate::Node;
 use crate::cursor::Cursor;
+use crate::{Node, capabilities};
 use bytes::Bytes;
 
 /// The bytes are no request of the protocol.
@@ -157,6 +157,8 @@ pub enum Operation {
         name: Bytes,
         value: Bytes,
         flags: u32,
+        /// It is an access control list, and who sets it may not leave a setgid bit. Always, where the kernel does not say so.
+        takes_setgid: bool,
     },
     /// `size` 0: only its length is asked for.
     GetXattr {
@@ -243,8 +245,8 @@ pub enum Operation {
     },
 }
 
-/// Reads a request.
-pub fn parse(message: Bytes) -> Result<Request, Malformed> {
+/// Reads a request of a kernel with which these [`capabilities`] were agreed on.
+pub fn parse(message: Bytes, capabilities: u64) -> Result<Request, Malformed> {
     let mut fields = Cursor::new(message.clone());
     let length = fields.u32()?;
     let opcode = fields.u32()?;
@@ -256,12 +258,13 @@ pub fn parse(message: Bytes) -> Result<Request, Malformed> {
     if usize::try_from(length) != Ok(message.len()) || message.len() < HEADER {
         return Err(Malformed);
     }
-    let operation = operation(opcode, node, Cursor::new(message.slice(HEADER..)))?;
+    let fields = Cursor::new(message.slice(HEADER..));
+    let operation = operation(opcode, node, capabilities, fields)?;
     Ok(Request { header: Header { unique, node, uid, gid, pid }, operation })
 }
 
 #[allow(clippy::too_many_lines, reason = "a table of the protocol: an arm per operation")]
-fn operation(opcode: u32, node: Node, mut fields: Cursor) -> Result<Operation, Malformed> {
+fn operation(opcode: u32, node: Node, capabilities: u64, mut fields: Cursor) -> Result<Operation, Malformed> {
     let fields = &mut fields;
     Ok(match opcode {
         1 => Operation::Lookup { name: fields.name()? },
@@ -325,9 +328,14 @@ fn operation(opcode: u32, node: Node, mut fields: Cursor) -> Result<Operation, M
         20 => Operation::Sync { handle: fields.u64()?, data_only: fields.u32()? & 1 != 0 },
         21 => {
             let (size, flags) = (fields.u32()?, fields.u32()?);
+            let mut takes_setgid = true;
+            if capabilities & capabilities::SETXATTR_EXT != 0 {
+                takes_setgid = fields.u32()? & 1 != 0;
+                fields.skip(4)?;
+            }
             let name = fields.name()?;
             let value = fields.bytes(usize::try_from(size).map_err(|_| Malformed)?)?;
-            Operation::SetXattr { name, value, flags }
+            Operation::SetXattr { name, value, flags, takes_setgid }
         }
         22 => {
             let size = fields.u32()?;

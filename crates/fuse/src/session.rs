@@ -29,11 +29,17 @@ pub mod capabilities {
     pub const ASYNC_READ: u64 = 1;
     pub const POSIX_LOCKS: u64 = 1 << 1;
     pub const BIG_WRITES: u64 = 1 << 5;
+    /// The umask is the file system's to apply.
+    pub const DONT_MASK: u64 = 1 << 6;
     pub const FLOCK_LOCKS: u64 = 1 << 10;
     pub const AUTO_INVALIDATE_DATA: u64 = 1 << 12;
     pub const READ_DIRECTORY_PLUS: u64 = 1 << 13;
     pub const PARALLEL_DIRECTORIES: u64 = 1 << 18;
+    /// The kernel checks access control lists, and keeps them. It checks modes then, too.
+    pub const POSIX_ACL: u64 = 1 << 20;
     pub const MAX_PAGES: u64 = 1 << 22;
+    /// It says when a new list takes the setgid bit away.
+    pub const SETXATTR_EXT: u64 = 1 << 29;
     pub const INIT_EXT: u64 = 1 << 30;
     pub const EXPIRE_ONLY: u64 = 1 << 35;
     pub const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
@@ -120,7 +126,7 @@ fn greet<F: FileSystem>(channel: Channel, file_system: Arc<F>) -> io::Result<Ses
         let Some(message) = channel.receive(&mut buffer)? else {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "unmounted before it was mounted"));
         };
-        let Ok(request) = parse(message) else { return Err(not_fuse("its first message is malformed")) };
+        let Ok(request) = parse(message, 0) else { return Err(not_fuse("its first message is malformed")) };
         let reply = Reply::new(channel.clone(), request.header.unique);
         let Operation::Init { major, minor, read_ahead, flags } = request.operation else {
             return Err(not_fuse("its first message is no greeting"));
@@ -163,8 +169,8 @@ impl<F: FileSystem> Session<F> {
         let mut tasks = JoinSet::new();
         for _ in 0..readers.max(1) {
             let (channel, file_system) = (self.channel.clone(), self.file_system.clone());
-            let runtime = Handle::current();
-            tasks.spawn_blocking(move || read(&channel, &file_system, &runtime));
+            let (capabilities, runtime) = (self.capabilities, Handle::current());
+            tasks.spawn_blocking(move || read(&channel, capabilities, &file_system, &runtime));
         }
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -175,12 +181,17 @@ impl<F: FileSystem> Session<F> {
 }
 
 /// A thread that waits for the kernel is woken by it at once; a task would be by way of another thread.
-fn read<F: FileSystem>(channel: &Channel, file_system: &Arc<F>, runtime: &Handle) -> io::Result<()> {
+fn read<F: FileSystem>(
+    channel: &Channel,
+    capabilities: u64,
+    file_system: &Arc<F>,
+    runtime: &Handle,
+) -> io::Result<()> {
     let _entered = runtime.enter();
     let mut context = Context::from_waker(Waker::noop());
     let mut buffer = Vec::new();
     while let Some(message) = channel.receive(&mut buffer)? {
-        let Ok(request) = parse(message.clone()) else {
+        let Ok(request) = parse(message.clone(), capabilities) else {
             // The number of the request is where it always is.
             if let Some(Ok(unique)) = message.get(8..16).map(<[u8; 8]>::try_from) {
                 Reply::new(channel.clone(), u64::from_ne_bytes(unique)).error(libc::EINVAL);

@@ -1,6 +1,9 @@
 //! Permissions: who may do what, by POSIX's rules.
 
-use crate::records::Inode;
+use crate::records::{Inode, Node};
+use crate::view::View;
+use crate::{Failure, acl};
+use kv::KvError;
 use types::meta::MetaError;
 use types::{Gid, InodeId, Mode, Uid};
 
@@ -66,25 +69,34 @@ impl Caller {
         self.is_administrator() || self.uid == inode.uid
     }
 
-    /// Whether the mode of `inode` gives the caller `access`. Only the first class that fits counts: an owner whom the
+    /// Whether what the caller makes of an inode with this group may have the setgid bit. Where somebody vouches for him, that
+    /// is the group he comes with.
+    pub fn keeps_setgid(&self, gid: Gid) -> bool {
+        self.uid == Uid::ROOT || self.is_member(gid)
+    }
+
+    /// Whether the mode of an inode, or its list, gives the caller `access`. Only the first class that fits counts: an owner whom the
     /// mode refuses is refused, whatever it gives to others.
-    pub fn may(&self, inode: &Inode, access: Access) -> bool {
+    pub async fn may<V: View>(&self, view: &mut V, node: &Node, access: Access) -> Result<bool, KvError> {
         if self.is_administrator() {
-            return true;
+            return Ok(true);
         }
-        let shift = if self.uid == inode.uid {
+        let Inode { mode, uid, gid, .. } = *node.inode;
+        let shift = if self.uid == uid {
             6
-        } else if self.is_member(inode.gid) {
+        } else if let Some(acl) = acl::of(view, node).await? {
+            return Ok(acl.permits(self.uid, gid, |gid| self.is_member(gid), access.0));
+        } else if self.is_member(gid) {
             3
         } else {
             0
         };
-        (inode.mode.0 >> shift) & access.0 == access.0
+        Ok((mode.0 >> shift) & access.0 == access.0)
     }
 
     /// Refuses unless [`Caller::may`].
-    pub fn need(&self, inode: &Inode, access: Access) -> Result<(), MetaError> {
-        if self.may(inode, access) { Ok(()) } else { Err(MetaError::Denied) }
+    pub async fn need<V: View>(&self, view: &mut V, node: &Node, access: Access) -> Result<(), Failure> {
+        if self.may(view, node, access).await? { Ok(()) } else { Err(MetaError::Denied.into()) }
     }
 
     /// Refuses unless [`Caller::owns`].
@@ -94,24 +106,29 @@ impl Caller {
 
     /// Refuses unless the caller may take the name of `child` out of `directory`: that takes the right to write there,
     /// and in a sticky directory to own the one or the other.
-    pub fn need_removal(&self, directory: &Inode, child: &Inode) -> Result<(), MetaError> {
-        self.need(directory, Access::WRITE_SEARCH)?;
-        let sticky = directory.mode.0 & Mode::STICKY != 0;
-        if sticky && !self.owns(child) && !self.owns(directory) {
-            return Err(MetaError::Denied);
+    pub async fn need_removal<V: View>(
+        &self,
+        view: &mut V,
+        directory: &Node,
+        child: &Inode,
+    ) -> Result<(), Failure> {
+        self.need(view, directory, Access::WRITE_SEARCH).await?;
+        let sticky = directory.inode.mode.has(Mode::STICKY);
+        if sticky && !self.owns(child) && !self.owns(&directory.inode) {
+            return Err(MetaError::Denied.into());
         }
         Ok(())
     }
 
     /// Refuses unless the caller may put a new name into `directory`. One that was removed takes none.
-    pub fn need_insertion(&self, directory: &Inode) -> Result<(), MetaError> {
-        if directory.links == 0 {
-            return Err(MetaError::NotFound);
+    pub async fn need_insertion<V: View>(&self, view: &mut V, directory: &Node) -> Result<(), Failure> {
+        if directory.inode.links == 0 {
+            return Err(MetaError::NotFound.into());
         }
         // What is in the trash was put there by its removal.
-        if directory.parent == InodeId::TRASH {
-            return Err(MetaError::Denied);
+        if directory.inode.parent == InodeId::TRASH {
+            return Err(MetaError::Denied.into());
         }
-        self.need(directory, Access::WRITE_SEARCH)
+        self.need(view, directory, Access::WRITE_SEARCH).await
     }
 }

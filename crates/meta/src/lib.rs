@@ -14,11 +14,12 @@
 //! - A chunk that no inode accounts for is in the garbage queue, or belongs to an inode lease or to a recode that has not
 //!   been swept.
 //!
-//! Reading order: [`keys`], [`records`], [`view`] and `snapshots`, [`batch`], [`access`], [`path`], [`ops`] (the changes), [`read`] (the
+//! Reading order: [`keys`], [`records`], [`view`] and `snapshots`, [`batch`], [`access`], [`acl`], [`path`], [`ops`] (the changes), [`read`] (the
 //! rest), [`pattern`], [`locks`], [`garbage`], `fate`, [`mirror`] (what is kept of inodes on the chains), [`rebuild`] (the tree from
 //! that).
 
 pub mod access;
+pub mod acl;
 pub mod batch;
 mod fate;
 pub mod format;

@@ -1,5 +1,6 @@
 //! Changes: one file per group, one transaction each.
 
+mod acl;
 mod append;
 mod attributes;
 mod bury;
@@ -47,9 +48,10 @@ use crate::records::{AnswerRecord, decode, encode};
 use crate::view::View;
 use crate::{Batch, Caller, Context, Failure, keys};
 use kv::{Key, KvError, Snapshot};
+use types::making::Making;
 use types::meta::{Change, MetaError, MetaReply, Place};
 use types::session::LockRange;
-use types::{InodeId, Origin};
+use types::{InodeId, Mode, Origin};
 
 pub use settle::{Settled, Settlement};
 
@@ -219,15 +221,15 @@ async fn change<S: Snapshot>(
     let caller = client.caller;
     match change {
         Change::Create { place, kind, mode, device, exclusive, class } => {
-            let new = create::New { kind: *kind, mode: *mode, device: *device, class: class.as_deref() };
+            let (kind, mode, device, class) = (*kind, *mode, *device, class.as_deref());
+            let new = create::New { kind, mode, umask: Mode(0), device, class };
             create::create(batch, context, caller, place, new, *exclusive).await
         }
-        Change::MakeDirectory { place, mode, parents: false } => {
-            directory::make(batch, context, caller, place, *mode).await
+        Change::MakeDirectory { place, mode, parents } => {
+            let new = directory::New { mode: *mode, umask: Mode(0), parents: *parents };
+            directory::make(batch, context, caller, place, new).await
         }
-        Change::MakeDirectory { place, mode, parents: true } => {
-            directory::make_all(batch, context, caller, place, *mode).await
-        }
+        Change::Make { umask, what } => make(batch, context, client, *umask, what).await,
         Change::MakeSymbolicLink { place, target } => {
             create::symbolic_link(batch, context, caller, place, target).await
         }
@@ -252,7 +254,7 @@ async fn change<S: Snapshot>(
             lease::lease(batch, context, caller, place, *count, class.as_deref()).await
         }
         Change::RenewLease { inode } => lease::renew(batch, context, caller, *inode).await,
-        Change::Publish(publish) => publish::publish(batch, context, caller, publish).await,
+        Change::Publish(publish) => publish::publish(batch, context, caller, publish, Mode(0)).await,
         Change::Resize { place, length } => content::resize(batch, context, caller, place, *length).await,
         Change::Reseed { inode, seed } => content::reseed(batch, context, caller, *inode, *seed).await,
         Change::Grow { inode, length, modified } => {
@@ -312,6 +314,32 @@ async fn recode_change<S: Snapshot>(
         }
         Change::DropRecode { inode, session } => recode::drop(batch, caller, *inode, *session).await,
         _ => Err(MetaError::Invalid.into()),
+    }
+}
+
+/// Makes something, with a umask.
+async fn make<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    client: session::Client<'_>,
+    umask: Mode,
+    what: &Making,
+) -> Result<MetaReply, Failure> {
+    let caller = client.caller;
+    match what {
+        Making::Create { place, kind, mode, device, exclusive, class } => {
+            let (kind, mode, device, class) = (*kind, *mode, *device, class.as_deref());
+            let new = create::New { kind, mode, umask, device, class };
+            create::create(batch, context, caller, place, new, *exclusive).await
+        }
+        Making::Directory { place, mode, parents } => {
+            let new = directory::New { mode: *mode, umask, parents: *parents };
+            directory::make(batch, context, caller, place, new).await
+        }
+        Making::Publish(publish) => publish::publish(batch, context, caller, publish, umask).await,
+        Making::Nameless { session, directory, mode } => {
+            create::nameless(batch, context, client, *session, directory, (*mode, umask)).await
+        }
     }
 }
 

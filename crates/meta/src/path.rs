@@ -112,7 +112,7 @@ pub async fn spot_from<V: View>(
         if !here.inode.is_directory() {
             return Err(MetaError::NotDirectory.into());
         }
-        caller.need(&here.inode, Access::SEARCH)?;
+        caller.need(view, &here, Access::SEARCH).await?;
         match component {
             "." => continue,
             ".." => {
@@ -183,11 +183,12 @@ async fn need_reach<V: View>(view: &mut V, caller: &Caller, node: &Node) -> Resu
     let mut parent = node.inode.parent;
     for _ in 0..DEPTH_MAX {
         let inode = view.inode(parent).await?.ok_or(MetaError::Denied)?;
-        caller.need(&inode, Access::SEARCH)?;
+        let above = Node { id: parent, inode };
+        caller.need(view, &above, Access::SEARCH).await?;
         if parent == InodeId::ROOT {
             return Ok(());
         }
-        parent = inode.parent;
+        parent = above.inode.parent;
     }
     Err(MetaError::Denied.into())
 }

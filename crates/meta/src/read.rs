@@ -7,7 +7,7 @@ use crate::ops::{self, Job};
 use crate::path;
 use crate::records::{Share, decode};
 use crate::view::{Reader, View};
-use crate::{Context, Failure, XATTRS_MAX, fate, keys};
+use crate::{Context, Failure, XATTRS_MAX, acl, fate, keys};
 use kv::{KvError, Snapshot};
 use types::Rights;
 use types::meta::{MetaError, MetaReply, MetaRequest, Totals};
@@ -51,8 +51,13 @@ pub async fn read<S: Snapshot>(
         }
         MetaRequest::GetXattr { place, follow, name } => {
             let node = path::node(reader, caller, place, *follow).await?;
-            caller.need(&node.inode, Access::READ)?;
-            let value = reader.get(&keys::xattr(node.id, name)).await?;
+            let value = if types::acl::is_acl(name) {
+                // It can be seen by whoever sees the mode.
+                acl::value(reader, &node, name).await?
+            } else {
+                caller.need(reader, &node, Access::READ).await?;
+                reader.get(&keys::xattr(node.id, name)).await?
+            };
             MetaReply::Xattr(value.ok_or(MetaError::NoXattr)?)
         }
         MetaRequest::ListXattrs { place, follow } => {
@@ -70,22 +75,14 @@ pub async fn read<S: Snapshot>(
         | MetaRequest::Recalls { .. } => {
             return Err(MetaError::Invalid.into());
         }
-        MetaRequest::PathOf { inode } => {
-            if !caller.is_administrator() {
-                return Err(MetaError::Denied.into());
-            }
-            MetaReply::Path(path::path_of(reader, *inode).await?)
+        MetaRequest::PathOf { .. } | MetaRequest::Fates { .. } | MetaRequest::FatesIn { .. }
+            if !caller.is_administrator() =>
+        {
+            return Err(MetaError::Denied.into());
         }
-        MetaRequest::Fates { inodes } => {
-            if !caller.is_administrator() {
-                return Err(MetaError::Denied.into());
-            }
-            MetaReply::Fates(fate::fates(reader, context, None, inodes).await?)
-        }
+        MetaRequest::PathOf { inode } => MetaReply::Path(path::path_of(reader, *inode).await?),
+        MetaRequest::Fates { inodes } => MetaReply::Fates(fate::fates(reader, context, None, inodes).await?),
         MetaRequest::FatesIn { table, inodes } => {
-            if !caller.is_administrator() {
-                return Err(MetaError::Denied.into());
-            }
             MetaReply::Fates(fate::fates(reader, context, Some(*table), inodes).await?)
         }
         MetaRequest::Followings => ops::followings(reader, context, caller).await?,

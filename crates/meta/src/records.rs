@@ -51,7 +51,7 @@ pub struct Inode {
     pub born: Time,
     /// How many extended attributes there are.
     pub xattrs: u32,
-    /// Its name, or one of its names: the others are under `keys::hard_link`.
+    /// Its name, or one of its names: the others are under `keys::hard_link`. No name: it was made without one, in this directory.
     pub parent: InodeId,
     pub name: String,
     pub body: Body,
@@ -118,6 +118,11 @@ impl Inode {
     /// Whether it is a file that has no name any more, and that some session may hold.
     pub fn is_nameless(&self) -> bool {
         self.links == 0 && !self.is_directory()
+    }
+
+    /// Whether it is one that never had a name: whoever holds it may give it one. What had one gets none again.
+    pub fn is_unborn(&self) -> bool {
+        self.is_nameless() && self.name.is_empty()
     }
 
     /// The attributes, as clients see them.

@@ -8,6 +8,7 @@ mod fates;
 mod following;
 mod garbage;
 mod leases;
+mod lists;
 mod locks;
 mod model;
 mod nameless;
@@ -20,10 +21,12 @@ mod session_model;
 mod sessions;
 mod snapshots;
 mod trash;
+mod unborn;
 mod visible;
 
 use crate::read::Found;
 use crate::records::{Inode, decode};
+use crate::view::View;
 use crate::{Answer, Batch, Caller, Context, IdBlock, Job, Left, Reader, Touched, format, keys, read, run};
 use kv::{MemoryStore, Outcome, Snapshot, Store};
 use tokio::runtime::Runtime;
@@ -285,6 +288,30 @@ impl World {
         assert_eq!(self.records(b'U').into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>(), uses);
     }
 
+    /// Checks that modes say which lists there are, and that attributes are counted.
+    fn check_lists(&mut self, inodes: &std::collections::BTreeMap<InodeId, Inode>) {
+        use types::acl::{ACCESS, Acl, DEFAULT};
+        let mut xattrs: std::collections::BTreeMap<InodeId, u32> = std::collections::BTreeMap::new();
+        let mut lists = 0;
+        for (key, value) in self.records(b'X') {
+            let id = InodeId(u64::from_be_bytes(key[1..9].try_into().unwrap()));
+            *xattrs.entry(id).or_default() += 1;
+            let name = keys::xattr_name(&key).unwrap();
+            if name != ACCESS && name != DEFAULT {
+                continue;
+            }
+            lists += 1;
+            let acl = Acl::parse(&value).unwrap().unwrap();
+            let bit = if name == ACCESS { Mode::ACL } else { Mode::DEFAULT_ACL };
+            assert!(inodes[&id].mode.has(bit) && (name == DEFAULT || !acl.is_minimal()));
+        }
+        let bits = |inode: &Inode| (inode.mode.0 >> 12).count_ones();
+        assert_eq!(inodes.values().map(bits).sum::<u32>(), lists);
+        for (id, inode) in inodes {
+            assert_eq!(inode.xattrs, xattrs.get(id).copied().unwrap_or(0), "attributes of {id}");
+        }
+    }
+
     /// Checks what must always hold of the records.
     pub(crate) fn check(&mut self) {
         use std::collections::BTreeMap;
@@ -341,6 +368,7 @@ impl World {
             }
         }
         self.check_nameless(&inodes);
+        self.check_lists(&inodes);
         quota::check(self, &inodes);
         crate::rebuild::tests::check_rebuilt(self);
         totals.garbage = self.totals().garbage;

@@ -3,7 +3,7 @@
 //! The kernel asks ([`fuse`]), the [`client`] does. What lies between: inodes by their number ([`system`]), open files
 //! with what was written and is not at the servers yet
 //! ([`contents`], [`content`]), blocks that were read or will be ([`cache`]),
-//! listings ([`directory`]).
+//! listings ([`directory`]), extended attributes ([`xattrs`]).
 //!
 //! What is promised is in `docs/semantics/posix.md`: close-to-open at least. Nothing that the metadata says is kept
 //! without asking; of a file's bytes what was read is kept while its length and modification time are the same.
@@ -23,5 +23,6 @@ mod locks;
 mod open;
 mod system;
 mod told;
+mod xattrs;
 
 pub use system::{Mount, Owner, Settings};

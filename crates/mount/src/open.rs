@@ -3,16 +3,17 @@
 use crate::attributes::mode_of;
 use crate::cache::BLOCK;
 use crate::content::Content;
+use crate::contents::known;
 use crate::directory::found;
 use crate::errno::{Errno, Result};
 use crate::locks::Wanted;
 use crate::system::{System, place};
 use bytes::Bytes;
-use client::{CreateOptions, Seek};
-use fuse::{Header, OpenFlags};
+use client::{Client, CreateOptions, Seek};
+use fuse::OpenFlags;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use types::meta::Exclusive;
+use types::meta::{Exclusive, Place};
 use types::{InodeId, Rights};
 
 /// Bytes that are fetched ahead of who reads one after the other, at first and at most.
@@ -76,7 +77,7 @@ impl System {
 
     pub(crate) async fn create(
         &self,
-        header: &Header,
+        maker: Client,
         directory: InodeId,
         name: &Bytes,
         flags: u32,
@@ -87,7 +88,7 @@ impl System {
         let exclusive = Exclusive::Yes;
         let options = CreateOptions { mode: mode_of(mode), exclusive, ..CreateOptions::default() };
         let opening = self.session.opening();
-        let file = self.client_for(header).create(place(directory, name)?, options).await;
+        let file = maker.create(place(directory, name)?, options).await;
         let file = file.map_err(|error| match Errno::from(error) {
             Errno(libc::EEXIST) if flags & libc::O_EXCL == 0 => Errno(libc::ESTALE),
             errno => errno,
@@ -95,6 +96,23 @@ impl System {
         let (inode, entry) = (file.inode(), found(&file.attributes(), self.numbers));
         let content = self.contents.insert(file, Rights::ReadWrite, opening.hold(inode));
         let (handle, flags) = self.opened(content, inode, flags);
+        Ok((entry, handle, flags))
+    }
+
+    /// A file without a name. The kernel lets it be linked, if that is not ruled out by `O_EXCL`.
+    pub(crate) async fn create_nameless(
+        &self,
+        maker: Client,
+        directory: InodeId,
+        flags: u32,
+        mode: u32,
+    ) -> Result<(fuse::Entry, u64, OpenFlags)> {
+        let directory = Place::inode(directory);
+        let (file, held) =
+            self.session.create_nameless(&maker, directory, mode_of(mode)).await.map_err(known)?;
+        let (inode, entry) = (file.inode(), found(&file.attributes(), self.numbers));
+        let content = self.contents.insert(file, Rights::ReadWrite, held);
+        let (handle, flags) = self.opened(content, inode, flags.cast_signed());
         Ok((entry, handle, flags))
     }
 

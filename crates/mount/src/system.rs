@@ -8,13 +8,14 @@ use crate::handles::Handles;
 use crate::locks::{Locks, Wanted};
 use crate::open::OpenFile;
 use crate::told::{NameKind, Told};
+use crate::xattrs::sized;
 use bytes::Bytes;
 use client::{Client, CreateOptions, Dependents, File, Parents, Session, Standing};
 use fuse::{AttributesToSet, Device, FileSystem, Header, OpenFlags, Operation, Reply, Request, TimeToSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use types::meta::{Exclusive, Follow, Place, Replace, SetAttributes, SetTime, XattrReplace};
+use types::meta::{Exclusive, Follow, Place, Replace, SetAttributes, SetTime};
 use types::snapshot;
 use types::storage::Durability;
 use types::{Attributes, FileKind, Gid, InodeId, Rights, Time, Uid};
@@ -49,7 +50,7 @@ const STAT_BLOCK: u32 = 4096;
 const READERS: usize = 2;
 
 pub(crate) struct System {
-    client: Client,
+    pub(crate) client: Client,
     settings: Settings,
     pub(crate) numbers: Numbers,
     pub(crate) told: Arc<Told>,
@@ -104,16 +105,23 @@ impl Mount {
 impl FileSystem for System {
     fn wanted(&self) -> u64 {
         use fuse::capabilities::{
-            AUTO_INVALIDATE_DATA, DIRECT_IO_ALLOW_MMAP, EXPIRE_ONLY, FLOCK_LOCKS, PARALLEL_DIRECTORIES,
-            POSIX_LOCKS, READ_DIRECTORY_PLUS,
+            AUTO_INVALIDATE_DATA, DIRECT_IO_ALLOW_MMAP, DONT_MASK, EXPIRE_ONLY, FLOCK_LOCKS,
+            PARALLEL_DIRECTORIES, POSIX_ACL, POSIX_LOCKS, READ_DIRECTORY_PLUS, SETXATTR_EXT,
         };
-        AUTO_INVALIDATE_DATA
+        let checks = match self.settings.owner {
+            Owner::Asker => POSIX_ACL,
+            Owner::Mounter => 0,
+        };
+        checks
+            | AUTO_INVALIDATE_DATA
             | DIRECT_IO_ALLOW_MMAP
+            | DONT_MASK
             | EXPIRE_ONLY
             | FLOCK_LOCKS
             | PARALLEL_DIRECTORIES
             | POSIX_LOCKS
             | READ_DIRECTORY_PLUS
+            | SETXATTR_EXT
     }
 
     async fn answer(self: Arc<Self>, request: Request, reply: Reply) {
@@ -133,10 +141,10 @@ impl FileSystem for System {
 }
 
 /// Gives the reply back with what went wrong.
-type Answered = std::result::Result<(), (Reply, Errno)>;
+pub(crate) type Answered = std::result::Result<(), (Reply, Errno)>;
 
 /// The outcome goes into the reply by `with`; or the reply comes back with what went wrong.
-fn give<T>(reply: Reply, outcome: Result<T>, with: impl FnOnce(Reply, T)) -> Answered {
+pub(crate) fn give<T>(reply: Reply, outcome: Result<T>, with: impl FnOnce(Reply, T)) -> Answered {
     match outcome {
         Ok(value) => {
             with(reply, value);
@@ -164,10 +172,8 @@ impl System {
                 let is_of_access = set.mode.is_some() || set.uid.is_some() || set.gid.is_some();
                 let attributes = self.set_attributes(inode, set).await;
                 self.told.changed(inode);
-                if is_of_access && self.settings.owner == Owner::Mounter {
-                    // It is not the kernel who knows whether the names in it may be looked up now. It can forget them after this.
-                    let told = self.told.clone();
-                    tokio::spawn(async move { told.forget(vec![inode]).await });
+                if is_of_access {
+                    self.access_changed(inode);
                 }
                 give(reply, attributes, |reply, attributes| {
                     reply.attributes(&for_kernel(&attributes, self.numbers.node(inode)), Duration::ZERO);
@@ -180,14 +186,14 @@ impl System {
                 let made = self.make_link(header, inode, &name, &target);
                 give(reply, self.changing(&[inode], made).await, entry)
             }
-            Operation::MakeNode { name, mode, device, .. } => {
-                let made = self.make_node(header, inode, &name, mode, device);
+            Operation::MakeNode { name, mode, device, umask } => {
+                let made = self.make_node(self.maker(header, umask), inode, &name, mode, device);
                 give(reply, self.changing(&[inode], made).await, |reply, (file, _)| {
                     reply.entry(&found(&file.attributes(), self.numbers))
                 })
             }
-            Operation::MakeDirectory { name, mode, .. } => {
-                let made = self.make_directory(header, inode, &name, mode);
+            Operation::MakeDirectory { name, mode, umask } => {
+                let made = self.make_directory(self.maker(header, umask), inode, &name, mode);
                 give(reply, self.changing(&[inode], made).await, entry)
             }
             Operation::Unlink { name } => {
@@ -210,9 +216,15 @@ impl System {
                 let opened = self.open(inode, flags).await;
                 give(reply, opened, |reply, (handle, flags)| reply.opened(handle, flags))
             }
-            Operation::Create { name, flags, mode, .. } => {
-                let created = self.create(header, inode, &name, flags, mode);
+            Operation::Create { name, flags, mode, umask } => {
+                let created = self.create(self.maker(header, umask), inode, &name, flags, mode);
                 give(reply, self.changing(&[inode], created).await, |reply, (entry, handle, flags)| {
+                    reply.created(&entry, handle, flags)
+                })
+            }
+            Operation::TemporaryFile { flags, mode, umask } => {
+                let created = self.create_nameless(self.maker(header, umask), inode, flags, mode);
+                give(reply, created.await, |reply, (entry, handle, flags)| {
                     reply.created(&entry, handle, flags)
                 })
             }
@@ -270,13 +282,11 @@ impl System {
                 Ok(())
             }
             Operation::StatFs => give(reply, self.statfs().await, |reply, stat| reply.statfs(&stat)),
-            Operation::SetXattr { name, value, flags } => {
-                give(reply, self.set_xattr(inode, &name, &value, flags).await, done)
+            Operation::SetXattr { name, value, flags, takes_setgid } => {
+                let client = if takes_setgid { self.client_for(header) } else { self.client.clone() };
+                give(reply, self.set_xattr(&client, inode, &name, &value, flags).await, done)
             }
-            Operation::GetXattr { name, size } => {
-                let value = self.get_xattr(inode, &name).await;
-                give(reply, value, |reply, value| sized(reply, &value, size))
-            }
+            Operation::GetXattr { name, size } => self.get_xattr(inode, &name, size, reply).await,
             Operation::ListXattrs { size } => {
                 let names = self.list_xattrs(inode).await;
                 give(reply, names, |reply, names| sized(reply, &names, size))
@@ -284,7 +294,6 @@ impl System {
             Operation::RemoveXattr { name } => give(reply, self.remove_xattr(inode, &name).await, done),
             // The kernel does by itself what it can, and does not ask again.
             Operation::Access { .. }
-            | Operation::TemporaryFile { .. }
             | Operation::Init { .. }
             | Operation::Forget { .. }
             | Operation::Interrupt { .. }
@@ -304,6 +313,20 @@ impl System {
         match self.settings.owner {
             Owner::Mounter => self.client.clone(),
             Owner::Asker => self.client.in_the_name_of(Uid(header.uid), Gid(header.gid)),
+        }
+    }
+
+    /// The same of somebody with a umask.
+    fn maker(&self, header: &Header, umask: u32) -> Client {
+        self.client_for(header).with_umask(mode_of(umask))
+    }
+
+    /// It is another question than before who may do what with it. Where the kernel does not know the answer, it can forget the
+    /// names in it after this.
+    pub(crate) fn access_changed(&self, inode: InodeId) {
+        if self.settings.owner == Owner::Mounter {
+            let told = self.told.clone();
+            tokio::spawn(async move { told.forget(vec![inode]).await });
         }
     }
 
@@ -414,7 +437,7 @@ impl System {
 
     async fn make_node(
         &self,
-        header: &Header,
+        maker: Client,
         directory: InodeId,
         name: &Bytes,
         mode: u32,
@@ -428,21 +451,20 @@ impl System {
             exclusive: Exclusive::Yes,
             class: None,
         };
-        let file = self.client_for(header).create(place(directory, name)?, options).await?;
+        let file = maker.create(place(directory, name)?, options).await?;
         let inode = file.inode();
         Ok((file, inode))
     }
 
     async fn make_directory(
         &self,
-        header: &Header,
+        maker: Client,
         directory: InodeId,
         name: &Bytes,
         mode: u32,
     ) -> Result<fuse::Entry> {
         let place = place(directory, name)?;
-        let client = self.client_for(header);
-        let attributes = client.make_directory(place, mode_of(mode), Parents::Require).await?;
+        let attributes = maker.make_directory(place, mode_of(mode), Parents::Require).await?;
         Ok(found(&attributes, self.numbers))
     }
 
@@ -471,7 +493,14 @@ impl System {
     }
 
     async fn link(&self, inode: InodeId, directory: InodeId, name: &Bytes) -> Result<fuse::Entry> {
-        let linked = self.client.link(Place::inode(inode), place(directory, name)?).await?;
+        let place = place(directory, name)?;
+        // Who finds it by its first name finds it whole.
+        if let Some(content) = self.contents.get(inode)
+            && content.attributes().await?.links == 0
+        {
+            content.flush().await?;
+        }
+        let linked = self.client.link(Place::inode(inode), place).await?;
         // It is done, whatever is not known of it.
         let attributes = match self.contents.get(inode) {
             Some(content) => content.attributes().await.unwrap_or(linked),
@@ -520,36 +549,6 @@ impl System {
             name_max: u32::try_from(types::meta::NAME_MAX).unwrap_or(u32::MAX),
         })
     }
-
-    async fn set_xattr(&self, inode: InodeId, name: &Bytes, value: &[u8], flags: u32) -> Result<()> {
-        let name = xattr_name(name)?;
-        let replace = match flags.cast_signed() {
-            0 => XattrReplace::Either,
-            libc::XATTR_CREATE => XattrReplace::MustBeNew,
-            libc::XATTR_REPLACE => XattrReplace::MustExist,
-            _ => return Err(Errno(libc::EINVAL)),
-        };
-        let set = self.client.set_xattr(Place::inode(inode), Follow::No, name, value, replace).await;
-        set.map_err(|error| match known(error) {
-            Errno(libc::EFBIG) => Errno(libc::E2BIG),
-            errno => errno,
-        })
-    }
-
-    async fn get_xattr(&self, inode: InodeId, name: &Bytes) -> Result<Vec<u8>> {
-        let name = xattr_name(name)?;
-        self.client.get_xattr(Place::inode(inode), Follow::No, name).await.map_err(known)
-    }
-
-    async fn list_xattrs(&self, inode: InodeId) -> Result<Vec<u8>> {
-        let names = self.client.list_xattrs(Place::inode(inode), Follow::No).await.map_err(known)?;
-        Ok(names.iter().flat_map(|name| name.bytes().chain([0])).collect())
-    }
-
-    async fn remove_xattr(&self, inode: InodeId, name: &Bytes) -> Result<()> {
-        let name = xattr_name(name)?;
-        self.client.remove_xattr(Place::inode(inode), Follow::No, name).await.map_err(known)
-    }
 }
 
 /// Goes on with another session when one is over: what has a name still and was not locked is as it was.
@@ -570,22 +569,6 @@ pub(crate) fn place(directory: InodeId, name: &Bytes) -> Result<Place> {
 }
 
 /// Names and targets of the cloud are UTF-8.
-fn text(bytes: &Bytes) -> Result<&str> {
+pub(crate) fn text(bytes: &Bytes) -> Result<&str> {
     std::str::from_utf8(bytes).map_err(|_| Errno(libc::EILSEQ))
-}
-
-fn xattr_name(name: &Bytes) -> Result<&str> {
-    let name = text(name)?;
-    let is_kept = ["user.", "trusted."].iter().any(|space| name.starts_with(space));
-    if is_kept { Ok(name) } else { Err(Errno(libc::EOPNOTSUPP)) }
-}
-
-/// A value, or its length if that is all there is room for.
-fn sized(reply: Reply, value: &[u8], room: u32) {
-    let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
-    match room {
-        0 => reply.length(length),
-        room if room < length => reply.error(libc::ERANGE),
-        _ => reply.bytes(value),
-    }
 }

@@ -6,13 +6,14 @@
 //!   does not know may be in such an answer, though: then the second is waited for.
 //! - Names: it forgets one as soon as it does nothing else in the directory. What it does there may be a change that waits for the
 //!   servers, which wait for this: then, too, the second is waited for, and names of this directory are not told for a while.
+//! - Access control lists: it keeps them for as long as it likes, and forgets them with the attributes.
 //! - Names of directories: to forget one the kernel would unmount what is mounted below it, and lose the way to who works in it. It
 //!   looks at them again instead. An answer to such a look that is on its way counts all the same: one that was given just now is
 //!   waited for, and the name told once more. Where the kernel cannot do that (before Linux 6.2) it does not rely on them.
 
 use crate::attributes::Numbers;
 use client::{Client, Dependents};
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use fuse::{Known, Node, Notifier};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -72,6 +73,8 @@ impl NameKind {
 struct State {
     /// Until when the kernel relies on them.
     attributes: HashMap<InodeId, Instant>,
+    /// Inodes whose lists the kernel may have.
+    lists: HashSet<InodeId>,
     /// By directory and name.
     names: HashMap<InodeId, Names>,
     count: usize,
@@ -126,6 +129,28 @@ impl Told {
         client.keeps_name(directory, name, leads_to).min(kind.relied_on())
     }
 
+    /// The kernel was just told the lists of an inode, or that there are none, as they were with these attributes. It is to forget them
+    /// when they change; at once, if nobody would say so.
+    pub(crate) fn lists(&self, client: &Client, attributes: &Attributes) {
+        let Some(notifier) = self.notifier.get() else { return };
+        self.state().lists.insert(attributes.inode);
+        let mut forgotten = Vec::new();
+        if self.state().lists.len() > TOLD_MAX {
+            forgotten.extend(self.state().lists.drain());
+        } else if client.keeps(attributes).is_zero() && self.state().lists.remove(&attributes.inode) {
+            forgotten.push(attributes.inode);
+        }
+        self.forget_lists(notifier, forgotten);
+    }
+
+    fn forget_lists(&self, notifier: &Notifier, inodes: Vec<InodeId>) {
+        for inode in inodes {
+            if let Err(error) = notifier.attributes_changed(self.numbers.node(inode)) {
+                tracing::warn!(%inode, %error, "the kernel may show an old access control list");
+            }
+        }
+    }
+
     /// This mount has changed it: answers that are on their way to the kernel may be older.
     pub(crate) fn changed(&self, inode: InodeId) {
         let is_told = self.state().attributes.remove(&inode).is_some();
@@ -138,6 +163,11 @@ impl Told {
 
     async fn forget_attributes(&self, inodes: &[InodeId]) {
         let Some(notifier) = self.notifier.get() else { return };
+        let lists = {
+            let mut state = self.state();
+            inodes.iter().copied().filter(|inode| state.lists.remove(inode)).collect()
+        };
+        self.forget_lists(notifier, lists);
         let mut told: Vec<(InodeId, Instant)> = {
             let mut state = self.state();
             inodes.iter().filter_map(|inode| Some((*inode, state.attributes.remove(inode)?))).collect()
@@ -216,6 +246,10 @@ impl Dependents for Told {
 
     fn forget_all(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
+            let lists = self.state().lists.drain().collect();
+            if let Some(notifier) = self.notifier.get() {
+                self.forget_lists(notifier, lists);
+            }
             let until = self.state().last();
             if let Some(until) = until {
                 sleep_until(until).await;

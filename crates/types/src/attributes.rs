@@ -15,7 +15,8 @@ pub enum FileKind {
     BlockDevice,
 }
 
-/// Permission bits: the low twelve of POSIX's `st_mode` (setuid, setgid, sticky, rwx three times).
+/// Permission bits: the low twelve of POSIX's `st_mode` (setuid, setgid, sticky, rwx three times). The two above them, which nobody
+/// sets, say that there are [lists](crate::acl) beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mode(pub u16);
 
@@ -25,6 +26,15 @@ impl Mode {
     pub const STICKY: u16 = 0o1000;
     pub const SETGID: u16 = 0o2000;
     pub const SETUID: u16 = 0o4000;
+    /// There is a list of more rights than the mode says. The bits of the group are its mask.
+    pub const ACL: u16 = 0o10000;
+    /// Of a directory: there is a list for what is made in it.
+    pub const DEFAULT_ACL: u16 = 0o20000;
+
+    /// Whether this bit is set.
+    pub fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
 }
 
 /// An inode's attributes.

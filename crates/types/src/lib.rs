@@ -1,12 +1,13 @@
 //! The nouns of Steradian: ids, time, checksums, layouts, classes, routing, capabilities, and the messages of the
 //! wire protocol with their encoding. No IO, no clock, no thread.
 //!
-//! Reading order: [`id`], [`time`], [`checksum`], [`layout`], [`class`], [`routing`], [`capability`], [`attributes`],
-//! then the messages: [`wire`] (frames), [`meta`] with [`following`], [`session`], [`snapshot`] and [`delegation`], [`storage`] with [`scrub`] and [`survey`], [`manager`] with [`movement`].
+//! Reading order: [`id`], [`time`], [`checksum`], [`layout`], [`class`], [`routing`], [`capability`], [`attributes`], [`acl`],
+//! then the messages: [`wire`] (frames), [`meta`] with [`making`], [`following`], [`session`], [`snapshot`] and [`delegation`], [`storage`] with [`scrub`] and [`survey`], [`manager`] with [`movement`].
 //!
 //! Wire and record encoding is postcard (its wire format is a published, stable specification). A struct that has been
 //! released never changes: a new form is a new enum variant at the end of its enum.
 
+pub mod acl;
 pub mod attributes;
 pub mod capability;
 pub mod checksum;
@@ -15,6 +16,7 @@ pub mod delegation;
 pub mod following;
 pub mod id;
 pub mod layout;
+pub mod making;
 pub mod manager;
 pub mod meta;
 pub mod movement;

@@ -2,6 +2,7 @@
 
 use crate::delegation::{Position, Recall, Recalls};
 use crate::following::{Amount, Cursor, Following, ToMove};
+use crate::making::Making;
 use crate::quota::{Limits, Quota};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
 use crate::snapshot::Snapshot;
@@ -189,7 +190,7 @@ pub enum Change {
     MakeDirectory { place: Place, mode: Mode, parents: bool },
     /// -> [`MetaReply::Attributes`]
     MakeSymbolicLink { place: Place, target: String },
-    /// A second name `to` for the file at `from`. -> [`MetaReply::Attributes`]
+    /// A second name `to` for the file at `from`; the first for one that was made without any, by its owner. -> [`MetaReply::Attributes`]
     Link { from: Place, to: Place },
     /// Removes a name that is no directory. -> [`MetaReply::Done`]
     Unlink { place: Place },
@@ -299,13 +300,31 @@ pub enum Change {
     MakeSnapshot { place: Place, name: String },
     /// Removes a snapshot of a directory; space returns in the background. Administrator only. -> [`MetaReply::Done`]
     RemoveSnapshot { place: Place, name: String },
+    /// Makes something of whose mode the `umask` takes rights away, unless the directory has a [default list](crate::acl), which does
+    /// so in its place. -> as the change that makes it
+    Make { umask: Mode, what: Box<Making> },
 }
 
 impl Change {
+    /// The same change by somebody with this umask.
+    #[must_use]
+    pub fn with_umask(self, umask: Mode) -> Change {
+        if umask == Mode(0) {
+            return self;
+        }
+        match Making::of(self) {
+            Ok(what) => Change::Make { umask, what: Box::new(what) },
+            Err(change) => change,
+        }
+    }
+
     /// Whether it may be answered before it is on disk, to whoever accepts that a failure of the server's machine takes back what it
     /// did in the last moments, as a local file system would: changes of names, attributes and lengths. The others have
     /// somebody rely on them at once: that a lock is his, that nobody else appends, that he may write a file that is there, that bytes are removed.
     pub fn may_be_in_memory(&self) -> bool {
+        if let Change::Make { what, .. } = self {
+            return what.may_be_in_memory();
+        }
         matches!(
             self,
             Change::Create { exclusive: Exclusive::Yes, .. }

@@ -11,6 +11,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("xz", "xz-utils"),
     ("git", "git"),
     ("rsync", "rsync"),
+    ("setfacl", "acl"),
     ("fio", "fio"),
     ("pg_ctlcluster", "postgresql"),
 ];

@@ -2,7 +2,7 @@
 
 use types::{FileKind, Mode};
 
-/// `drwxr-xr-x`.
+/// `drwxr-xr-x`, and `+` where there is an access control list.
 pub(crate) fn string(kind: FileKind, mode: Mode) -> String {
     let mut text = String::with_capacity(10);
     text.push(letter(kind));
@@ -18,6 +18,9 @@ pub(crate) fn string(kind: FileKind, mode: Mode) -> String {
             (true, true) => lower,
             (false, true) => upper,
         });
+    }
+    if mode.has(Mode::ACL) || mode.has(Mode::DEFAULT_ACL) {
+        text.push('+');
     }
     text
 }

@@ -66,8 +66,11 @@ impl Cp {
                 .await?;
         let several = sources.len() > 1 || found.len() > 1;
         let destination = Destination { path: &to, there: there(&session.client, &to).await?, several };
+        // What keeps its mode keeps all of it.
+        let client = session.client.clone();
+        let client = if self.preserve { client.with_umask(Mode(0)) } else { client };
         let copying = Arc::new(Copying {
-            client: session.client.clone(),
+            client,
             report: session.report.clone(),
             preserve: self.preserve,
             keep: self.no_clobber,
@@ -190,7 +193,7 @@ impl Copying {
     /// Copies a file, link or special file.
     async fn one(&self, from: &str, to: &str, attributes: &Attributes) -> client::Result<()> {
         let client = &self.client;
-        let mode = Mode(attributes.mode.0 & 0o777 & !self.umask);
+        let mode = Mode(attributes.mode.0 & 0o777);
         match attributes.kind {
             FileKind::File => {
                 let replace = if self.keep { Replace::Refused } else { Replace::Allowed };
@@ -218,7 +221,7 @@ impl Copying {
 
     /// Makes a directory, or takes the one that is there. Whether there is one now.
     async fn make_directory(&self, path: &str, source: &Attributes) -> Result<bool, Stop> {
-        let mode = Mode((source.mode.0 & !self.umask) | 0o700);
+        let mode = Mode(source.mode.0 | 0o700);
         let made = self.client.make_directory(path, mode, Parents::Require).await;
         let result = match made {
             Err(error) if error.kind() == ErrorKind::Exists => {

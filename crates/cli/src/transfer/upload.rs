@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use types::meta::{Exclusive, Follow, Replace, SetAttributes, SetTime, XattrReplace};
-use types::{Attributes, FileKind};
+use types::{Attributes, FileKind, Mode};
 
 /// What all uploads of a command share.
 pub(crate) struct Uploads {
@@ -37,7 +37,8 @@ impl Uploads {
         jobs: usize,
     ) -> Uploads {
         Uploads {
-            client: session.client.clone(),
+            // What is here keeps its mode there.
+            client: session.client.with_umask(Mode(0)),
             report: session.report.clone(),
             progress,
             resume,

@@ -41,6 +41,11 @@ impl Holding {
         *self.counts.entry(inode).or_default() += 1;
     }
 
+    /// A file was made without a name: the servers keep it for this session.
+    pub(super) fn made(&mut self, inode: InodeId) {
+        self.told.insert(inode);
+    }
+
     pub(super) fn release(&mut self, inode: InodeId) {
         if let Some(count) = self.counts.get_mut(&inode) {
             *count -= 1;

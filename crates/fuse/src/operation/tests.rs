@@ -25,12 +25,16 @@ fn u64s(numbers: &[u64]) -> Vec<u8> {
 }
 
 fn of(opcode: u32, body: &[&[u8]]) -> Operation {
-    parse(message(opcode, 5, body)).unwrap().operation
+    with(0, opcode, body)
+}
+
+fn with(capabilities: u64, opcode: u32, body: &[&[u8]]) -> Operation {
+    parse(message(opcode, 5, body), capabilities).unwrap().operation
 }
 
 #[test]
 fn the_header_says_who_asks() {
-    let request = parse(message(17, 9, &[])).unwrap();
+    let request = parse(message(17, 9, &[]), 0).unwrap();
     let header = Header { unique: 77, node: 9, uid: 1000, gid: 100, pid: 4321 };
     assert_eq!(request, Request { header, operation: Operation::StatFs });
 }
@@ -64,8 +68,14 @@ fn fields_are_where_the_protocol_has_them() {
     );
     assert_eq!(
         of(21, &[&u32s(&[2, 1]), b"name\0ab"]),
-        Operation::SetXattr { name: name.clone(), value: "ab".into(), flags: 1 }
+        Operation::SetXattr { name: name.clone(), value: "ab".into(), flags: 1, takes_setgid: true }
     );
+    for (flag, takes_setgid) in [(0, false), (1, true)] {
+        assert_eq!(
+            with(capabilities::SETXATTR_EXT, 21, &[&u32s(&[2, 1, flag, 0]), b"name\0ab"]),
+            Operation::SetXattr { name: name.clone(), value: "ab".into(), flags: 1, takes_setgid }
+        );
+    }
     assert_eq!(
         of(35, &[&u32s(&[1, 0o100_644, 0o22, 0]), b"name\0"]),
         Operation::Create { name, flags: 1, mode: 0o100_644, umask: 0o22 }
@@ -107,12 +117,12 @@ proptest! {
     #[test]
     fn garbage_is_refused_and_breaks_nothing(opcode in 0u32..60, body in proptest::collection::vec(any::<u8>(), 0..200)) {
         // Whatever is in the body: an operation, or none.
-        let _ = parse(message(opcode, 1, &[&body]));
+        let _ = parse(message(opcode, 1, &[&body]), 0);
     }
 
     #[test]
     fn a_message_that_is_cut_is_refused(opcode in 0u32..60, left in 0usize..40) {
         let whole = message(opcode, 1, &[&[0; 200]]);
-        prop_assert_eq!(parse(whole.slice(..left)), Err(Malformed));
+        prop_assert_eq!(parse(whole.slice(..left), 0), Err(Malformed));
     }
 }

@@ -20,6 +20,9 @@ pub(super) async fn set<S: Snapshot>(
     set: &SetAttributes,
 ) -> Result<MetaReply, Failure> {
     let node = path::node(batch, caller, place, follow).await?;
+    if needs_writer(set) && !caller.owns(&node.inode) {
+        caller.need(batch, &node, Access::WRITE).await?;
+    }
     let node = tree::update(batch, node.id, |inode| {
         change_owner(caller, inode, set)?;
         change_mode(caller, inode, set)?;
@@ -60,11 +63,16 @@ fn change_mode(caller: &Caller, inode: &mut Inode, set: &SetAttributes) -> Resul
     if !caller.is_administrator() && !caller.is_member(inode.gid) {
         bits &= !Mode::SETGID;
     }
-    inode.mode = Mode(bits);
+    inode.mode = Mode(inode.mode.0 & !Mode::MASK | bits);
     Ok(())
 }
 
-/// Who may write a file may say that he did so now; any other time is its owner's to set.
+/// Who may write a file may say that he did so now.
+fn needs_writer(set: &SetAttributes) -> bool {
+    [set.accessed, set.modified].iter().flatten().any(|time| matches!(time, SetTime::Now))
+}
+
+/// Any other time than now is the owner's to set.
 fn change_times(
     context: &Context<'_>,
     caller: &Caller,
@@ -74,8 +82,6 @@ fn change_times(
     let times = [set.accessed, set.modified];
     if times.iter().flatten().any(|time| matches!(time, SetTime::At(_))) {
         caller.need_owner(inode)?;
-    } else if times.iter().any(Option::is_some) && !caller.owns(inode) {
-        caller.need(inode, Access::WRITE)?;
     }
     let moment = |time: SetTime| -> Time {
         match time {

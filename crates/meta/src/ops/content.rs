@@ -78,7 +78,7 @@ pub(crate) async fn openable<V: View>(
         Rights::Read => Access::READ,
         Rights::ReadWrite => Access::WRITE,
     };
-    caller.need(&node.inode, access)?;
+    caller.need(view, &node, access).await?;
     if rights == Rights::ReadWrite {
         super::need_unshared(view, node.id).await?;
     }
@@ -106,7 +106,7 @@ pub(super) async fn resize<S: Snapshot>(
     length: u64,
 ) -> Result<MetaReply, Failure> {
     let node = path::node(batch, caller, place, Follow::Yes).await?;
-    need_writer(caller, &node)?;
+    need_writer(batch, caller, &node).await?;
     let node = set_length(batch, context, caller, &node, length, context.now, Coverage::Hole).await?;
     Ok(MetaReply::Attributes(node.attributes()))
 }
@@ -120,7 +120,7 @@ pub(super) async fn reseed<S: Snapshot>(
     seed: u32,
 ) -> Result<MetaReply, Failure> {
     let node = path::node(batch, caller, &Place::inode(inode), Follow::No).await?;
-    need_writer(caller, &node)?;
+    need_writer(batch, caller, &node).await?;
     let Body::File { layout: old, .. } = node.inode.body else { return Err(MetaError::Invalid.into()) };
     if node.inode.length > 0 {
         return Err(MetaError::Invalid.into());
@@ -159,7 +159,7 @@ pub(super) async fn grow<S: Snapshot>(
     modified: Time,
 ) -> Result<MetaReply, Failure> {
     let node = path::node(batch, caller, &Place::inode(inode), Follow::No).await?;
-    need_writer(caller, &node)?;
+    need_writer(batch, caller, &node).await?;
     let length = length.max(node.inode.length);
     let node = set_length(batch, context, caller, &node, length, modified, Coverage::Hole).await?;
     Ok(MetaReply::Attributes(node.attributes()))
@@ -167,12 +167,16 @@ pub(super) async fn grow<S: Snapshot>(
 
 /// Refuses unless the caller may write the file now, or owns it: who opened his own file may go on after a change of its
 /// mode, as with a file descriptor.
-pub(super) fn need_writer(caller: &Caller, node: &Node) -> Result<(), MetaError> {
+pub(super) async fn need_writer<S: Snapshot>(
+    batch: &mut Batch<S>,
+    caller: &Caller,
+    node: &Node,
+) -> Result<(), Failure> {
     match node.inode.body {
         Body::File { .. } if caller.owns(&node.inode) => Ok(()),
-        Body::File { .. } => caller.need(&node.inode, Access::WRITE),
-        Body::Directory { .. } => Err(MetaError::IsDirectory),
-        Body::SymbolicLink { .. } | Body::Special { .. } => Err(MetaError::Invalid),
+        Body::File { .. } => caller.need(batch, node, Access::WRITE).await,
+        Body::Directory { .. } => Err(MetaError::IsDirectory.into()),
+        Body::SymbolicLink { .. } | Body::Special { .. } => Err(MetaError::Invalid.into()),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::class;
 use super::content;
 use super::tree::{self, Birth};
+use super::{nameless, session};
 use super::{quota, snapshot};
 use crate::access::{Access, Caller};
 use crate::path::{self, Name, Spot};
@@ -11,12 +12,13 @@ use crate::view::View;
 use crate::{Batch, CAPABILITY_LIFETIME, Context, Failure, LINKS_MAX, keys};
 use kv::Snapshot;
 use types::meta::{Exclusive, Follow, MetaError, MetaReply, PATH_MAX, Place};
-use types::{FileKind, InodeId, Layout, Mode, StorageClass};
+use types::{FileKind, InodeId, Layout, Mode, SessionId, StorageClass};
 
 /// What a create makes.
 pub(super) struct New<'a> {
     pub kind: FileKind,
     pub mode: Mode,
+    pub umask: Mode,
     pub device: u64,
     pub class: Option<&'a str>,
 }
@@ -52,7 +54,7 @@ pub(super) async fn create<S: Snapshot>(
     if slash {
         return Err(MetaError::IsDirectory.into());
     }
-    caller.need_insertion(&parent.inode)?;
+    caller.need_insertion(batch, &parent).await?;
     let id = batch.allocate(1).await?;
     let body = if special {
         Body::Special { kind: new.kind, device: new.device }
@@ -61,8 +63,31 @@ pub(super) async fn create<S: Snapshot>(
         let writable_until = tree::lasting(context, CAPABILITY_LIFETIME);
         Body::File { layout: layout(&class, id), dense: true, writable_until }
     };
-    let birth = Birth { mode: new.mode, body, length: 0 };
+    let birth = Birth { mode: new.mode, umask: new.umask, body, length: 0 };
     let node = tree::make(batch, context, caller, (&parent, &name), id, birth).await?;
+    Ok(content::opened(context, caller, &node, snapshot::fence_of_new(batch).await?))
+}
+
+/// See [`types::making::Making::Nameless`].
+pub(super) async fn nameless<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    client: session::Client<'_>,
+    session: SessionId,
+    directory: &Place,
+    (mode, umask): (Mode, Mode),
+) -> Result<MetaReply, Failure> {
+    let caller = client.caller;
+    session::need(batch, context, client, session).await?;
+    let directory = path::directory(batch, caller, directory).await?;
+    caller.need_insertion(batch, &directory).await?;
+    let id = batch.allocate(1).await?;
+    let class = class::wanted(batch, context, directory.id, None).await?;
+    let writable_until = tree::lasting(context, CAPABILITY_LIFETIME);
+    let body = Body::File { layout: layout(&class, id), dense: true, writable_until };
+    let birth = Birth { mode, umask, body, length: 0 };
+    let node = tree::make_nameless(batch, context, caller, &directory, id, birth).await?;
+    nameless::made(batch, session, id);
     Ok(content::opened(context, caller, &node, snapshot::fence_of_new(batch).await?))
 }
 
@@ -91,7 +116,7 @@ async fn existing<S: Snapshot>(
     if kind != wanted {
         return Err(MetaError::Exists.into());
     }
-    caller.need(&node.inode, Access::READ_WRITE)?;
+    caller.need(batch, node, Access::READ_WRITE).await?;
     if kind != FileKind::File {
         return Ok(content::opened(context, caller, node, 0));
     }
@@ -118,7 +143,7 @@ pub(super) async fn symbolic_link<S: Snapshot>(
     let id = batch.allocate(1).await?;
     let length = u64::try_from(target.len()).unwrap_or(u64::MAX);
     let body = Body::SymbolicLink { target: target.to_owned() };
-    let birth = Birth { mode: Mode(0o777), body, length };
+    let birth = Birth { mode: Mode(0o777), umask: Mode(0), body, length };
     let node = tree::make(batch, context, caller, (&at.parent, &at.name), id, birth).await?;
     Ok(MetaReply::Attributes(node.attributes()))
 }
@@ -135,20 +160,27 @@ pub(super) async fn link<S: Snapshot>(
     if node.inode.is_directory() {
         return Err(MetaError::Denied.into());
     }
-    if node.inode.is_nameless() {
+    if node.inode.is_nameless() && !node.inode.is_unborn() {
         return Err(MetaError::NotFound.into());
+    }
+    if node.inode.is_unborn() {
+        caller.need_owner(&node.inode)?;
     }
     let at = free_name(batch, caller, to).await?;
     if node.inode.links >= LINKS_MAX {
         return Err(MetaError::TooManyLinks.into());
     }
-    quota::links(batch, &node, at.parent.id).await?;
+    quota::links(batch, context.now, &node, at.parent.id).await?;
     let entry = Entry { inode: node.id, kind: node.inode.kind() };
     tree::insert(batch, context, (&at.parent, &at.name), entry).await?;
-    if node.inode.links == 1 {
-        batch.put(keys::hard_link(node.id, node.inode.parent, &node.inode.name), Vec::new());
+    match node.inode.links {
+        0 => nameless::named(batch, node.id).await?,
+        1 => batch.put(keys::hard_link(node.id, node.inode.parent, &node.inode.name), Vec::new()),
+        _ => {}
     }
-    batch.put(keys::hard_link(node.id, at.parent.id, &at.name), Vec::new());
+    if node.inode.links > 0 {
+        batch.put(keys::hard_link(node.id, at.parent.id, &at.name), Vec::new());
+    }
     let node = tree::update(batch, node.id, |inode| {
         inode.links += 1;
         inode.changed = context.now;
@@ -171,7 +203,7 @@ async fn free_name<S: Snapshot>(
         Spot::Name(name) => {
             name.free()?;
             name.not_slash()?;
-            caller.need_insertion(&name.parent.inode)?;
+            caller.need_insertion(batch, &name.parent).await?;
             Ok(name)
         }
     }

@@ -10,31 +10,43 @@ use kv::Snapshot;
 use types::Mode;
 use types::meta::{Follow, MetaError, MetaReply, Place};
 
-/// One directory.
+/// What a directory is made with.
+#[derive(Clone, Copy)]
+pub(super) struct New {
+    pub mode: Mode,
+    pub umask: Mode,
+    /// Those above it that are missing, too; one that is there is no error.
+    pub parents: bool,
+}
+
+/// See [`types::meta::Change::MakeDirectory`].
 pub(super) async fn make<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
     caller: &Caller,
     place: &Place,
-    mode: Mode,
+    new: New,
 ) -> Result<MetaReply, Failure> {
+    if new.parents {
+        return make_all(batch, context, caller, place, new).await;
+    }
     match path::spot(batch, caller, place, Follow::No).await? {
         Spot::Here(_) => Err(MetaError::Exists.into()),
         Spot::Name(name) => {
             name.free()?;
-            let node = make_at(batch, context, caller, (&name.parent, &name.name), mode).await?;
+            let node = make_at(batch, context, caller, (&name.parent, &name.name), new).await?;
             Ok(MetaReply::Attributes(node.attributes()))
         }
     }
 }
 
 /// A directory and those above it that are missing. These get a mode that lets their owner go on in them.
-pub(super) async fn make_all<S: Snapshot>(
+async fn make_all<S: Snapshot>(
     batch: &mut Batch<S>,
     context: &Context<'_>,
     caller: &Caller,
     place: &Place,
-    mode: Mode,
+    new: New,
 ) -> Result<MetaReply, Failure> {
     let base = Place::inode(place.base);
     let mut here = path::node(batch, caller, &base, Follow::No).await?;
@@ -46,8 +58,10 @@ pub(super) async fn make_all<S: Snapshot>(
             Spot::Name(name) => match name.entry {
                 Some(entry) => batch.node(entry.inode).await?,
                 None => {
-                    let mode = if last { mode } else { Mode(mode.0 | 0o300) };
-                    make_at(batch, context, caller, (&name.parent, &name.name), mode).await?
+                    let mode = if last { new.mode } else { Mode(new.mode.0 | 0o300) };
+                    let umask = if last { new.umask } else { Mode(new.umask.0 & !0o300) };
+                    let new = New { mode, umask, ..new };
+                    make_at(batch, context, caller, (&name.parent, &name.name), new).await?
                 }
             },
         };
@@ -66,10 +80,11 @@ async fn make_at<S: Snapshot>(
     context: &Context<'_>,
     caller: &Caller,
     at: (&Node, &str),
-    mode: Mode,
+    new: New,
 ) -> Result<Node, Failure> {
-    caller.need_insertion(&at.0.inode)?;
+    caller.need_insertion(batch, at.0).await?;
     let id = batch.allocate(1).await?;
-    let birth = Birth { mode, body: Body::Directory { class: None }, length: 0 };
+    let New { mode, umask, .. } = new;
+    let birth = Birth { mode, umask, body: Body::Directory { class: None }, length: 0 };
     tree::make(batch, context, caller, at, id, birth).await
 }

@@ -7,7 +7,7 @@ use super::session::{self, Client};
 use crate::access::{Access, Caller};
 use crate::locks::{Held, Holder, Locks};
 use crate::path;
-use crate::records::{Inode, decode, encode};
+use crate::records::{decode, encode};
 use crate::view::View;
 use crate::{Batch, Context, Failure, keys};
 use kv::Snapshot;
@@ -125,8 +125,10 @@ async fn keep<S: Snapshot>(
 /// Refuses who may neither read nor write it. Whether a file that is open to read may be locked exclusively is the client's to say.
 async fn need_lockable<V: View>(view: &mut V, caller: &Caller, inode: InodeId) -> Result<(), Failure> {
     let node = path::node(view, caller, &Place::inode(inode), Follow::No).await?;
-    let may = |inode: &Inode| caller.may(inode, Access::READ) || caller.may(inode, Access::WRITE);
-    if caller.owns(&node.inode) || may(&node.inode) { Ok(()) } else { Err(MetaError::Denied.into()) }
+    let may = caller.owns(&node.inode)
+        || caller.may(view, &node, Access::READ).await?
+        || caller.may(view, &node, Access::WRITE).await?;
+    if may { Ok(()) } else { Err(MetaError::Denied.into()) }
 }
 
 fn wanted(session: SessionId, lock: &Lock) -> Result<Held, MetaError> {

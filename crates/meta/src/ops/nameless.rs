@@ -19,6 +19,9 @@
 //! Two sessions that answer at different servers meet at the question's record, or at the file's: whoever is second in the
 //! history sees that he is the last.
 //!
+//! A file that is made without a name is held from its beginning by the session that makes it, and asked about nobody: nobody else can
+//! know of it. As long as it never had a name it may be given one, and is then a file as any other.
+//!
 //! For the records on the chains such a file is gone at once: after a rebuild nobody has it open.
 
 use super::{quota, recode, sweep, tree};
@@ -49,6 +52,25 @@ pub(super) async fn keep<S: Snapshot>(
     })
     .await?;
     batch.nameless(node.id);
+    Ok(())
+}
+
+/// A file was made without a name, and this session holds it.
+pub(super) fn made<S: Snapshot>(batch: &mut Batch<S>, session: SessionId, inode: InodeId) {
+    // No question has the number of an inode: none is waited for.
+    batch.put(keys::held(inode), encode(&Held { question: inode.0, holders: vec![session] }));
+    batch.put(keys::session_use(session, keys::USE_HELD, inode), Vec::new());
+}
+
+/// A file that was made without a name gets one: whoever has it open is asked when it loses that.
+pub(super) async fn named<S: Snapshot>(batch: &mut Batch<S>, inode: InodeId) -> Result<(), Failure> {
+    let key = keys::held(inode);
+    let Some(bytes) = batch.get(&key).await? else { return Ok(()) };
+    let held: Held = decode(&bytes, "holders of a file")?;
+    for session in held.holders {
+        batch.remove(keys::session_use(session, keys::USE_HELD, inode));
+    }
+    batch.remove(key);
     Ok(())
 }
 

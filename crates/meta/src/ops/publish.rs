@@ -1,15 +1,16 @@
 //! Publishing: a file that was written without a name gets one, at once and whole.
 
 use super::tree::{self, Birth};
-use super::{lease, trash, xattr};
+use super::{acl, lease, trash, xattr};
 use crate::access::Caller;
 use crate::path;
 use crate::records::Body;
 use crate::view::View;
 use crate::{Batch, Context, Failure, PUBLISH_XATTR_BYTES_MAX};
 use kv::Snapshot;
-use types::Time;
+use types::acl::is_acl;
 use types::meta::{MetaError, MetaReply, Publish, Replace, XattrReplace};
+use types::{Mode, Time};
 
 /// See [`types::meta::Change::Publish`]. What had the name is replaced as by a rename: other names of it stay.
 pub(super) async fn publish<S: Snapshot>(
@@ -17,6 +18,7 @@ pub(super) async fn publish<S: Snapshot>(
     context: &Context<'_>,
     caller: &Caller,
     publish: &Publish,
+    umask: Mode,
 ) -> Result<MetaReply, Failure> {
     let at = path::name(batch, caller, &publish.place).await?;
     at.not_slash()?;
@@ -36,14 +38,14 @@ pub(super) async fn publish<S: Snapshot>(
             if old.inode.is_directory() {
                 return Err(MetaError::IsDirectory.into());
             }
-            caller.need_removal(&at.parent.inode, &old.inode)?;
+            caller.need_removal(batch, &at.parent, &old.inode).await?;
             tree::detach(batch, context, (&at.parent, &at.name), there).await?;
             trash::retire(batch, context, caller, &old, (&at.parent, &at.name)).await?;
         }
-        (None, Replace::Allowed | Replace::Refused) => caller.need_insertion(&at.parent.inode)?,
+        (None, Replace::Allowed | Replace::Refused) => caller.need_insertion(batch, &at.parent).await?,
     }
     let body = Body::File { layout, dense: publish.dense || publish.length == 0, writable_until: Time(0) };
-    let birth = Birth { mode: publish.mode, body, length: publish.length };
+    let birth = Birth { mode: publish.mode, umask, body, length: publish.length };
     let mut node = tree::make(batch, context, caller, (&at.parent, &at.name), publish.inode, birth).await?;
     let bytes: usize = publish.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > PUBLISH_XATTR_BYTES_MAX {
@@ -54,7 +56,10 @@ pub(super) async fn publish<S: Snapshot>(
             return Err(MetaError::Denied.into());
         }
         let new = xattr::New { name, value, replace: XattrReplace::Either };
-        node = xattr::put(batch, context, &node, new).await?;
+        node = match is_acl(name) {
+            true => acl::set(batch, context, caller, &node, new).await?,
+            false => xattr::put(batch, context, &node, new).await?,
+        };
     }
     if publish.modified.is_some() || publish.accessed.is_some() {
         node = tree::update(batch, node.id, |inode| {

@@ -158,6 +158,11 @@ async fn add<S: Snapshot>(
     if is_ending { settle(batch, root).await } else { Ok(()) }
 }
 
+/// Whether it counts for a quota. What was removed does not, though somebody has it open.
+fn is_counted(inode: &Inode) -> bool {
+    !inode.is_nameless() || inode.is_unborn()
+}
+
 /// An inode was made in a directory.
 pub(super) async fn made<S: Snapshot>(
     batch: &mut Batch<S>,
@@ -197,7 +202,7 @@ pub(super) async fn ended<S: Snapshot>(batch: &mut Batch<S>, now: Time, node: &N
     if !is_any(batch).await? {
         return Ok(());
     }
-    if !node.inode.is_nameless() {
+    if is_counted(&node.inode) {
         let mark = charged_to(batch, node.id).await?;
         transfer(batch, now, Charge::of(&node.inode), (mark, None), Bounds::Ignored).await?;
     }
@@ -222,7 +227,7 @@ pub(super) async fn resized<S: Snapshot>(
     }
     let mark = mark_of(batch, node.id).await?;
     let charge = Charge { inodes: 0, bytes };
-    if !node.inode.is_nameless() {
+    if is_counted(&node.inode) {
         return transfer(batch, now, charge, (None, mark), Bounds::Hold).await;
     }
     // It does not count, but there must be room for it.
@@ -279,12 +284,16 @@ pub(super) async fn moves_within<S: Snapshot>(
     Ok(())
 }
 
-/// An inode gets another name. Refused with [`MetaError::CrossesQuota`] when what is there is charged to another quota.
+/// An inode gets a name. Its first one is as a move from where it was made. Otherwise refused with [`MetaError::CrossesQuota`] when what is there is charged to another quota.
 pub(super) async fn links<S: Snapshot>(
     batch: &mut Batch<S>,
+    now: Time,
     node: &Node,
     to: InodeId,
 ) -> Result<(), Failure> {
+    if node.inode.is_unborn() {
+        return moves(batch, now, node, to).await;
+    }
     if is_any(batch).await? && mark_of(batch, node.id).await? != mark_of(batch, to).await? {
         return Err(MetaError::CrossesQuota.into());
     }
@@ -491,7 +500,7 @@ pub(crate) async fn list<V: View>(view: &mut V, caller: &Caller) -> Result<MetaR
             // By its path: what is below a closed directory is nobody else's to know of.
             let Some(path) = &path else { continue };
             match path::node(view, caller, &path.as_str().into(), Follow::No).await {
-                Ok(node) if caller.may(&node.inode, Access::READ) => {}
+                Ok(node) if caller.may(view, &node, Access::READ).await? => {}
                 Ok(_) | Err(Failure::Refused(_)) => continue,
                 Err(failure) => return Err(failure),
             }

@@ -112,6 +112,6 @@ async fn removable<S: Snapshot>(
     let entry = at.existing()?;
     let node = batch.node(entry.inode).await?;
     check_movable(&node)?;
-    caller.need_removal(&at.parent.inode, &node.inode)?;
+    caller.need_removal(batch, &at.parent, &node.inode).await?;
     Ok((at, entry, node))
 }

@@ -31,10 +31,10 @@ pub(super) async fn rename<S: Snapshot>(
     if replace == Replace::Exchange {
         trash::need_no_bin(&from.parent.inode)?;
     }
-    caller.need_removal(&from.parent.inode, &node.inode)?;
+    caller.need_removal(batch, &from.parent, &node.inode).await?;
     let across = from.parent.id != to.parent.id;
     if across {
-        need_movable(caller, &node)?;
+        need_movable(batch, caller, &node).await?;
         check_line(batch, &to, moved.inode).await?;
     }
     match (to.entry, replace) {
@@ -44,9 +44,9 @@ pub(super) async fn rename<S: Snapshot>(
         (Some(there), Replace::Exchange) => {
             let other = batch.node(there.inode).await?;
             remove::check_movable(&other)?;
-            caller.need_removal(&to.parent.inode, &other.inode)?;
+            caller.need_removal(batch, &to.parent, &other.inode).await?;
             if across {
-                need_movable(caller, &other)?;
+                need_movable(batch, caller, &other).await?;
                 check_line(batch, &from, there.inode).await?;
                 quota::moves(batch, context.now, &other, from.parent.id).await?;
             } else {
@@ -59,7 +59,7 @@ pub(super) async fn rename<S: Snapshot>(
         (Some(there), Replace::Allowed) => {
             let other = batch.node(there.inode).await?;
             remove::check_movable(&other)?;
-            caller.need_removal(&to.parent.inode, &other.inode)?;
+            caller.need_removal(batch, &to.parent, &other.inode).await?;
             check_kinds(moved, there, &other)?;
             tree::detach(batch, context, (&to.parent, &to.name), there).await?;
             if there.kind == FileKind::Directory {
@@ -71,7 +71,7 @@ pub(super) async fn rename<S: Snapshot>(
             tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
         }
         (None, Replace::Allowed | Replace::Refused) => {
-            caller.need_insertion(&to.parent.inode)?;
+            caller.need_insertion(batch, &to.parent).await?;
             tree::detach(batch, context, (&from.parent, &from.name), moved).await?;
         }
     }
@@ -110,8 +110,12 @@ async fn arrive<S: Snapshot>(
 }
 
 /// A directory that gets another parent has its `..` changed: that takes the right to write it.
-fn need_movable(caller: &Caller, node: &Node) -> Result<(), MetaError> {
-    if node.inode.is_directory() { caller.need(&node.inode, Access::WRITE) } else { Ok(()) }
+async fn need_movable<S: Snapshot>(
+    batch: &mut Batch<S>,
+    caller: &Caller,
+    node: &Node,
+) -> Result<(), Failure> {
+    if node.inode.is_directory() { caller.need(batch, node, Access::WRITE).await } else { Ok(()) }
 }
 
 /// Refuses to put `moved` below itself.

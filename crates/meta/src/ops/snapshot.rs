@@ -199,7 +199,7 @@ pub(crate) async fn list<V: View>(view: &mut V, caller: &Caller) -> Result<MetaR
     let mut listed = Vec::new();
     for taken in &snapshots.all {
         let readable = match path::node(view, caller, &Place::inode(taken.directory), Follow::No).await {
-            Ok(node) => caller.may(&node.inode, Access::READ),
+            Ok(node) => caller.may(view, &node, Access::READ).await?,
             Err(Failure::Refused(_)) => caller.is_administrator(),
             Err(error) => return Err(error),
         };
@@ -237,7 +237,7 @@ pub(super) async fn begin_keeping<S: Snapshot>(
     inode: InodeId,
 ) -> Result<Option<Keep>, Failure> {
     let node = path::node(batch, caller, &Place::inode(inode), Follow::No).await?;
-    content::need_writer(caller, &node)?;
+    content::need_writer(batch, caller, &node).await?;
     let Body::File { layout, .. } = node.inode.body else { return Err(MetaError::Invalid.into()) };
     let fence = fence(batch).await?;
     match need_unshared(batch, inode).await {

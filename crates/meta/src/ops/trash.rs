@@ -194,7 +194,8 @@ async fn bin<S: Snapshot>(
         None => {
             let trash = batch.node(InodeId::TRASH).await?;
             let id = batch.allocate(1).await?;
-            let birth = Birth { mode: Mode(0o700), body: Body::Directory { class: None }, length: 0 };
+            let body = Body::Directory { class: None };
+            let birth = Birth { mode: Mode(0o700), umask: Mode(0), body, length: 0 };
             tree::make(batch, context, caller, (&trash, &name), id, birth).await
         }
     }

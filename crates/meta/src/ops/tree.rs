@@ -1,6 +1,6 @@
 //! What most changes are made of: putting a name into a directory, taking one out, ending an inode.
 
-use super::{lock, nameless, quota, recode, session};
+use super::{acl, lock, nameless, quota, recode, session};
 use crate::records::{Append, Body, Entry, GarbageFile, Inode, Node, Share, encode};
 use crate::view::View;
 use crate::{Batch, CLOCK_MARGIN, Caller, Context, Failure, keys};
@@ -11,6 +11,7 @@ use types::{ChunkIndex, Duration, FileKind, InodeId, Layout, Mode, Time};
 /// What a new inode starts with.
 pub(super) struct Birth {
     pub mode: Mode,
+    pub umask: Mode,
     pub body: Body,
     pub length: u64,
 }
@@ -24,9 +25,39 @@ pub(super) async fn make<S: Snapshot>(
     id: InodeId,
     birth: Birth,
 ) -> Result<Node, Failure> {
+    let node = bear(batch, context, caller, at, id, birth).await?;
+    insert(batch, context, at, Entry { inode: id, kind: node.inode.kind() }).await?;
+    quota::made(batch, context.now, at.0.id, &node).await?;
+    Ok(node)
+}
+
+/// Makes a file `id` that has no name, and that nobody holds yet.
+pub(super) async fn make_nameless<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    directory: &Node,
+    id: InodeId,
+    birth: Birth,
+) -> Result<Node, Failure> {
+    let node = bear(batch, context, caller, (directory, ""), id, birth).await?;
+    quota::made(batch, context.now, directory.id, &node).await?;
+    Ok(node)
+}
+
+async fn bear<S: Snapshot>(
+    batch: &mut Batch<S>,
+    context: &Context<'_>,
+    caller: &Caller,
+    at: (&Node, &str),
+    id: InodeId,
+    birth: Birth,
+) -> Result<Node, Failure> {
     let (parent, name) = at;
     let directory = matches!(birth.body, Body::Directory { .. });
-    let mut mode = birth.mode.0 & Mode::MASK;
+    let Birth { mode, umask, body, length } = birth;
+    let inherited = acl::inherit(batch, parent, &body, Mode(mode.0 & Mode::MASK), umask).await?;
+    let mut mode = inherited.mode.0;
     // A directory with the setgid bit hands its group down, and the bit to directories.
     let inherit = parent.inode.mode.0 & Mode::SETGID != 0;
     let gid = if inherit { parent.inode.gid } else { caller.group() };
@@ -39,24 +70,20 @@ pub(super) async fn make<S: Snapshot>(
         mode: Mode(mode),
         uid: caller.uid,
         gid,
-        links: if directory { 2 } else { 1 },
-        length: birth.length,
+        links: if directory { 2 } else { u32::from(!name.is_empty()) },
+        length,
         accessed: context.now,
         modified: context.now,
         changed: context.now,
         born: context.now,
-        xattrs: 0,
+        xattrs: inherited.count(),
         parent: parent.id,
         name: name.to_owned(),
-        body: birth.body,
+        body,
     };
+    inherited.keep(batch, id);
     batch.count(share_of(&inode, 1));
-    let kind = inode.kind();
-    let inode = batch.put_inode(id, inode);
-    insert(batch, context, at, Entry { inode: id, kind }).await?;
-    let node = Node { id, inode };
-    quota::made(batch, context.now, parent.id, &node).await?;
-    Ok(node)
+    Ok(Node { id, inode: batch.put_inode(id, inode) })
 }
 
 /// Puts a name into a directory.

@@ -1,12 +1,13 @@
 //! Extended attributes.
 
-use super::tree;
+use super::{acl, tree};
 use crate::access::{Access, Caller};
 use crate::path;
-use crate::records::{Body, Inode, Node};
+use crate::records::{Body, Node};
 use crate::view::View;
 use crate::{Batch, Context, Failure, XATTRS_MAX, keys};
 use kv::Snapshot;
+use types::acl::is_acl;
 use types::meta::{Follow, MetaError, MetaReply, NAME_MAX, Place, XATTR_VALUE_MAX, XattrReplace};
 
 /// An attribute to set.
@@ -31,7 +32,11 @@ pub(super) async fn set<S: Snapshot>(
     new: New<'_>,
 ) -> Result<MetaReply, Failure> {
     let node = path::node(batch, caller, place, follow).await?;
-    need_change(caller, &node.inode, new.name)?;
+    if is_acl(new.name) {
+        acl::set(batch, context, caller, &node, new).await?;
+        return Ok(MetaReply::Done);
+    }
+    need_change(batch, caller, &node, new.name).await?;
     put(batch, context, &node, new).await?;
     Ok(MetaReply::Done)
 }
@@ -83,7 +88,11 @@ pub(super) async fn remove<S: Snapshot>(
     name: &str,
 ) -> Result<MetaReply, Failure> {
     let node = path::node(batch, caller, place, follow).await?;
-    need_change(caller, &node.inode, name)?;
+    if is_acl(name) {
+        acl::remove(batch, context, caller, &node, name).await?;
+        return Ok(MetaReply::Done);
+    }
+    need_change(batch, caller, &node, name).await?;
     check(name, &[])?;
     let key = keys::xattr(node.id, name);
     if batch.get(&key).await?.is_none() {
@@ -104,15 +113,20 @@ pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with("trusted.") || name.starts_with("security.")
 }
 
-fn need_change(caller: &Caller, inode: &Inode, name: &str) -> Result<(), MetaError> {
+async fn need_change<S: Snapshot>(
+    batch: &mut Batch<S>,
+    caller: &Caller,
+    node: &Node,
+    name: &str,
+) -> Result<(), Failure> {
     if is_reserved(name) && !caller.is_administrator() {
-        return Err(MetaError::Denied);
+        return Err(MetaError::Denied.into());
     }
     // The mode of a symbolic link stops nobody; its attributes are its owner's.
-    match inode.body {
-        Body::SymbolicLink { .. } => caller.need_owner(inode),
+    match node.inode.body {
+        Body::SymbolicLink { .. } => Ok(caller.need_owner(&node.inode)?),
         Body::File { .. } | Body::Directory { .. } | Body::Special { .. } => {
-            caller.need(inode, Access::WRITE)
+            caller.need(batch, node, Access::WRITE).await
         }
     }
 }

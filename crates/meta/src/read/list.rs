@@ -2,7 +2,7 @@
 
 use crate::access::{Access, Caller};
 use crate::pattern::Pattern;
-use crate::records::{Body, Entry as EntryRecord, Inode, decode};
+use crate::records::{Body, Entry as EntryRecord, Inode, Node, decode};
 use crate::view::{Reader, View};
 use crate::{CAPABILITY_LIFETIME, Context, Failure, keys, path};
 use kv::{Key, KvError, Snapshot};
@@ -38,7 +38,7 @@ pub(super) async fn list<S: Snapshot>(
     pattern: Option<&str>,
 ) -> Result<MetaReply, Failure> {
     let directory = path::directory(reader, caller, place).await?;
-    caller.need(&directory.inode, Access::READ_SEARCH)?;
+    caller.need(reader, &directory, Access::READ_SEARCH).await?;
     let pattern = pattern.map(Pattern::new).transpose()?;
     let limit = usize::try_from(page.limit.clamp(1, LIST_MAX)).unwrap_or(usize::MAX);
     let prefix = pattern.as_ref().map(Pattern::prefix).unwrap_or_default();
@@ -79,7 +79,8 @@ pub(super) async fn list<S: Snapshot>(
                 break;
             }
             let chunks = reader.chunks(id).await?;
-            let entry = listed(context, caller, page.detail, key, (id, chunks), &inode)?;
+            let node = Node { id, inode };
+            let entry = listed(reader, context, caller, page.detail, key, (&node, chunks)).await?;
             bytes += 160 + entry.name.len() + entry.attributes.target.as_ref().map_or(0, String::len);
             entries.push(entry);
         }
@@ -101,24 +102,25 @@ fn end_of(directory: InodeId, prefix: &str) -> Key {
     end
 }
 
-fn listed(
+async fn listed<S: Snapshot>(
+    reader: &mut Reader<S>,
     context: &Context<'_>,
     caller: &Caller,
     detail: Detail,
     mut key: Key,
-    (id, chunks): (InodeId, InodeId),
-    inode: &Inode,
+    (node, chunks): (&Node, InodeId),
 ) -> Result<Entry, KvError> {
     key.drain(..keys::entry(InodeId(0), "").len());
     let name = String::from_utf8(key).map_err(|_| KvError::Corrupt("entry: bad name".to_owned()))?;
-    let capability = match (detail, &inode.body) {
-        (Detail::Capabilities, Body::File { .. }) if caller.may(inode, Access::READ) => {
+    let id = node.id;
+    let capability = match (detail, &node.inode.body) {
+        (Detail::Capabilities, Body::File { .. }) if caller.may(reader, node, Access::READ).await? => {
             let expires = context.now.after(CAPABILITY_LIFETIME);
             Some(context.key.grant_read(chunks, 1, caller.uid, expires))
         }
         (Detail::Capabilities | Detail::Attributes, _) => None,
     };
-    Ok(Entry { name, attributes: inode.attributes(id), capability })
+    Ok(Entry { name, attributes: node.inode.attributes(id), capability })
 }
 
 /// The inodes of entries, in the entries' order. Inodes that were made together lie together, so most come from scans.

@@ -1,6 +1,9 @@
 //! Random changes by several users, against the plainest possible tree in memory.
 
+mod lists;
+
 use super::*;
+use lists::List;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -14,6 +17,10 @@ struct Thing {
     parent: usize,
     entries: BTreeMap<String, usize>,
     target: String,
+    /// Who gets more or less than the mode says.
+    list: Option<List>,
+    /// For what is made in it.
+    default: Option<List>,
     gone: bool,
 }
 
@@ -32,6 +39,8 @@ impl Who {
     fn may(self, thing: &Thing, bits: u16) -> Result<(), MetaError> {
         let class = if self.0 == thing.uid {
             thing.mode >> 6
+        } else if let Some(list) = &thing.list {
+            list.class(self, thing)
         } else if self.in_group(thing.gid) {
             thing.mode >> 3
         } else {
@@ -61,6 +70,8 @@ impl Tree {
             parent,
             entries: BTreeMap::new(),
             target: String::new(),
+            list: None,
+            default: None,
             gone: false,
         }
     }
@@ -121,9 +132,20 @@ impl Tree {
         self.walk(who, path, follow)?.2.ok_or(MetaError::NotFound)
     }
 
-    fn add(&mut self, who: Who, (parent, name): (usize, &str), kind: FileKind, mode: u16) -> usize {
+    fn add(
+        &mut self,
+        who: Who,
+        (parent, name): (usize, &str),
+        kind: FileKind,
+        (mode, umask): (u16, u16),
+    ) -> usize {
         let above = &self.things[parent];
-        let (mut mode, mut gid) = (mode, user(who.0).groups[0].0);
+        let default = above.default.clone().filter(|_| kind != FileKind::SymbolicLink);
+        let (mut mode, list) = match &default {
+            Some(default) => default.handed_down(mode),
+            None => (mode & !umask, None),
+        };
+        let mut gid = user(who.0).groups[0].0;
         if above.mode & 0o2000 != 0 {
             gid = above.gid;
             if kind == FileKind::Directory {
@@ -135,6 +157,8 @@ impl Tree {
         }
         let id = self.things.len();
         self.things.push(Tree::thing(kind, mode, who.0, gid, parent));
+        self.things[id].list = list;
+        self.things[id].default = default.filter(|_| kind == FileKind::Directory);
         self.things[parent].entries.insert(name.to_owned(), id);
         id
     }
@@ -193,7 +217,7 @@ impl Tree {
 
     fn apply(&mut self, who: Who, step: &Step) -> Result<(), MetaError> {
         match step {
-            Step::Create(path, mode, exclusive) => {
+            Step::Create(path, mode, umask, exclusive) => {
                 let spot = self.walk(who, path, !exclusive)?;
                 match spot.2 {
                     Some(_) if *exclusive => Err(MetaError::Exists),
@@ -202,21 +226,21 @@ impl Tree {
                     Some(id) => who.may(&self.things[id], 6),
                     None => {
                         who.may(&self.things[spot.0], 3)?;
-                        self.add(who, (spot.0, &spot.1), FileKind::File, *mode);
+                        self.add(who, (spot.0, &spot.1), FileKind::File, (*mode, *umask));
                         Ok(())
                     }
                 }
             }
-            Step::MakeDirectory(path, mode) => {
+            Step::MakeDirectory(path, mode, umask) => {
                 let spot = self.walk(who, path, false)?;
                 self.free(who, &spot)?;
-                self.add(who, (spot.0, &spot.1), FileKind::Directory, *mode);
+                self.add(who, (spot.0, &spot.1), FileKind::Directory, (*mode, *umask));
                 Ok(())
             }
             Step::MakeSymbolicLink(path, target) => {
                 let spot = self.walk(who, path, false)?;
                 self.free(who, &spot)?;
-                let id = self.add(who, (spot.0, &spot.1), FileKind::SymbolicLink, 0o777);
+                let id = self.add(who, (spot.0, &spot.1), FileKind::SymbolicLink, (0o777, 0));
                 self.things[id].length = target.len() as u64;
                 self.things[id].target = target.clone();
                 Ok(())
@@ -236,6 +260,8 @@ impl Tree {
             }
             Step::Rename(from, to, replace) => self.rename(who, from, to, *replace),
             Step::Chmod(..) | Step::Chown(..) | Step::Resize(..) => self.alter(who, step),
+            Step::List(path, list) => self.set_list(who, path, list.as_ref()),
+            Step::Default(path, list) => self.set_default(who, path, list.as_ref()),
         }
     }
 
@@ -377,8 +403,8 @@ impl Tree {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Create(String, u16, bool),
-    MakeDirectory(String, u16),
+    Create(String, u16, u16, bool),
+    MakeDirectory(String, u16, u16),
     MakeSymbolicLink(String, String),
     Link(String, String),
     Unlink(String),
@@ -388,6 +414,8 @@ enum Step {
     Chmod(String, u16),
     Chown(String, Option<u32>, Option<u32>),
     Resize(String, u64),
+    List(String, Option<List>),
+    Default(String, Option<List>),
 }
 
 impl Step {
@@ -395,16 +423,18 @@ impl Step {
         let mode = |mode: &u16| Mode(*mode);
         let place = |path: &String| Place::from(path);
         match self {
-            Step::Create(path, bits, exclusive) => Change::Create {
+            Step::Create(path, bits, umask, exclusive) => Change::Create {
                 place: place(path),
                 kind: FileKind::File,
                 mode: mode(bits),
                 device: 0,
                 exclusive: if *exclusive { Exclusive::Yes } else { Exclusive::No },
                 class: None,
-            },
-            Step::MakeDirectory(path, bits) => {
-                Change::MakeDirectory { place: place(path), mode: mode(bits), parents: false }
+            }
+            .with_umask(mode(umask)),
+            Step::MakeDirectory(path, bits, umask) => {
+                let make = Change::MakeDirectory { place: place(path), mode: mode(bits), parents: false };
+                make.with_umask(mode(umask))
             }
             Step::MakeSymbolicLink(path, target) => {
                 Change::MakeSymbolicLink { place: place(path), target: target.clone() }
@@ -424,6 +454,8 @@ impl Step {
                 let set = SetAttributes { uid: uid.map(Uid), gid: gid.map(Gid), ..SetAttributes::default() };
                 Change::SetAttributes { place: place(path), follow: Follow::No, set }
             }
+            Step::List(path, list) => lists::change(place(path), types::acl::ACCESS, list.as_ref()),
+            Step::Default(path, list) => lists::change(place(path), types::acl::DEFAULT, list.as_ref()),
             Step::Resize(path, length) => Change::Resize { place: place(path), length: *length },
         }
     }
@@ -441,6 +473,10 @@ fn mode() -> impl Strategy<Value = u16> {
     ]
 }
 
+fn umask() -> impl Strategy<Value = u16> {
+    prop_oneof![Just(0u16), Just(0o022), Just(0o077)]
+}
+
 fn replace() -> impl Strategy<Value = Replace> {
     prop_oneof![4 => Just(Replace::Allowed), 1 => Just(Replace::Refused), 2 => Just(Replace::Exchange)]
 }
@@ -449,8 +485,10 @@ fn step() -> impl Strategy<Value = Step> {
     let target = prop_oneof![path(), path().prop_map(|path| format!("/{path}"))];
     let id = || prop::option::of(prop_oneof![Just(0u32), Just(1), Just(2), Just(100)]);
     prop_oneof![
-        4 => (path(), mode(), any::<bool>()).prop_map(|(p, m, e)| Step::Create(p, m, e)),
-        6 => (path(), mode()).prop_map(|(p, m)| Step::MakeDirectory(p, m)),
+        4 => (path(), mode(), umask(), any::<bool>()).prop_map(|(p, m, u, e)| Step::Create(p, m, u, e)),
+        6 => (path(), mode(), umask()).prop_map(|(p, m, u)| Step::MakeDirectory(p, m, u)),
+        3 => (path(), lists::list()).prop_map(|(p, l)| Step::List(p, l)),
+        2 => (path(), lists::list()).prop_map(|(p, l)| Step::Default(p, l)),
         2 => (path(), target).prop_map(|(p, t)| Step::MakeSymbolicLink(p, t)),
         2 => (path(), path()).prop_map(|(a, b)| Step::Link(a, b)),
         2 => path().prop_map(Step::Unlink),
@@ -476,9 +514,10 @@ fn compare(world: &mut World, tree: &Tree, id: usize, path: &str) {
             _ => thing.length,
         };
         let links = usize::try_from(found.links).unwrap();
-        let seen = (found.kind, found.mode.0, found.uid.0, found.gid.0, links, found.length);
+        let seen = (found.kind, found.mode.0 & Mode::MASK, found.uid.0, found.gid.0, links, found.length);
         let wanted = (thing.kind, thing.mode, thing.uid, thing.gid, tree.links(below), length);
         assert_eq!(seen, wanted, "{path}");
+        lists::compare(world, thing, &path, found.mode);
         if thing.kind == FileKind::SymbolicLink {
             assert_eq!(found.target.as_deref(), Some(thing.target.as_str()));
         }

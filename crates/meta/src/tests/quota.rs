@@ -21,7 +21,7 @@ pub(super) fn check(world: &mut World, inodes: &BTreeMap<InodeId, Inode>) {
         .map(|(inode, value)| (inode, InodeId(decode(&value, "mark").unwrap())))
         .collect();
     let mut used: BTreeMap<InodeId, (u64, u64)> = BTreeMap::new();
-    for (id, inode) in inodes.iter().filter(|(_, inode)| !inode.is_nameless()) {
+    for (id, inode) in inodes.iter().filter(|(_, inode)| !inode.is_nameless() || inode.is_unborn()) {
         let first = match quotas.get(id) {
             Some(own) => own.parent,
             None => marks.get(id).copied(),
@@ -58,12 +58,12 @@ pub(super) fn check(world: &mut World, inodes: &BTreeMap<InodeId, Inode>) {
     assert!(marks.keys().all(|inode| inodes.contains_key(inode)));
 }
 
-fn limits(bytes: Option<u64>, inodes: Option<u64>) -> Limits {
+pub(super) fn limits(bytes: Option<u64>, inodes: Option<u64>) -> Limits {
     let hard = |hard| Limit { soft: None, hard };
     Limits { bytes: hard(bytes), inodes: hard(inodes), ..Limits::default() }
 }
 
-fn set(world: &mut World, path: &str, limits: Option<Limits>) -> Result<(), MetaError> {
+pub(super) fn set(world: &mut World, path: &str, limits: Option<Limits>) -> Result<(), MetaError> {
     world.change(ROOT, Change::SetQuota { place: path.into(), limits }).map(done)
 }
 
@@ -75,7 +75,7 @@ fn quotas(world: &mut World, uid: u32) -> Vec<Quota> {
 }
 
 /// Inodes and bytes below a directory.
-fn used(world: &mut World, path: &str) -> (u64, u64) {
+pub(super) fn used(world: &mut World, path: &str) -> (u64, u64) {
     let all = quotas(world, ROOT);
     let found = all.iter().find(|quota| quota.path.as_deref() == Some(path)).unwrap();
     assert_eq!(found.stage, Stage::Counted);

@@ -8,6 +8,7 @@ use super::*;
 use crate::Finished;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use types::making::Making;
 use types::session::{Answer, Lock, LockKind, LockMode, LockRange, Question};
 
 const CLIENTS: usize = 3;
@@ -36,6 +37,9 @@ enum Step {
     /// A renewal that is answered at once.
     Hear(usize, usize),
     Close(usize),
+    /// A file is made without a name; it gets one.
+    Make(usize, usize),
+    Name(usize, usize, usize),
     Lock(usize, usize),
     Sweep(usize),
     /// A server runs what it has waiting on the state as it is, or commits what it ran.
@@ -62,6 +66,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (client(), name()).prop_map(|(client, name)| Step::Open(client, name)),
         6 => (client(), server()).prop_map(|(client, server)| Step::Hear(client, server)),
         3 => client().prop_map(Step::Close),
+        4 => (client(), server()).prop_map(|(client, server)| Step::Make(client, server)),
+        3 => (client(), server(), name()).prop_map(|(client, server, name)| Step::Name(client, server, name)),
         2 => (client(), server()).prop_map(|(client, server)| Step::Lock(client, server)),
         2 => server().prop_map(Step::Sweep),
         6 => server().prop_map(Step::Run),
@@ -82,6 +88,8 @@ struct Client {
     /// Questions, and whether an open is under way that began before.
     asked: BTreeMap<u64, (Vec<InodeId>, bool)>,
     told: BTreeSet<InodeId>,
+    /// Those of them that it has not given a name.
+    unborn: BTreeSet<InodeId>,
     locked: BTreeSet<InodeId>,
 }
 
@@ -105,6 +113,7 @@ enum Expect {
     Begun(usize, u64, Time),
     Renewed { client: usize, number: u64, sent: Time, answers: Vec<Answer>, free: Vec<InodeId> },
     Locked(usize, u64, InodeId),
+    Nameless(usize, SessionId),
     Made,
 }
 
@@ -224,6 +233,19 @@ impl Model {
                     other => panic!("{other:?}"),
                 }
             }
+            Expect::Nameless(client, session) => {
+                let Ok(MetaReply::Opened { attributes, .. }) = reply else {
+                    assert_eq!(reply, Err(MetaError::SessionOver));
+                    return;
+                };
+                self.made.insert(attributes.inode);
+                let client = &mut self.clients[client];
+                if client.session == Some(session) {
+                    client.open.push(attributes.inode);
+                    client.told.insert(attributes.inode);
+                    client.unborn.insert(attributes.inode);
+                }
+            }
             Expect::Locked(client, number, inode) => {
                 let client = &mut self.clients[client];
                 if client.asking == Some(number) {
@@ -302,6 +324,20 @@ impl Model {
                 self.renew(client, server);
                 self.run(server);
                 self.commit(server);
+            }
+            Step::Make(client, server) => {
+                if !self.clients[client].lives(self.world.now) {
+                    return;
+                }
+                let session = self.clients[client].session.unwrap();
+                let what = Making::Nameless { session, directory: "".into(), mode: Mode(0o600) };
+                let make = Change::Make { umask: Mode(0), what: Box::new(what) };
+                self.enqueue(server, client, make, Expect::Nameless(client, session));
+            }
+            Step::Name(client, server, name) => {
+                let Some(inode) = self.clients[client].unborn.pop_first() else { return };
+                let change = Change::Link { from: inode.into(), to: format!("d/{name}").into() };
+                self.enqueue(server, client, change, Expect::Nothing);
             }
             Step::Lock(client, server) => {
                 let Client { session: Some(session), open, .. } = &self.clients[client] else { return };

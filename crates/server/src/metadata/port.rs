@@ -8,6 +8,7 @@ use net::Identity;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use types::making::Making;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
 use types::{HolderId, wire};
 
@@ -76,6 +77,12 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::Change { change, .. } | MetaRequest::ChangeFor { change, .. } => match change {
             Change::Create { .. } => "create",
             Change::MakeDirectory { .. } => "make_directory",
+            Change::Make { what, .. } => match &**what {
+                Making::Create { .. } => "create",
+                Making::Directory { .. } => "make_directory",
+                Making::Publish(_) => "publish",
+                Making::Nameless { .. } => "create_nameless",
+            },
             Change::MakeSymbolicLink { .. } => "make_symbolic_link",
             Change::Link { .. } => "link",
             Change::Unlink { .. } => "unlink",
