@@ -3,7 +3,7 @@
 //! One thread takes all commits that wait, finds conflicts among what was written lately, appends the rest to the log,
 //! syncs once if any of them asks for that, applies them to the table, publishes a snapshot of it, and answers. So a snapshot
 //! shows everything that was answered, and one flush of the disk serves all that waited for it. What nobody waits for is
-//! synced [`Options::sync_after`] later, and is committed where it is called if the writer has nothing else to do. Another thread syncs the table now and then
+//! synced [`Options::sync_after`] later. Another thread syncs the table now and then
 //! and removes the log that this makes needless. After a crash the table holds some prefix of the history, and the log
 //! everything from there on.
 
@@ -30,9 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
-use types::storage::Durability;
-use writer::Writer;
+use tokio::sync::{mpsc, oneshot};
 
 /// The spaces that the table of a [`LocalStore`] must have.
 pub const SPACES: &[&str] = &["data", "position"];
@@ -121,8 +119,6 @@ struct Shared {
     view: RwLock<Arc<View>>,
     /// The last revision that is durable, and so are all before it.
     durable: AtomicU64,
-    /// What was committed where it was called is to be synced some time later.
-    sync_due: Notify,
     segments: log::Segments,
     options: Options,
     /// Why the store stopped, once it has: it never works again then, because nobody knows what is on the disk.
@@ -132,8 +128,6 @@ struct Shared {
 struct Handle {
     shared: Arc<Shared>,
     queue: Option<mpsc::Sender<Waiting>>,
-    /// `None`: its steps are taken by whoever wants them.
-    writer: Option<Arc<Mutex<Writer>>>,
     checkpointer: Arc<Checkpointer>,
     threads: Vec<JoinHandle<()>>,
     /// Held until the threads have ended.
@@ -159,7 +153,6 @@ impl LocalStore {
             view: RwLock::new(Arc::new(View { revision, table: table.snapshot() })),
             table,
             durable: AtomicU64::new(revision.0),
-            sync_due: Notify::new(),
             segments: log.segments(),
             options: options.clone(),
             stopped: Mutex::new(None),
@@ -167,15 +160,9 @@ impl LocalStore {
         let checkpointer = Arc::new(Checkpointer::new(shared.clone(), options.checkpoint_after));
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         let work = options.work.clone();
-        let writer = Writer::new(shared.clone(), checkpointer.clone(), log, revision, options);
-        let mut handle = Handle {
-            shared,
-            queue: Some(queue),
-            writer: None,
-            checkpointer,
-            threads: Vec::new(),
-            _owner: owner,
-        };
+        let writer = writer::Writer::new(shared.clone(), checkpointer.clone(), log, revision, options);
+        let mut handle =
+            Handle { shared, queue: Some(queue), checkpointer, threads: Vec::new(), _owner: owner };
         if let Work::Steps(take) = work {
             take(Stepper { writer, queue: waiting, checkpointer: handle.checkpointer.clone() });
             return Ok(LocalStore { handle: Arc::new(handle) });
@@ -187,10 +174,7 @@ impl LocalStore {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime =
             runtime.map_err(|error| KvError::Unavailable(format!("starting a runtime: {error}")))?;
-        let writer = Arc::new(Mutex::new(writer));
-        handle.writer = Some(writer.clone());
-        let run = writer::run(writer, handle.shared.clone(), waiting);
-        handle.threads.push(start("kv-writer", Box::new(move || runtime.block_on(run)))?);
+        handle.threads.push(start("kv-writer", Box::new(move || runtime.block_on(writer.run(waiting))))?);
         let checkpointer = handle.checkpointer.clone();
         handle.threads.push(start("kv-checkpoint", Box::new(move || checkpointer.run()))?);
         Ok(LocalStore { handle: Arc::new(handle) })
@@ -213,16 +197,6 @@ impl LocalStore {
     }
 }
 
-impl Handle {
-    /// Commits what does not wait for the disk without waking a thread for it. Given back when the thread has to do it.
-    fn commit_now(&self, commit: Commit) -> Result<Result<Outcome, KvError>, Commit> {
-        match self.writer.as_ref().map(|writer| writer.try_lock()) {
-            Some(Ok(mut writer)) if commit.durability == Durability::Memory => writer.commit_now(commit),
-            Some(_) | None => Err(commit),
-        }
-    }
-}
-
 impl Store for LocalStore {
     type Snapshot = LocalSnapshot;
 
@@ -233,10 +207,6 @@ impl Store for LocalStore {
 
     async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
         commit.check_size()?;
-        let commit = match self.handle.commit_now(commit) {
-            Ok(outcome) => return outcome,
-            Err(commit) => commit,
-        };
         let stopped = || KvError::Unavailable("the store is closed".into());
         let queue = self.handle.queue.as_ref().ok_or_else(stopped)?;
         let (answer, outcome) = oneshot::channel();

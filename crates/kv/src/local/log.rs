@@ -120,11 +120,6 @@ impl Log {
         self.buffer.len() as u64
     }
 
-    /// Bytes until the segment is full.
-    pub(super) fn left(&self) -> u64 {
-        self.options.segment_bytes.saturating_sub(self.end)
-    }
-
     /// What was written and is not synced.
     pub(super) fn is_synced(&self) -> bool {
         self.durable == self.written

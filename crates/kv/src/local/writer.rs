@@ -1,4 +1,4 @@
-//! The writer, and the thread that commits what waits for the disk or for others.
+//! The thread that commits.
 
 use super::checkpoint::Checkpointer;
 use super::log::{Log, LogError};
@@ -6,22 +6,16 @@ use super::{DATA, Options, POSITION, POSITION_KEY, Shared, Waiting};
 use crate::conflict::Recent;
 use crate::{Commit, KvError, Outcome, Revision};
 use env::Batch;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 use types::storage::Durability;
 
 /// A group is flushed at this size even if more commits wait: it bounds memory and the time that one flush takes.
 const GROUP_BYTES_MAX: u64 = 4 << 20;
-/// A time that nobody waits for.
-const FAR: Duration = Duration::from_secs(86_400);
 /// Commits taken from the queue at once.
 const GROUP_MAX: usize = 1024;
-
-/// Commits are not made where they are called when the segment has so little room left.
-const SEGMENT_REST: u64 = 1 << 20;
 
 type Answer = oneshot::Sender<Result<Outcome, KvError>>;
 
@@ -53,33 +47,6 @@ enum Space {
     None,
 }
 
-/// Commits what comes through the queue until it is closed, and syncs what is due.
-pub(super) async fn run(writer: Arc<Mutex<Writer>>, shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>) {
-    let lock = || writer.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut waiting = Vec::new();
-    loop {
-        let due = lock().sync_due;
-        let far = Instant::now() + FAR;
-        let count = tokio::select! {
-            biased;
-            count = queue.recv_many(&mut waiting, GROUP_MAX) => count,
-            () = shared.sync_due.notified() => continue,
-            () = sleep_until(due.unwrap_or(far)) => {
-                lock().sync_if_due();
-                continue;
-            }
-        };
-        if count == 0 {
-            break;
-        }
-        let mut writer = lock();
-        writer.serve(&mut waiting);
-        // However much comes, the disk does not wait for an end of it.
-        writer.sync_if_due();
-    }
-    lock().sync();
-}
-
 impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -105,25 +72,30 @@ impl Writer {
         }
     }
 
-    /// Commits at once, where it is called. Given back when it may take as long as the disk: the log is about to go on in another
-    /// segment.
-    pub(super) fn commit_now(&mut self, commit: Commit) -> Result<Result<Outcome, KvError>, Commit> {
-        if commit.durability == Durability::Disk || self.log.left() < SEGMENT_REST {
-            return Err(commit);
+    /// Commits until the queue is closed.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
+        let mut waiting = Vec::new();
+        loop {
+            let count = match self.sync_due {
+                None => queue.recv_many(&mut waiting, GROUP_MAX).await,
+                Some(due) => match timeout_at(due, queue.recv_many(&mut waiting, GROUP_MAX)).await {
+                    Ok(count) => count,
+                    Err(_) => {
+                        self.sync();
+                        continue;
+                    }
+                },
+            };
+            if count == 0 {
+                break;
+            }
+            self.serve(&mut waiting);
+            // However much comes, the disk does not wait for an end of it.
+            if self.sync_due.is_some_and(|due| due <= Instant::now()) {
+                self.sync();
+            }
         }
-        let was_due = self.sync_due.is_some();
-        let (answer, mut outcome) = oneshot::channel();
-        self.serve(&mut vec![Waiting { commit, answer }]);
-        if self.sync_due.is_some() && !was_due {
-            self.shared.sync_due.notify_one();
-        }
-        Ok(outcome.try_recv().unwrap_or_else(|_| Err(KvError::Unavailable("the store is closed".into()))))
-    }
-
-    fn sync_if_due(&mut self) {
-        if self.sync_due.is_some_and(|due| due <= Instant::now()) {
-            self.sync();
-        }
+        self.sync();
     }
 
     /// Makes durable what was answered before it was. `false` when there is nothing.
