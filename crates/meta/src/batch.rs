@@ -468,12 +468,12 @@ impl<S: Snapshot> View for Batch<S> {
         if let Some(slot) = self.raw.get(key) {
             return Ok(slot.value.clone());
         }
-        let mut value = self.snapshot.get(key).await?;
-        if value.is_none() {
-            value = snapshots::way_in(&self.snapshot, key).await?;
-        }
+        let value = self.snapshot.get(key).await?;
         self.raw.insert(key.to_vec(), Slot { value: value.clone(), read: true, written: false });
-        Ok(value)
+        match value {
+            Some(value) => Ok(Some(value)),
+            None => snapshots::way_in(&self.snapshot, key).await,
+        }
     }
 
     /// What is found is not recorded as read: who depends on a pair gets its key.

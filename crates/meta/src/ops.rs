@@ -27,7 +27,7 @@ mod tree;
 mod xattr;
 
 pub use class::{default_class, effective};
-pub(crate) use content::{is_recorded, openable, opened, opened_to_read};
+pub(crate) use content::{is_recorded, may_read_shared, openable, opened, opened_to_read};
 pub(crate) use following::{followings, to_follow};
 pub(crate) use lock::test as test_lock;
 pub(crate) use quota::list as quotas;

@@ -3,7 +3,7 @@
 use crate::access::{Access, Caller};
 use crate::records::{Body, Entry, Node};
 use crate::view::View;
-use crate::{Failure, SYMLINKS_MAX};
+use crate::{Failure, SYMLINKS_MAX, snapshots};
 use std::borrow::Cow;
 use types::meta::{Follow, MetaError, NAME_MAX, PATH_MAX, Place};
 use types::{FileKind, InodeId};
@@ -209,9 +209,17 @@ pub async fn line<V: View>(view: &mut V, id: InodeId) -> Result<Vec<Node>, Failu
         if root {
             return Ok(line);
         }
-        if line.len() > PATH_MAX {
-            return Err(MetaError::NameTooLong.into());
+    }
+}
+
+/// The path of an inode, or of what shows the bytes in the chunks of this id in a snapshot.
+pub async fn path_of_any<V: View>(view: &mut V, id: InodeId) -> Result<String, Failure> {
+    match path_of(view, id).await {
+        Err(Failure::Refused(MetaError::NotFound)) => {
+            let shown = snapshots::shown_by_chunks(view, id).await?;
+            path_of(view, shown.ok_or(MetaError::NotFound)?).await
         }
+        path => path,
     }
 }
 

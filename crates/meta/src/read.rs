@@ -80,7 +80,7 @@ pub async fn read<S: Snapshot>(
         {
             return Err(MetaError::Denied.into());
         }
-        MetaRequest::PathOf { inode } => MetaReply::Path(path::path_of(reader, *inode).await?),
+        MetaRequest::PathOf { inode } => MetaReply::Path(path::path_of_any(reader, *inode).await?),
         MetaRequest::Fates { inodes } => MetaReply::Fates(fate::fates(reader, context, None, inodes).await?),
         MetaRequest::FatesIn { table, inodes } => {
             MetaReply::Fates(fate::fates(reader, context, Some(*table), inodes).await?)

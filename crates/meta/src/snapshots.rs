@@ -14,15 +14,15 @@ use crate::keys;
 use crate::records::{Body, Entry, Inode, SnapshotRecord, Snapshots, Taken, VersionRecord, decode, encode};
 use crate::view::View;
 use kv::{Key, KvError, Snapshot, Value};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use types::snapshot::{DIRECTORY, SNAPSHOTS_MAX, Shown};
 use types::{FileKind, InodeId, Mode, TableId};
 
-/// The most directories between an inode and the root that are looked at.
-const DEPTH_MAX: usize = 4096;
-/// The most names of a file that are looked at at once.
-const NAMES: usize = 1000;
+/// No tree is so deep: its directories would be in a circle.
+const DEPTH_MAX: usize = 10_000_000;
+/// Records of a scan that are read at once.
+const PAGE: usize = 512;
 
 impl Snapshots {
     /// The record with this value.
@@ -98,17 +98,18 @@ impl<S: Snapshot> At<'_, S> {
 
     /// Up to `limit` pairs, in order. Not for inodes.
     async fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
-        // More than one record can have, so that each page gets on.
-        let rows = limit.saturating_add(2 * SNAPSHOTS_MAX);
         let mut found = Vec::new();
         let mut from = from.to_vec();
         while found.len() < limit && from.as_slice() < to {
             let wanted = limit - found.len();
-            let live = self.base.scan(&from, to, wanted).await?;
+            let page = wanted.max(PAGE);
+            // More than one record can have, so that each page gets on.
+            let rows = page + 2 * SNAPSHOTS_MAX;
+            let live = self.base.scan(&from, to, page).await?;
             let versions =
                 self.base.scan(&keys::versions_from(&from), &keys::versions_from(to), rows).await?;
             // The last key of which all was read.
-            let mut through = live.last().filter(|_| live.len() == wanted).map(|(key, _)| key.clone());
+            let mut through = live.last().filter(|_| live.len() == page).map(|(key, _)| key.clone());
             let of = |row: &(Key, Value)| keys::version_of(&row.0).map(|(of, _)| of.to_vec());
             if versions.len() == rows {
                 let last = versions.last().and_then(of);
@@ -177,12 +178,15 @@ pub(crate) struct Walker<'a, S> {
     snapshots: &'a Snapshots,
     inodes: HashMap<InodeId, History<Named>>,
     entries: HashMap<Key, History<InodeId>>,
+    /// All names that files with several ever had.
+    names: HashMap<InodeId, Arc<BTreeSet<(InodeId, String)>>>,
     known: HashMap<(u64, InodeId), bool>,
 }
 
 impl<'a, S: Snapshot> Walker<'a, S> {
     pub(crate) fn new(base: &'a S, snapshots: &'a Snapshots) -> Walker<'a, S> {
-        Walker { base, snapshots, inodes: HashMap::new(), entries: HashMap::new(), known: HashMap::new() }
+        let (inodes, entries, names) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Walker { base, snapshots, inodes, entries, names, known: HashMap::new() }
     }
 
     /// The versions of a record and their numbers, and the record as it is.
@@ -246,8 +250,11 @@ impl<'a, S: Snapshot> Walker<'a, S> {
             if id == taken.directory {
                 break true;
             }
-            if id == InodeId::ROOT || id == InodeId::TRASH || way.len() > DEPTH_MAX {
+            if id == InodeId::ROOT || id == InodeId::TRASH {
                 break false;
+            }
+            if way.len() > DEPTH_MAX {
+                return Err(KvError::Corrupt(format!("the directories above inode {inode} are in a circle")));
             }
             let history = self.inode(id).await?;
             let Some(named) = at(&history, taken.number) else { break false };
@@ -267,22 +274,41 @@ impl<'a, S: Snapshot> Walker<'a, S> {
 
     /// Whether it shows one of the names of a file that has several.
     async fn shows_one(&mut self, taken: &Taken, id: InodeId) -> Result<bool, KvError> {
-        let then = At { base: self.base, number: taken.number };
-        let (mut from, to) = keys::hard_links_range(id);
-        loop {
-            let names = then.scan(&from, &to, NAMES).await?;
-            for (key, _) in &names {
-                let Some((parent, name)) = keys::hard_link_name(key) else { continue };
-                let entry = self.entry(parent, name).await?;
-                if at(&entry, taken.number) == Some(&id) && Box::pin(self.shows(taken, parent)).await? {
-                    return Ok(true);
-                }
+        for (parent, name) in self.names(id).await?.iter() {
+            if !Box::pin(self.shows(taken, *parent)).await? {
+                continue;
             }
-            match names.last() {
-                Some((last, _)) if names.len() == NAMES => from = crate::ops::after_key(last),
-                _ => return Ok(false),
+            let entry = self.entry(*parent, name).await?;
+            if at(&entry, taken.number) == Some(&id) {
+                return Ok(true);
             }
         }
+        Ok(false)
+    }
+
+    async fn names(&mut self, id: InodeId) -> Result<Arc<BTreeSet<(InodeId, String)>>, KvError> {
+        if let Some(names) = self.names.get(&id) {
+            return Ok(names.clone());
+        }
+        let (from, to) = keys::hard_links_range(id);
+        let mut names = BTreeSet::new();
+        let versions = (keys::versions_from(&from), keys::versions_from(&to));
+        for (mut next, end) in [(from, to), versions] {
+            loop {
+                let rows = self.base.scan(&next, &end, PAGE).await?;
+                for (row, _) in &rows {
+                    let of = keys::version_of(row).map_or(row.as_slice(), |(of, _)| of);
+                    names.extend(keys::hard_link_name(of).map(|(parent, name)| (parent, name.to_owned())));
+                }
+                match rows.last() {
+                    Some((last, _)) if rows.len() == PAGE => next = crate::ops::after_key(last),
+                    _ => break,
+                }
+            }
+        }
+        let names = Arc::new(names);
+        self.names.insert(id, names.clone());
+        Ok(names)
     }
 
     /// The newest snapshot that shows the inode.
@@ -336,6 +362,28 @@ pub(crate) async fn keeps<V: View>(
         }
     }
     Ok(false)
+}
+
+/// What shows the bytes in these chunks, in a snapshot, if no file does.
+pub(crate) async fn shown_by_chunks<V: View>(
+    view: &mut V,
+    chunks: InodeId,
+) -> Result<Option<InodeId>, KvError> {
+    let whose = match view.get(&keys::kept(chunks)).await? {
+        Some(value) => decode(&value, "kept chunks")?,
+        None => chunks,
+    };
+    let snapshots = load(view.base()).await?;
+    for (number, version) in versions(view, whose).await? {
+        let of = |taken: &&Taken| taken.number == number && !taken.is_ending;
+        if let (VersionRecord::Inode { chunks: its, .. }, Some(taken)) =
+            (version, snapshots.all.iter().find(of))
+            && its == chunks
+        {
+            return Ok(Some(Shown { slot: taken.slot, inode: whose }.id()));
+        }
+    }
+    Ok(None)
 }
 
 /// The versions of an inode, and the numbers of their snapshots, oldest first.

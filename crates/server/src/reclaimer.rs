@@ -19,6 +19,10 @@ use types::{
 /// How long one removal may take: a thousand chunks, one group commit on each member.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a chain is asked for a clone that does not answer, and the pause between.
+const CLONE_PATIENCE: Duration = Duration::from_secs(30);
+const CLONE_PAUSE: Duration = Duration::from_millis(50);
+
 /// Why a chain's head did not do it.
 enum Failed {
     Unavailable,
@@ -63,18 +67,30 @@ impl ChainHeads {
     }
 
     async fn try_update(&self, chain: ChainId, operation: Operation, payload: Bytes) -> Result<(), Failed> {
+        let lane = self.take_lane();
+        let answer = self.send(chain, self.origin(lane), operation, payload).await;
+        self.give_lane(lane);
+        answer
+    }
+
+    fn origin(&self, lane: u32) -> Origin {
+        let sequence = Sequence(self.sequence.fetch_add(1, Ordering::SeqCst));
+        Origin { client: self.client, lane: Lane(lane), sequence }
+    }
+
+    async fn send(
+        &self,
+        chain: ChainId,
+        origin: Origin,
+        operation: Operation,
+        payload: Bytes,
+    ) -> Result<(), Failed> {
         let routing = self.routing.borrow().clone();
         let Some(info) = routing.chain(chain) else {
             // A routing without a single chain is not one yet.
             return Err(if routing.tables.is_empty() { Failed::Unavailable } else { Failed::NoChain });
         };
         let head = info.head().and_then(|head| routing.node_of(head)).ok_or(Failed::Unavailable)?;
-        let lane = self.take_lane();
-        let origin = Origin {
-            client: self.client,
-            lane: Lane(lane),
-            sequence: Sequence(self.sequence.fetch_add(1, Ordering::SeqCst)),
-        };
         let request = StorageRequest::Update {
             chain,
             epoch: info.epoch,
@@ -84,9 +100,7 @@ impl ChainHeads {
             capability: None,
             source: None,
         };
-        let answer = self.call(&head.address, &request, payload).await.map(|_| ());
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
-        answer
+        self.call(&head.address, &request, payload).await.map(|_| ())
     }
 
     /// Asks a chain's head.
@@ -121,6 +135,10 @@ impl ChainHeads {
         }
     }
 
+    fn give_lane(&self, lane: u32) {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+    }
+
     fn take_lane(&self) -> u32 {
         let free = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).pop();
         free.unwrap_or_else(|| {
@@ -133,13 +151,28 @@ impl ChainHeads {
 impl Cloner for ChainHeads {
     fn clone_chunk(&self, chain: ChainId, from: ChunkId, to: ChunkId, length: u32) -> Cloned<'_> {
         Box::pin(async move {
-            let clone = Operation::Clone { from, to, length };
-            match self.try_update(chain, clone, Bytes::new()).await {
-                // A hole is one afterwards.
-                Ok(()) | Err(Failed::Refused(StorageError::NoChunk)) => Ok(()),
-                Err(Failed::Refused(StorageError::Full)) => Err(CloneError::Full),
-                Err(Failed::Refused(StorageError::Corrupt { .. })) => Err(CloneError::Damaged),
-                Err(_) => Err(CloneError::Unavailable),
+            let lane = self.take_lane();
+            // The same each time: one that is late must not clone what was written since.
+            let origin = self.origin(lane);
+            let end = tokio::time::Instant::now() + CLONE_PATIENCE;
+            loop {
+                let clone = Operation::Clone { from, to, length };
+                let outcome = match self.send(chain, origin, clone, Bytes::new()).await {
+                    // A hole is one afterwards.
+                    Ok(()) | Err(Failed::Refused(StorageError::NoChunk)) => Ok(()),
+                    Err(Failed::Refused(StorageError::Full)) => Err(CloneError::Full),
+                    Err(Failed::NoChain) => Err(CloneError::Unavailable),
+                    // Healing has it soon, if there is a good copy. What it answered once, it answers again.
+                    Err(Failed::Refused(StorageError::Corrupt { .. })) => Err(CloneError::Damaged),
+                    Err(_) if tokio::time::Instant::now() < end => {
+                        tokio::time::sleep(CLONE_PAUSE).await;
+                        continue;
+                    }
+                    // The lane is not used again: something may still be under way in it.
+                    Err(_) => return Err(CloneError::Unavailable),
+                };
+                self.give_lane(lane);
+                return outcome;
             }
         })
     }

@@ -6,7 +6,7 @@
 //! known number and a large step; then no second recovery should begin with an older backup.
 //!
 //! - **Epochs, members, terms, routing versions**: [`crate::manager::raise`].
-//! - **Inode ids**: 2^24 a second. A thousand times what a server makes.
+//! - **Inode ids**: 2^20 a second. Fifty times what a server makes.
 //! - **Revisions**, which are the versions of records on the chains and what backups go by: 2^24 a second.
 //! - **Generations of record logs**: one a second. A start of a server takes one, and a compaction one of its chain's; of these there
 //!   is one in two seconds. No position is kept, so that the next start writes every record anew, with versions above all
@@ -21,7 +21,7 @@
 //!   in other classes, with the notes that keep data from being moved there before it is removed.
 //! - **Data that was being copied to another class** is not copied on: nobody knows whether the copy became the file's. No other
 //!   is begun until every capability to write has ended that may have been given out since.
-//! - **Snapshots** are forgotten: what they show may have been kept elsewhere since, and written over where it was.
+//! - **Snapshots** are forgotten, and the fence with them: what they show may have been kept elsewhere since, and written over where it was.
 
 use crate::manager::raise;
 use kv::local::Import;
@@ -41,7 +41,7 @@ pub struct Counter {
 }
 
 /// Inode ids.
-pub const INODES: Counter = Counter { power: 24, step: 1 << 32 };
+pub const INODES: Counter = Counter { power: 20, step: 1 << 32 };
 /// Revisions of the metadata store.
 pub const REVISIONS: Counter = Counter { power: 24, step: 1 << 40 };
 /// Generations of record logs.
@@ -117,10 +117,11 @@ fn end_recodes(import: &mut Import<'_>, now: Time) -> Result<(), KvError> {
 fn end_snapshots(import: &mut Import<'_>) -> Result<(), KvError> {
     let Some(bytes) = import.get(&keys::snapshots())? else { return Ok(()) };
     let known: Snapshots = records::decode(&bytes, "snapshots")?;
+    let pending = known.pending.map_or(0, |pending| pending.number);
     for (from, to) in keys::snapshot_ranges() {
         forget(import, &from, &to, |_| Ok(()))?;
     }
-    let none = Snapshots { fence: known.fence, slot: known.slot, ..Snapshots::default() };
+    let none = Snapshots { fence: known.fence.max(pending), slot: known.slot, ..Snapshots::default() };
     import.write(keys::snapshots(), Some(records::encode(&none)))
 }
 

@@ -15,7 +15,8 @@ pub const INODE_MAX: InodeId = InodeId((1 << INODE_BITS) - 1);
 /// The highest slot. One is used again after all others were.
 pub const SLOT_MAX: u32 = (1 << (FLAG_BIT - INODE_BITS)) - 1;
 
-const INODE_BITS: u32 = 44;
+/// A recovery of the metadata goes on with the seconds since 1970 times 2^20: these last until 2106.
+const INODE_BITS: u32 = 52;
 /// Set in no id of a file or of a record log.
 const FLAG_BIT: u32 = 62;
 

@@ -73,14 +73,17 @@ impl File {
         let routing = self.client.routing();
         let chain = layout.chain(index);
         let Some(info) = routing.chain(chain) else { return span };
-        let chunk = ChunkId { inode: content.inode, index };
+        let chunks = content.chunks(Some(&capability));
+        let chunk = ChunkId { inode: chunks, index };
         for target in info.serving() {
             let Some(node) = routing.node_of(target) else { continue };
             let request = StorageRequest::Describe { chain, epoch: info.epoch, target, chunk, capability };
             if let Ok(StorageReply::Chunk { state }) =
                 self.client.ask_storage(ACTION, &node.address, &request).await
             {
-                return state.map_or(0, |state| state.length);
+                // Where that is not what the file has any more, all may be data.
+                let is_its = self.state.has_chunks(&self.client, chunks).await.unwrap_or(false);
+                return if is_its { state.map_or(0, |state| state.length) } else { span };
             }
         }
         span

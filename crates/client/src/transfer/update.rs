@@ -98,7 +98,7 @@ impl Client {
                         Some(fresh) => (capability, source) = fresh,
                         None => return Ok(None),
                     }
-                    if retry.left().is_zero() {
+                    if !retry.pause().await {
                         return Err(error);
                     }
                     continue;

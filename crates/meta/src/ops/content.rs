@@ -6,13 +6,14 @@ use crate::path;
 use crate::records::{Body, Inode, Node, Share};
 use crate::view::View;
 use crate::{Batch, CAPABILITY_LIFETIME, CAPABILITY_REST_MIN, Context, Failure, keys};
-use kv::Snapshot;
+use kv::{KvError, Snapshot};
 use types::meta::{Follow, MetaError, MetaReply, Place};
+use types::snapshot::Shown;
 use types::{Capability, ChunkIndex, InodeId, Layout, Mode, Rights, Time};
 
 /// The answer to an open to read, whose right was checked: a capability if it is a file.
 pub(crate) async fn opened_to_read<V: View + Sync>(
-    view: &V,
+    view: &mut V,
     context: &Context<'_>,
     caller: &Caller,
     node: &Node,
@@ -20,11 +21,32 @@ pub(crate) async fn opened_to_read<V: View + Sync>(
     let capability = match node.inode.body {
         Body::File { .. } => {
             let expires = context.now.after(CAPABILITY_LIFETIME);
-            Some(context.key.grant_read(view.chunks(node.id).await?, 1, caller.uid, expires))
+            let chunks = view.chunks(node.id).await?;
+            if !may_read_shared(view, caller, node.id, chunks).await? {
+                return Err(MetaError::Denied.into());
+            }
+            Some(context.key.grant_read(chunks, 1, caller.uid, expires))
         }
         Body::Directory { .. } | Body::SymbolicLink { .. } | Body::Special { .. } => None,
     };
     Ok(MetaReply::Opened { attributes: node.attributes(), capability })
+}
+
+/// Whether the caller may have a right to read chunks that a file and snapshots of it have in common: it would hold on when the file is
+/// written later, so that he must be able to read that, too.
+pub(crate) async fn may_read_shared<V: View + Sync>(
+    view: &mut V,
+    caller: &Caller,
+    id: InodeId,
+    chunks: InodeId,
+) -> Result<bool, KvError> {
+    if Shown::by(id).is_none_or(|shown| shown.inode != chunks) {
+        return Ok(true);
+    }
+    match view.inode(chunks).await? {
+        Some(inode) => caller.may(view, &Node { id: chunks, inode }, Access::READ).await,
+        None => Ok(true),
+    }
 }
 
 /// The same to write. The capability ends with what is recorded for the file. `fence`: see [`super::fence`].
@@ -121,6 +143,7 @@ pub(super) async fn reseed<S: Snapshot>(
 ) -> Result<MetaReply, Failure> {
     let node = path::node(batch, caller, &Place::inode(inode), Follow::No).await?;
     need_writer(batch, caller, &node).await?;
+    super::need_unshared(batch, inode).await?;
     let Body::File { layout: old, .. } = node.inode.body else { return Err(MetaError::Invalid.into()) };
     if node.inode.length > 0 {
         return Err(MetaError::Invalid.into());

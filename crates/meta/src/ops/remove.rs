@@ -56,7 +56,7 @@ pub(super) async fn tree<S: Snapshot>(
     let (at, entry, node) = removable(batch, caller, place).await?;
     if entry.kind == FileKind::Directory {
         caller.need_owner(&node.inode)?;
-        snapshot::need_none(batch, &node).await?;
+        snapshot::need_none_below(batch, &node).await?;
     }
     tree::detach(batch, context, (&at.parent, &at.name), entry).await?;
     let at = (&at.parent, at.name.as_str());

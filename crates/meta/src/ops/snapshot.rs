@@ -14,6 +14,7 @@ use crate::snapshots::{At, Walker, keeps, load, record, versions};
 use crate::view::View;
 use crate::{Batch, Context, Failure, keys};
 use kv::{Key, Snapshot, Value};
+use std::collections::BTreeSet;
 use types::meta::{Follow, MetaError, MetaReply, NAME_MAX, Place};
 use types::snapshot::{INODE_MAX, SLOT_MAX, SNAPSHOTS_MAX, Shown, Snapshot as Listed};
 use types::{Duration, InodeId, Layout};
@@ -48,21 +49,31 @@ pub(crate) async fn need_unshared<V: View>(view: &mut V, inode: InodeId) -> Resu
     Ok(())
 }
 
-/// Refuses to remove a directory that has snapshots, or has some below it: nobody could name them.
-pub(super) async fn need_none<S: Snapshot>(batch: &mut Batch<S>, node: &Node) -> Result<(), Failure> {
+/// The directories that have snapshots, or are about to have one.
+async fn directories<S: Snapshot>(batch: &mut Batch<S>) -> Result<BTreeSet<InodeId>, Failure> {
     let snapshots = batch.snapshots().await?;
     let pending = snapshots.pending.iter().map(|pending| pending.directory);
-    let mut directories: Vec<InodeId> =
-        snapshots.live().map(|taken| taken.directory).chain(pending).collect();
-    directories.sort_unstable();
-    directories.dedup();
-    for directory in directories {
-        match path::line(batch, directory).await {
-            Ok(line) if line.iter().any(|above| above.id == node.id) => {
+    Ok(snapshots.live().map(|taken| taken.directory).chain(pending).collect())
+}
+
+/// Refuses to remove an empty directory that has snapshots: nobody could name them.
+pub(super) async fn need_none<S: Snapshot>(batch: &mut Batch<S>, node: &Node) -> Result<(), Failure> {
+    if directories(batch).await?.contains(&node.id) { Err(MetaError::HasSnapshots.into()) } else { Ok(()) }
+}
+
+/// The same of a directory with all that is below it.
+pub(super) async fn need_none_below<S: Snapshot>(batch: &mut Batch<S>, node: &Node) -> Result<(), Failure> {
+    for directory in directories(batch).await? {
+        let mut next = directory;
+        loop {
+            if next == node.id {
                 return Err(MetaError::HasSnapshots.into());
             }
-            Ok(_) | Err(Failure::Refused(MetaError::NotFound)) => {}
-            Err(error) => return Err(error),
+            // One that is being taken apart is its own parent.
+            match batch.inode(next).await? {
+                Some(inode) if inode.parent != next => next = inode.parent,
+                Some(_) | None => break,
+            }
         }
     }
     Ok(())
@@ -274,7 +285,9 @@ pub(super) async fn end_keeping<S: Snapshot>(
         batch.put(keys::kept(into), encode(&inode));
         return Ok(true);
     }
-    batch.discard_remains(context.now, layout.table, layout.slots, into);
+    // A clone that was sent may come late.
+    let due = super::tree::remains_due(context.now);
+    batch.discard_remains(due, layout.table, layout.slots, into);
     Ok(false)
 }
 

@@ -227,11 +227,12 @@ pub(super) async fn sweep<S: Snapshot>(
             return Ok(Some(key));
         }
         // What has snapshots waits for those to be removed.
-        if let Some(there) = batch.inode(inode).await?
-            && let Err(Failure::Refused(MetaError::HasSnapshots)) =
-                snapshot::need_none(batch, &Node { id: inode, inode: there }).await
-        {
-            continue;
+        if let Some(there) = batch.inode(inode).await?.filter(|there| there.is_directory()) {
+            match snapshot::need_none_below(batch, &Node { id: inode, inode: there }).await {
+                Ok(()) => {}
+                Err(Failure::Refused(MetaError::HasSnapshots)) => continue,
+                Err(error) => return Err(error),
+            }
         }
         let there = batch.get(&keys::trashed(uid, inode)).await?;
         batch.remove(key);

@@ -4,7 +4,7 @@ use crate::access::{Access, Caller};
 use crate::pattern::Pattern;
 use crate::records::{Body, Entry as EntryRecord, Inode, Node, decode};
 use crate::view::{Reader, View};
-use crate::{CAPABILITY_LIFETIME, Context, Failure, keys, path};
+use crate::{CAPABILITY_LIFETIME, Context, Failure, keys, ops, path};
 use kv::{Key, KvError, Snapshot};
 use std::sync::Arc;
 use types::InodeId;
@@ -114,7 +114,10 @@ async fn listed<S: Snapshot>(
     let name = String::from_utf8(key).map_err(|_| KvError::Corrupt("entry: bad name".to_owned()))?;
     let id = node.id;
     let capability = match (detail, &node.inode.body) {
-        (Detail::Capabilities, Body::File { .. }) if caller.may(reader, node, Access::READ).await? => {
+        (Detail::Capabilities, Body::File { .. })
+            if caller.may(reader, node, Access::READ).await?
+                && ops::may_read_shared(reader, caller, node.id, chunks).await? =>
+        {
             let expires = context.now.after(CAPABILITY_LIFETIME);
             Some(context.key.grant_read(chunks, 1, caller.uid, expires))
         }

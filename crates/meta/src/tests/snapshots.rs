@@ -189,6 +189,7 @@ fn check_nothing_is_left(world: &mut World, chunks: &mut Chunks) {
     world.pass(Duration::from_secs(3600));
     // What was begun to be kept and never was.
     sweep(world, 3);
+    world.pass(Duration::from_secs(3600));
     chunks.collect(world);
     for kind in [b'v', b'w', b'k'] {
         assert_eq!(world.records(kind), []);
@@ -438,6 +439,7 @@ fn a_file_is_kept_once_by_whoever_is_first() {
     assert!(!end_keeping(&mut world, second, true), "it is done");
     assert_eq!(chunks_at(&mut world, "/d/.snapshot/s/f"), second.into);
     assert_eq!(begin_keeping(&mut world, ROOT, inode), Ok(None));
+    world.pass(Duration::from_secs(120));
     chunks.collect(&mut world);
     assert!(!chunks.bytes.contains_key(&first.into));
 }
@@ -534,6 +536,103 @@ fn what_may_be_half_cut_has_holes_in_the_snapshot() {
     world.pass(CAPABILITY_LIFETIME + CAPABILITY_LIFETIME);
     take(&mut world, "/d", "t");
     assert!(world.stat(ROOT, "/d/.snapshot/t/f").unwrap().dense, "nobody could write it");
+}
+
+#[test]
+fn the_chunks_of_a_snapshot_have_a_path() {
+    let (mut world, mut chunks) = (World::new(), Chunks::default());
+    world.mkdir(ROOT, "/d", 0o755).unwrap();
+    for name in ["/d/f", "/d/g"] {
+        world.make(ROOT, name, 0o644).unwrap();
+        chunks.write(&mut world, name);
+    }
+    take(&mut world, "/d", "s");
+    chunks.write(&mut world, "/d/f");
+    let kept = chunks_at(&mut world, "/d/.snapshot/s/f");
+    let removed = world.stat(ROOT, "/d/g").unwrap().inode;
+    world.unlink(ROOT, "/d/g").unwrap();
+    for (inode, path) in [(kept, "/d/.snapshot/s/f"), (removed, "/d/.snapshot/s/g")] {
+        let found = world.read(ROOT, MetaRequest::PathOf { inode });
+        assert_eq!(found, Ok(MetaReply::Path(path.to_owned())));
+    }
+}
+
+#[test]
+fn bytes_that_are_written_later_are_read_by_nobody_through_a_snapshot() {
+    let (mut world, mut chunks) = (World::new(), Chunks::default());
+    world.mkdir(ROOT, "/d", 0o755).unwrap();
+    world.make(ROOT, "/d/f", 0o644).unwrap();
+    chunks.write(&mut world, "/d/f");
+    take(&mut world, "/d", "s");
+    let open = MetaRequest::Open { place: "/d/.snapshot/s/f".into(), rights: Rights::Read };
+    assert!(world.read(1, open.clone()).is_ok());
+    let set = SetAttributes { mode: Some(Mode(0o600)), ..SetAttributes::default() };
+    world.change(ROOT, Change::SetAttributes { place: "/d/f".into(), follow: Follow::No, set }).unwrap();
+    // The right to read would be one to read what is about to be written.
+    assert_eq!(world.read(1, open.clone()), Err(MetaError::Denied));
+    chunks.write(&mut world, "/d/f");
+    assert!(world.read(1, open).is_ok(), "now it has chunks of its own, which were for all to read");
+}
+
+#[test]
+fn deep_trees_and_many_names_are_shown_too() {
+    let mut world = World::new();
+    world.mkdir(ROOT, "/d", 0o755).unwrap();
+    let mut directory = world.stat(ROOT, "/d").unwrap().inode;
+    let make = |place| Change::MakeDirectory { place, mode: Mode(0o755), parents: false };
+    for _ in 0..5000 {
+        let place = Place { base: directory, path: "x".to_owned() };
+        directory = attributes(world.change(ROOT, make(place)).unwrap()).unwrap().inode;
+    }
+    for number in 0..40 {
+        world.make(ROOT, &format!("/d/f{number:02}"), 0o644).unwrap();
+        world
+            .change(ROOT, Change::Link { from: "/d/f00".into(), to: format!("/d/l{number}").into() })
+            .unwrap();
+    }
+    take(&mut world, "/d", "s");
+    // Changed at its end, with what is near its beginning.
+    let set = |place| {
+        let set = SetAttributes { mode: Some(Mode(0o700)), ..SetAttributes::default() };
+        let change = Change::SetAttributes { place, follow: Follow::No, set };
+        Job::Change { caller: user(ROOT), origin: Origin::default(), change }
+    };
+    let places: Vec<Place> = vec![directory.into(), "/d/f00".into(), "/d/f01".into(), "/d".into()];
+    let mut jobs: Vec<Job> = places.into_iter().map(set).collect();
+    for job in &mut jobs {
+        if let Job::Change { origin, .. } = job {
+            *origin = world.origin();
+        }
+    }
+    assert!(world.jobs(&jobs).iter().all(Result::is_ok));
+    for path in ["f00", "f01", "l39", ""] {
+        let mode = world.stat(ROOT, format!("/d/.snapshot/s/{path}")).unwrap().mode;
+        assert_ne!(mode, Mode(0o700), "{path}");
+    }
+    // Names that were made since are passed over, however many there are.
+    for number in 0..1500 {
+        world.make(ROOT, &format!("/d/new{number}"), 0o644).unwrap();
+    }
+    assert_eq!(world.list(ROOT, "/d/.snapshot/s").unwrap().len(), 81);
+    let deep = Shown {
+        slot: Shown::by(world.stat(ROOT, "/d/.snapshot/s").unwrap().inode).unwrap().slot,
+        inode: directory,
+    };
+    assert_ne!(world.stat(ROOT, deep.id()).unwrap().mode, Mode(0o700));
+    // Other directories are removed as ever.
+    world.mkdir(ROOT, "/e", 0o755).unwrap();
+    world.change(ROOT, Change::RemoveDirectory { place: "/e".into() }).unwrap();
+}
+
+#[test]
+fn a_file_that_a_snapshot_shows_stays_where_it_is() {
+    let mut world = World::new();
+    world.mkdir(ROOT, "/d", 0o755).unwrap();
+    let inode = world.make(ROOT, "/d/f", 0o644).unwrap().inode;
+    take(&mut world, "/d", "s");
+    assert_eq!(world.change(ROOT, Change::Reseed { inode, seed: 9 }), Err(MetaError::InSnapshot));
+    let keep = begin_keeping(&mut world, ROOT, inode).unwrap().unwrap();
+    assert!(end_keeping(&mut world, keep, true));
 }
 
 #[test]

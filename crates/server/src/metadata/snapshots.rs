@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use types::meta::{MetaError, MetaReply, MetaRequest};
 use types::{ChainId, ChunkId, ChunkIndex, InodeId};
 
@@ -17,16 +17,16 @@ use types::{ChainId, ChunkId, ChunkIndex, InodeId};
 const FENCE_MAX: Duration = Duration::from_secs(8);
 /// Chunks of one file that are cloned at the same time.
 const CLONES_AT_ONCE: usize = 32;
-/// How long a chain is asked that does not answer, and the pause between.
-const CLONE_PATIENCE: Duration = Duration::from_secs(30);
-const CLONE_PAUSE: Duration = Duration::from_millis(50);
+/// How often a chunk is cloned that cannot be read, and the pause between: it may be healed meanwhile.
+const CLONE_TRIES: u32 = 100;
+const CLONE_PAUSE: Duration = Duration::from_millis(100);
 /// How often the same is begun anew, because there was a snapshot meanwhile.
 const KEEP_TRIES: u32 = 10;
 
 /// Why a chunk was not cloned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloneError {
-    /// Not now: the chain has no head, or did not answer.
+    /// The chain has no head, or did not answer for some time.
     Unavailable,
     /// A disk is full.
     Full,
@@ -40,7 +40,7 @@ pub type Cloned<'a> = Pin<Box<dyn Future<Output = Result<(), CloneError>> + Send
 /// The storage servers, as whoever keeps bytes needs them.
 pub trait Cloner: Send + Sync + 'static {
     /// Makes the first `length` bytes of a chunk those of another one of the chain, durably; a chunk that is not there is none afterwards.
-    /// May be repeated.
+    /// Nothing of it is under way any more when it answers.
     fn clone_chunk(&self, chain: ChainId, from: ChunkId, to: ChunkId, length: u32) -> Cloned<'_>;
 }
 
@@ -148,15 +148,13 @@ async fn clone_one(
     (from, to): (ChunkId, ChunkId),
     length: u32,
 ) -> Result<(), MetaError> {
-    let end = Instant::now() + CLONE_PATIENCE;
+    let mut tries = 0;
     loop {
+        tries += 1;
         match cloner.clone_chunk(chain, from, to, length).await {
             Ok(()) => return Ok(()),
             Err(CloneError::Full) => return Err(MetaError::NoRoom),
-            // Healing has it soon, if there is a good copy.
-            Err(CloneError::Unavailable | CloneError::Damaged) if Instant::now() < end => {
-                sleep(CLONE_PAUSE).await;
-            }
+            Err(CloneError::Damaged) if tries < CLONE_TRIES => sleep(CLONE_PAUSE).await,
             Err(CloneError::Unavailable | CloneError::Damaged) => return Err(MetaError::Unavailable),
         }
     }

@@ -61,7 +61,7 @@ fn nothing_is_used_twice_after_a_restore() {
     let revision = raise(&mut import, Revision(100), now).unwrap();
     assert_eq!(revision, Revision(1_800_000_000 << 24));
     let next: u64 = records::decode(&import.get(&keys::next_id()).unwrap().unwrap(), "next").unwrap();
-    assert_eq!(next, 1_800_000_000 << 24);
+    assert_eq!(next, 1_800_000_000 << 20);
     for gone in [
         keys::lease(InodeId(4999)),
         keys::append(InodeId(20)),
@@ -109,9 +109,19 @@ fn counters_go_on_from_the_clock_and_never_back() {
     let at = |seconds| Time::from_parts(seconds, 0);
     let first = beyond(5000, at(1_800_000_000), INODES);
     // The same backup again, a second later and a second's worth of ids further: no id is given out twice.
-    assert!(beyond(5000, at(1_800_000_001), INODES) >= first + (1 << 24));
+    assert!(beyond(5000, at(1_800_000_001), INODES) >= first + (1 << 20));
     // The clock is behind: a step beyond what is known.
     assert_eq!(beyond(first, at(1_700_000_000), INODES), first + INODES.step);
     assert_eq!(beyond(7, Time(-5), INODES), 7 + INODES.step);
     assert_eq!(generation_beyond(3, at(1_800_000_000)), 1_800_000_000);
+}
+
+#[test]
+fn ids_after_a_recovery_can_be_in_snapshots_for_decades() {
+    let year = |year: i64| Time((year - 1970) * 365 * 86_400 * 1_000_000_000);
+    for now in [2026, 2050, 2100].map(year) {
+        let next = beyond(5000, now, INODES);
+        // And a recovery with a clock that is behind, and as many files as a server makes in a year.
+        assert!(next + INODES.step + 20_000 * 365 * 86_400 < types::snapshot::INODE_MAX.0);
+    }
 }
