@@ -6,7 +6,7 @@ use crate::find::now;
 use crate::outcome::Stop;
 use crate::remote;
 use crate::session::Session;
-use crate::text::{date, size};
+use crate::text::{date, mode, size};
 use clap::{Args, Subcommand};
 use client::{Error, ErrorKind};
 use diff::{Change, Difference, Tree};
@@ -28,7 +28,7 @@ enum SnapshotVerb {
     /// Make a snapshot of a directory and all below it (administrator only).
     ///
     /// All that was written and is at the servers is in it, as of one moment; what programs on a mount have not yet closed or synced may
-    /// not be. Writes wait meanwhile, for half a second or so.
+    /// not be. Writes wait meanwhile: less than a tenth of a second as a rule.
     #[command(
         after_help = "Examples:\n  sr snapshot create /home/ada before-upgrade\n  sr snapshot create /home                       named by the time"
     )]
@@ -200,7 +200,7 @@ async fn difference(
             let line = DifferenceLine {
                 change: change.word(),
                 path: &path,
-                kind: diff::kind_word(kind),
+                kind: mode::kind_word(kind),
                 before: length(&before),
                 after: length(&after),
             };

@@ -49,18 +49,6 @@ impl Change {
     }
 }
 
-pub(super) fn kind_word(kind: FileKind) -> &'static str {
-    match kind {
-        FileKind::File => "file",
-        FileKind::Directory => "directory",
-        FileKind::SymbolicLink => "symbolic link",
-        FileKind::Fifo => "fifo",
-        FileKind::Socket => "socket",
-        FileKind::CharacterDevice => "character device",
-        FileKind::BlockDevice => "block device",
-    }
-}
-
 /// One path that differs.
 pub(super) struct Difference {
     pub(super) path: String,
