@@ -413,17 +413,19 @@ async fn release<S: Snapshot>(
     if keeps(batch, (chunks, Some(layout.table))).await? {
         return Ok(());
     }
+    let mut due = context.now;
     if keys::inode_of(of) == Some(chunks) {
         // The file may have them still.
         if batch.inode(chunks).await?.is_some() {
             return Ok(());
         }
+        // Who was given a capability to write them before the file ended may make more of them.
+        if writable_until > context.now {
+            due = super::tree::remains_due(writable_until);
+        }
     } else {
         batch.remove(keys::kept(chunks));
     }
-    // Who was given a capability to write them before the file ended may make more of them.
-    let due =
-        if writable_until > context.now { super::tree::remains_due(writable_until) } else { context.now };
     batch.discard_remains(due, layout.table, layout.slots, chunks);
     Ok(())
 }
