@@ -162,6 +162,12 @@ async fn create(session: &mut Session, path: &str, name: Option<String>, json: b
 async fn list(session: &mut Session, json: bool, paths: &[String]) -> Result<(), Stop> {
     let wanted: Vec<String> = paths.iter().map(|path| remote::normal(path)).collect();
     let mut snapshots = session.client.snapshots().await?;
+    for path in &wanted {
+        if !snapshots.iter().any(|one| one.path.as_ref() == Some(path)) {
+            let error = Error::new(ErrorKind::NotFound, "list the snapshots of", path, "it has none");
+            session.report.failed(error)?;
+        }
+    }
     snapshots.retain(|one| wanted.is_empty() || one.path.as_ref().is_some_and(|path| wanted.contains(path)));
     for snapshot in &snapshots {
         if json {

@@ -185,6 +185,7 @@ fn what_a_snapshot_needs_stays_and_what_it_does_not_goes() {
     cloud.sr(&["put", "-r", &tree, "/"]);
     assert_eq!(cloud.sr(&["snapshot", "create", "/tree", "s"]), "/tree/.snapshot/s\n");
     assert!(cloud.fails(1, &["snapshot", "create", "/tree", "s"]).contains("already exists"));
+    assert!(cloud.fails(1, &["snapshot", "ls", "/nowhere"]).contains("/nowhere"));
     let more = cloud.write("more", &noise(300_000, 99)).display().to_string();
     // Replaced, removed, cut, appended to, moved away, cloned from, and new.
     cloud.sr(&["put", &more, "/tree/0/0"]);
