@@ -8,14 +8,15 @@ use super::content;
 use crate::access::{Access, Caller};
 use crate::path;
 use crate::records::{
-    Body, Keeping, Node, Pending, SnapshotRecord, Snapshots, Taken, VersionRecord, decode, encode,
+    Body, GarbageFile, Keeping, Node, Pending, SnapshotRecord, Snapshots, Taken, VersionRecord, decode,
+    encode,
 };
 use crate::snapshots::{At, Walker, keeps, load, record, versions};
 use crate::view::View;
 use crate::{Batch, Context, Failure, keys};
 use kv::{Key, Snapshot, Value};
 use std::collections::BTreeSet;
-use types::meta::{Follow, MetaError, MetaReply, NAME_MAX, Place};
+use types::meta::{Follow, MetaError, MetaReply, Place};
 use types::snapshot::{INODE_MAX, SLOT_MAX, SNAPSHOTS_MAX, Shown, Snapshot as Listed};
 use types::{Duration, InodeId, Layout};
 
@@ -108,7 +109,7 @@ pub(super) async fn begin<S: Snapshot>(
     if named(batch, &snapshots, directory.id, name).await?.is_some() {
         return Err(MetaError::Exists.into());
     }
-    if batch.allocate(1).await? > INODE_MAX || name.len() > NAME_MAX {
+    if batch.allocate(1).await? > INODE_MAX {
         return Err(MetaError::TooLarge.into());
     }
     // Never one that was there before, not even when an old copy of the metadata was brought back.
@@ -419,7 +420,10 @@ async fn release<S: Snapshot>(
         if batch.inode(chunks).await?.is_some() {
             return Ok(());
         }
-        // Who was given a capability to write them before the file ended may make more of them.
+        // Those that the record shows go at once. Who was given a capability to write them before the file ended may make more of them.
+        if inode.length > 0 {
+            batch.discard(GarbageFile { inode: chunks, layout, length: inode.length });
+        }
         if writable_until > context.now {
             due = super::tree::remains_due(writable_until);
         }

@@ -625,6 +625,23 @@ fn deep_trees_and_many_names_are_shown_too() {
 }
 
 #[test]
+fn the_space_of_a_removed_file_comes_back_with_its_last_snapshot() {
+    let (mut world, mut chunks) = (World::new(), Chunks::default());
+    world.mkdir(ROOT, "/d", 0o755).unwrap();
+    world.make(ROOT, "/d/f", 0o644).unwrap();
+    chunks.write(&mut world, "/d/f");
+    take(&mut world, "/d", "s");
+    world.unlink(ROOT, "/d/f").unwrap();
+    chunks.collect(&mut world);
+    assert_eq!(chunks.bytes.len(), 1);
+    remove(&mut world, "/d", "s").unwrap();
+    sweep(&mut world, 10);
+    // At once, although somebody may have a right to write it for some time.
+    chunks.collect(&mut world);
+    assert_eq!(chunks.bytes.len(), 0);
+}
+
+#[test]
 fn a_file_that_a_snapshot_shows_stays_where_it_is() {
     let mut world = World::new();
     world.mkdir(ROOT, "/d", 0o755).unwrap();
