@@ -24,6 +24,8 @@ pub(crate) const ID_FIRST: u64 = 16;
 /// The most removed files of one garbage record: about 40 KiB.
 const GARBAGE_FILES_MAX: usize = 1000;
 
+/// See [`Batch::is_heavy`].
+const HEAVY: usize = 2 << 20;
 /// The most ended inodes of one record: about 40 KiB.
 const GONE_MAX: usize = 4000;
 /// The most files without a name of one record. What ends with one answer is within one transaction, as with a purge.
@@ -193,6 +195,11 @@ impl<S: Snapshot> Batch<S> {
     /// Lets no other operation into the batch.
     pub(crate) fn close(&mut self) {
         self.weight = usize::MAX / 2;
+    }
+
+    /// Whether background work should end its transaction: it is far from what the store takes, even with one inode more.
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.weight >= HEAVY
     }
 
     /// Counts bytes that the batch may write besides.

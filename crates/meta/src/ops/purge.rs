@@ -21,7 +21,7 @@ pub(super) async fn purge<S: Snapshot>(
     let (first, end) = keys::purges_range();
     let mut from = if after.is_empty() { first.clone() } else { after.to_vec() };
     let mut left = limit;
-    while left > 0 && batch.weight() < WEIGHT_MAX {
+    while left > 0 && !batch.is_heavy() {
         let Some((key, progress)) = batch.scan(&from, &end, 1).await?.pop() else {
             // Subdirectories with lower numbers may have joined the queue behind us.
             return Ok((from != first).then_some(first));
@@ -54,9 +54,6 @@ pub(super) async fn purge<S: Snapshot>(
     Ok(Some(from))
 }
 
-/// A transaction is ended at this weight: far from what the store takes, even with one inode more.
-const WEIGHT_MAX: usize = 2 << 20;
-
 /// Takes up to `limit` entries after the name `progress` out of a directory: the new progress, and how many. `None` when
 /// it was empty and is no more.
 async fn empty<S: Snapshot>(
@@ -83,7 +80,7 @@ async fn empty<S: Snapshot>(
     }
     let mut removed = 0;
     for (key, value) in entries {
-        if removed > 0 && batch.weight() >= WEIGHT_MAX {
+        if removed > 0 && batch.is_heavy() {
             break;
         }
         removed += 1;

@@ -24,8 +24,6 @@ use types::{Duration, InodeId, Layout};
 const PENDING_MAX: Duration = Duration::from_secs(20);
 /// So is what was to be kept after this time.
 const KEEPING_MAX: Duration = Duration::from_secs(60 * 60);
-/// A transaction is ended at this weight: far from what the store takes, even with one record more.
-const WEIGHT_MAX: usize = 2 << 20;
 
 /// What capabilities to write carry. Refused with [`MetaError::Busy`] while a snapshot is being made.
 pub(crate) async fn fence<V: View>(view: &mut V) -> Result<u64, Failure> {
@@ -367,7 +365,7 @@ pub(super) async fn sweep<S: Snapshot>(
     let base = batch.base().clone();
     let mut walker = Walker::new(&base, &snapshots);
     for (key, _) in found {
-        if batch.weight() >= WEIGHT_MAX {
+        if batch.is_heavy() {
             break;
         }
         let Some(of) = keys::version_index_of(&key).map(<[u8]>::to_vec) else { continue };

@@ -15,9 +15,6 @@ use types::meta::{MetaError, MetaReply, NAME_MAX, PATH_MAX};
 use types::trash::{self, TRASH_PAGE_MAX, TrashCursor, TrashPolicy, Whose};
 use types::{ClassId, Duration, FileKind, InodeId, Mode, StorageClass};
 
-/// A transaction is ended at this weight: far from what the store takes, even with one inode more.
-const WEIGHT_MAX: usize = 2 << 20;
-
 /// The name of the trash in the root directory.
 pub(crate) const NAME: &str = ".trash";
 
@@ -223,7 +220,7 @@ pub(super) async fn sweep<S: Snapshot>(
     let (found, next) = sweep::page(batch, range, after, limit).await?;
     for (key, _) in found {
         let Some((uid, inode)) = keys::trash_due_of(&key) else { continue };
-        if batch.weight() >= WEIGHT_MAX {
+        if batch.is_heavy() {
             return Ok(Some(key));
         }
         // What has snapshots waits for those to be removed.
