@@ -50,7 +50,7 @@ impl Machine {
 }
 
 fn run<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 fn put(key: &str, value: &str) -> Commit {
@@ -213,16 +213,36 @@ fn a_table_ahead_of_the_log_is_where_the_history_goes_on() {
     assert!((1..20).contains(&lacking), "{lacking} of 20");
 }
 
+async fn fill(store: &LocalStore) {
+    for i in 0..200 {
+        store.commit(put(&i.to_string(), &"x".repeat(100))).await.unwrap();
+    }
+}
+
 #[test]
-fn checkpoints_keep_the_log_short() {
+fn a_checkpoint_keeps_the_log_short() {
+    let never = Duration::from_secs(1000);
+    let machine = Machine::new(Options { checkpoint_bytes: u64::MAX, checkpoint_after: never, ..small() });
+    run(async {
+        let store = machine.open().unwrap();
+        fill(&store).await;
+        assert!(machine.segments().len() > 10, "{:?}", machine.segments());
+        store.checkpoint().unwrap();
+        assert_eq!(machine.segments().len(), 1);
+    });
+}
+
+#[test]
+fn checkpoints_are_made_without_being_asked_for() {
     let machine = Machine::new(small());
     run(async {
         let store = machine.open().unwrap();
-        for i in 0..200 {
-            store.commit(put(&i.to_string(), &"x".repeat(100))).await.unwrap();
+        fill(&store).await;
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while machine.segments().len() > 1 {
+            assert!(std::time::Instant::now() < deadline, "{:?}", machine.segments());
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        store.checkpoint().unwrap();
-        assert!(machine.segments().len() <= 1, "{:?}", machine.segments());
     });
 }
 
