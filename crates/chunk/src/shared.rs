@@ -261,11 +261,15 @@ impl Shared {
         self.disk.space(&self.directory)
     }
 
+    /// What is kept free of a disk of this size: compaction, and what the chain has decided already, need room.
+    pub(crate) fn kept_free(&self, capacity: u64) -> u64 {
+        let options = &self.options;
+        (capacity / options.free_fraction.max(1))
+            .clamp(options.free_bytes_min.min(options.free_bytes_max), options.free_bytes_max)
+    }
+
     /// Whether only removals and what the chain must have may be written.
     pub(crate) fn is_full(&self, capacity: u64, free: u64) -> bool {
-        let options = &self.options;
-        let wanted = (capacity / options.free_fraction.max(1))
-            .clamp(options.free_bytes_min.min(options.free_bytes_max), options.free_bytes_max);
-        free < wanted || !self.reserve.is_held()
+        free < self.kept_free(capacity) || !self.reserve.is_held()
     }
 }

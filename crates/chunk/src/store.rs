@@ -51,10 +51,12 @@ pub struct Changed {
     pub removed: bool,
 }
 
-/// The space of the target's disk.
+/// The space of the target's disk, without what is always kept free of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
+    /// Bytes that may be used.
     pub capacity: u64,
+    /// Of those, bytes that are not used.
     pub free: u64,
     /// Clients' writes should be refused. Removals, and what the chain has decided already, still go.
     pub full: bool,
@@ -306,7 +308,9 @@ impl Store {
     /// The space of the disk. Asks the disk: some microseconds.
     pub fn space(&self) -> Result<Space, StoreError> {
         let (capacity, free) = self.shared.disk_space()?;
-        Ok(Space { capacity, free, full: self.shared.is_full(capacity, free) })
+        let kept = self.shared.kept_free(capacity);
+        let full = self.shared.is_full(capacity, free);
+        Ok(Space { capacity: capacity.saturating_sub(kept), free: free.saturating_sub(kept), full })
     }
 
     /// The state of the target.

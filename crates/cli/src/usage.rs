@@ -175,7 +175,7 @@ struct DfLine {
 impl Df {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Stop> {
         let totals = session.client.totals().await?;
-        let routing = session.client.routing();
+        let routing = session.client.newest_routing().await?;
         // A disk that several targets share is divided among them by its server.
         let capacity: u64 = routing.targets.values().map(|target| target.capacity).sum();
         let used: u64 = routing.targets.values().map(|target| target.used).sum();

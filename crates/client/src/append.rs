@@ -6,13 +6,13 @@ use crate::grant::{Grant, GrantSource};
 use crate::pipeline::Tail;
 use crate::renewal::Renewal;
 use crate::snapshot::ToWrite;
-use crate::tree::{describe, done};
+use crate::tree::{attributes, describe, done};
 use crate::{Client, Error, ErrorKind, Result};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use types::Duration;
-use types::meta::{Change, MetaReply, Place};
+use types::meta::{Change, Follow, MetaReply, MetaRequest, Place};
 
 const ACTION: &str = "append to";
 /// A session that is idle is renewed this often. The servers let it run for 60 s.
@@ -88,12 +88,13 @@ impl Appender {
         self.tail.end()
     }
 
-    /// Appends bytes; others see them after [`Appender::flush`].
+    /// Appends bytes; others see them after [`Appender::flush`]. Fails from the first failure on.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.tail.write(bytes).await
     }
 
-    /// Makes all that was appended durable, and visible.
+    /// Makes all that was appended durable, and visible. Fails if anything ever did since the session was opened: the file is then
+    /// as long as it was at the last flush that did not.
     pub async fn flush(&mut self) -> Result<()> {
         self.tail.flush().await?;
         let end = self.tail.end();
@@ -104,12 +105,34 @@ impl Appender {
         }
     }
 
-    /// Flushes, and ends the session.
+    /// Flushes, and ends the session, whether or not that went well.
     pub async fn close(mut self) -> Result<()> {
-        self.flush().await?;
+        let flushed = self.flush().await;
+        if flushed.is_err()
+            && let Err(left) = self.take_back().await
+        {
+            tracing::warn!(error = %left, "what is left of a refused append may be seen where the file grows by a hole");
+        }
         drop(self.renewal);
         let Session { client, content, number, .. } = &*self.session;
         let change = Change::CloseAppend { inode: content.inode, session: *number };
-        done(client.change(ACTION, &content.path, change).await?, ACTION, &content.path)
+        let closed = client.change(ACTION, &content.path, change).await;
+        flushed.and(closed.and_then(|reply| done(reply, ACTION, &content.path)))
+    }
+
+    /// Removes what was written of bytes that were refused in part: it lies beyond the end, and would be seen if the file grew over it by
+    /// a hole.
+    async fn take_back(&mut self) -> Result<()> {
+        let end = self.tail.give_up().await;
+        let Session { client, content, length, .. } = &*self.session;
+        let from = length.load(Ordering::Acquire);
+        let request = MetaRequest::Stat { place: Place::inode(content.inode), follow: Follow::No };
+        let attributes =
+            attributes(client.meta(ACTION, &content.path, &request).await?, ACTION, &content.path)?;
+        // Otherwise somebody has written there meanwhile, or the end came to be known after all.
+        if attributes.length == from {
+            while !client.punch_chunks(ACTION, content, from, end).await? {}
+        }
+        Ok(())
     }
 }

@@ -19,6 +19,7 @@ mod call;
 mod client;
 mod context;
 mod copy;
+mod cut;
 mod error;
 mod export;
 mod file;

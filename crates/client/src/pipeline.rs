@@ -102,6 +102,33 @@ impl Pipeline {
         Pipeline { client, action, content, durability, running: JoinSet::new(), most }
     }
 
+    /// Writes bytes to the spans that they make up. Gives what was written, whether or not all was.
+    pub(crate) async fn write(
+        mut self,
+        spans: impl Iterator<Item = Span>,
+        bytes: Bytes,
+    ) -> (Vec<Written>, Result<()>) {
+        let (mut all, mut result) = (Vec::new(), Ok(()));
+        let mut rest = bytes;
+        for span in spans {
+            let piece = rest.split_to(rest.len().min(usize::try_from(span.length).unwrap_or(usize::MAX)));
+            match self.push(span, piece).await {
+                Ok(written) => all.extend(written),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        loop {
+            match self.finished().await {
+                Ok(Some(written)) => all.extend(written),
+                Ok(None) => return (all, result),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+    }
+
     /// Starts a piece; first waits while too many are under way. Gives one that finished meanwhile, if any. A failure is of
     /// any piece started before.
     pub(crate) async fn push(&mut self, span: Span, bytes: Bytes) -> Result<Vec<Written>> {
@@ -144,13 +171,15 @@ pub(crate) struct Tail {
     position: u64,
     /// Bytes that are on disk, of those taken by this.
     durable: u64,
+    /// Why some were not written. Nothing is taken from then on: it would lie behind a gap.
+    failed: Option<Error>,
 }
 
 impl Tail {
     /// Goes on at `position` of the file.
     pub(crate) fn new(client: Client, action: &'static str, content: Arc<Content>, position: u64) -> Tail {
         let pipeline = Pipeline::new(client, action, content.clone(), Durability::Disk);
-        Tail { content, pipeline, partial: BytesMut::new(), position, durable: 0 }
+        Tail { content, pipeline, partial: BytesMut::new(), position, durable: 0, failed: None }
     }
 
     /// Where the next byte goes.
@@ -163,8 +192,36 @@ impl Tail {
         self.durable
     }
 
-    /// Takes bytes; waits while too many are under way. Whole pieces are not copied.
+    /// Takes bytes; waits while too many are under way. Whole pieces are not copied. Fails from the first failure on.
     pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.check()?;
+        let written = self.take(bytes).await;
+        self.note(written)
+    }
+
+    /// Sends what has not made a piece yet, and waits until everything is on disk. Fails if anything ever did.
+    pub(crate) async fn flush(&mut self) -> Result<()> {
+        self.check()?;
+        let flushed = self.settle().await;
+        self.note(flushed)
+    }
+
+    /// After a failure: waits until nothing is under way. Some of the bytes up to this position may be there.
+    pub(crate) async fn give_up(&mut self) -> u64 {
+        while !matches!(self.pipeline.finished().await, Ok(None)) {}
+        self.position
+    }
+
+    fn check(&self) -> Result<()> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn note(&mut self, result: Result<()>) -> Result<()> {
+        self.failed = result.as_ref().err().cloned();
+        result
+    }
+
+    async fn take(&mut self, bytes: Bytes) -> Result<()> {
         let piece = piece_size(&self.content.layout());
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -186,8 +243,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Sends what has not made a piece yet, and waits until everything is on disk.
-    pub(crate) async fn flush(&mut self) -> Result<()> {
+    async fn settle(&mut self) -> Result<()> {
         if !self.partial.is_empty() {
             let last = self.partial.split().freeze();
             self.send(last).await?;

@@ -98,7 +98,7 @@ impl Client {
     }
 
     /// The routing as the manager has it now.
-    pub(crate) async fn newest_routing(&self) -> Result<Arc<Routing>> {
+    pub async fn newest_routing(&self) -> Result<Arc<Routing>> {
         let mut retry = Retry::new(self.shared.options.connect_deadline);
         loop {
             let known = self.routing().version;

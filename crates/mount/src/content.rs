@@ -483,7 +483,9 @@ impl Content {
             written = self.guard.unless_lost(appender.flush()).await;
         }
         // What was flushed is there for all to see, and must not be written again.
-        if let Err(error) = appender.close().await {
+        if let Err(error) = appender.close().await
+            && written.is_ok()
+        {
             tracing::warn!(%error, "an append session was not ended; others wait for its end");
         }
         self.state().version = draw_version();

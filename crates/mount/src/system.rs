@@ -533,7 +533,7 @@ impl System {
 
     async fn statfs(&self) -> Result<fuse::StatFs> {
         let totals = self.client.totals().await?;
-        let routing = self.client.routing();
+        let routing = self.client.newest_routing().await?;
         let block = u64::from(STAT_BLOCK);
         let capacity: u64 = routing.targets.values().map(|target| target.capacity).sum();
         let used: u64 = routing.targets.values().map(|target| target.used).sum();

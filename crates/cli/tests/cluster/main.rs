@@ -12,6 +12,7 @@ mod disks;
 mod failover;
 mod follow;
 mod fsck;
+mod full;
 mod keep;
 mod lists;
 mod load;

@@ -2,7 +2,6 @@
 
 use crate::apart::{Apart, until};
 use crate::cloud::{Cloud, SR, Server, client, noise};
-use crate::disks::Small;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
@@ -65,7 +64,7 @@ fn mounted(more: &[&str]) -> Option<(Cloud, Mounted)> {
     })
 }
 
-fn error(result: std::io::Result<impl Sized>) -> i32 {
+pub(crate) fn error(result: std::io::Result<impl Sized>) -> i32 {
     match result {
         Ok(_) => panic!("it was done"),
         Err(error) => error.raw_os_error().unwrap(),
@@ -508,50 +507,6 @@ fn a_file_that_is_removed_while_it_is_open_stays_until_it_is_closed() {
             field(&now, "files") == field(&before, "files") && field(&now, "garbage") == 0
         });
     }
-}
-
-#[test]
-fn a_full_cloud_is_told_to_who_writes_and_takes_removals() {
-    if !is_possible() {
-        return;
-    }
-    let mut cloud = Cloud::with(&["--copies", "1"]);
-    assert!(cloud.server().interrupt());
-    let directory = cloud.path("cloud");
-    let small = Small::under(&directory, 900);
-    cloud.start();
-    let mount = Mounted::of(&cloud, "mnt", &[]);
-    let bytes = noise(20_000_000, 1);
-    let file = File::create(mount.path("big")).unwrap();
-    let other = OpenOptions::new().write(true).open(mount.path("big")).unwrap();
-    let full = (0..60).find_map(|number| {
-        let written = file.write_all_at(&bytes, number * 20_000_000).and_then(|()| file.sync_all());
-        written.err().and_then(|error| error.raw_os_error())
-    });
-    assert_eq!(full, Some(libc::ENOSPC));
-    // Each handle that writes is told; what it was told already it is not told again.
-    assert_eq!(error(other.sync_all()), libc::ENOSPC);
-    other.sync_all().unwrap();
-    // A close of a copy, which nobody asks how it went, does not take what a sync is to tell; nor does a write, of which a part
-    // went well. Whether the write is told itself depends on time.
-    let owed = File::create(mount.path("owed")).unwrap();
-    let _ = owed.write_all_at(&bytes, 0);
-    drop(owed.try_clone().unwrap());
-    assert_eq!(error(owed.sync_all()), libc::ENOSPC);
-    owed.sync_all().unwrap();
-    drop((file, other, owed));
-    fs::remove_file(mount.path("big")).unwrap();
-    until("there is room again", || {
-        let again = File::create(mount.path("again")).unwrap();
-        again.write_all_at(&bytes, 0).and_then(|()| again.sync_all()).is_ok()
-    });
-    let read = cloud.run(&["cat", "/again"]);
-    let differs = read.stdout.iter().zip(&bytes).position(|(one, other)| one != other);
-    let why = String::from_utf8_lossy(&read.stderr);
-    assert!(read.stdout == bytes, "{} bytes, wrong at {differs:?}: {why}", read.stdout.len());
-    drop(mount);
-    cloud.server().kill();
-    drop(small);
 }
 
 #[test]

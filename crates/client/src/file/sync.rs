@@ -130,7 +130,8 @@ async fn barriers(chains: BTreeMap<ChainId, File>) -> Vec<(ChainId, Result<Epoch
     let mut barriers = JoinSet::new();
     for (chain, file) in chains {
         barriers.spawn(async move {
-            let updated = file.cut("sync", None, chain, Operation::Barrier).await;
+            let (client, content) = (&file.client, &file.state.content);
+            let updated = client.cut("sync", content, None, chain, Operation::Barrier).await;
             let missing = || Error::unexpected("sync", file.path());
             (chain, updated.and_then(|updated| Ok(updated.ok_or_else(missing)?.epoch)))
         });

@@ -2,15 +2,12 @@
 
 use super::File;
 use crate::pipeline::{Pipeline, Written};
-use crate::span::chunk_length;
-use crate::transfer::{Update, Updated};
-use crate::{Client, Error, ErrorKind, Result, tree};
+use crate::{Client, Result, tree};
 use bytes::Bytes;
 use std::sync::{MutexGuard, PoisonError};
-use tokio::task::JoinSet;
 use types::meta::{Change, Place};
-use types::storage::{Durability, Operation};
-use types::{Attributes, ChainId, ChunkId, ChunkIndex, Layout, Time};
+use types::storage::Durability;
+use types::{Attributes, Time};
 
 /// What was written to memory only, kept until it is on disk: members that went away may have lost it. What is written
 /// to disk meanwhile is kept too, for it may have to be put over the older bytes once more.
@@ -56,38 +53,41 @@ impl Unsynced {
 
 /// Bytes of one file held until they are on disk; more make a write wait for a sync.
 const HELD_MAX: usize = 64 * 1024 * 1024;
-/// Chunks that one request removes.
-const REMOVED_AT_ONCE: usize = 1000;
-/// Requests of one truncation under way.
-const CUTS_AT_ONCE: usize = 16;
 
 impl File {
     /// Writes `bytes` at `offset`, exactly once, and lengthens the file when they end beyond it. Writes of overlapping ranges
     /// at the same time end in some order. When the future is dropped the write may still happen. The modification time of
     /// an overwrite is set by [`File::sync`].
+    ///
+    /// # Errors
+    /// Some of the bytes may be written then, and the file is as long as their end.
     pub async fn write_at(&self, offset: u64, bytes: Bytes, durability: Durability) -> Result<()> {
         let total = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let mut spans = self.check_range("write", offset, total)?;
         let Some(only) = spans.next() else { return Ok(()) };
         let writing = self.state.rewriting.read().await;
-        let mut written = Vec::new();
-        if u64::from(only.length) == total {
+        let (mut written, result) = if u64::from(only.length) == total {
             let (client, content) = (&self.client, &self.state.content);
-            written.extend(client.write_piece("write", content, only, bytes, durability).await?);
+            match client.write_piece("write", content, only, bytes, durability).await {
+                Ok(written) => (written, Ok(())),
+                Err(error) => (Vec::new(), Err(error)),
+            }
         } else {
             let content = self.state.content.clone();
-            let mut pipeline = Pipeline::new(self.client.clone(), "write", content, durability);
-            let mut rest = bytes;
-            for span in std::iter::once(only).chain(spans) {
-                let piece = rest.split_to(rest.len().min(usize::try_from(span.length).unwrap_or(usize::MAX)));
-                written.extend(pipeline.push(span, piece).await?);
-            }
-            while let Some(finished) = pipeline.finished().await? {
-                written.extend(finished);
-            }
-        }
+            let pipeline = Pipeline::new(self.client.clone(), "write", content, durability);
+            pipeline.write(std::iter::once(only).chain(spans), bytes).await
+        };
         let mut held = self.keep(written.clone(), durability);
         drop(writing);
+        if let Err(error) = result {
+            // Bytes beyond the end would come out of a hole when the file grows over them.
+            if self.unsynced().touched.is_some_and(|end| end > self.length())
+                && let Err(untold) = self.tell(0, &self.client).await
+            {
+                tracing::warn!(error = %untold, "the length of what was written before a failure is not known yet");
+            }
+            return Err(error);
+        }
         if offset + total > self.length() {
             let mut layout = self.tell(offset + total, &self.client).await?.layout;
             // What lies beyond the end is not moved with the file, if it moved before the end was known.
@@ -163,32 +163,6 @@ impl File {
         self.state.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn stopped(&self, action: &str, stopped: &tokio::task::JoinError) -> Error {
-        Error::new(ErrorKind::Broken, action, self.path(), stopped.to_string())
-    }
-
-    /// An update without bytes. `None`: the layout is no longer the file's.
-    pub(super) async fn cut(
-        &self,
-        action: &str,
-        layout: Option<Layout>,
-        chain: ChainId,
-        operation: Operation,
-    ) -> Result<Option<Updated>> {
-        let update = Update {
-            action,
-            subject: self.path(),
-            layout,
-            chain,
-            operation,
-            payload: Bytes::new(),
-            durability: Durability::Disk,
-            grant: &self.state.content.grant,
-            source: None,
-        };
-        self.client.update(update).await
-    }
-
     /// Sets the length: cuts, or lengthens with a hole. The chunks are cut first, so that no old byte is ever read again
     /// when the file grows later.
     pub async fn truncate(&self, length: u64) -> Result<()> {
@@ -200,7 +174,7 @@ impl File {
         let old = self.refresh().await?.length;
         if length < old {
             // Until the capability to do so came, the file may have been moved.
-            while !self.cut_chunks(length, old).await? {}
+            while !self.client.cut_chunks("truncate", &self.state.content, length, old).await? {}
         }
         let attributes = self.resize(length).await?;
         self.unsynced().touched = None;
@@ -220,104 +194,12 @@ impl File {
         let end = offset.saturating_add(length).min(self.refresh().await?.length);
         if offset < end {
             // Until the capability to do so came, the file may have been moved.
-            while !self.punch_chunks(offset, end).await? {}
+            let (client, content) = (&self.client, &self.state.content);
+            while !client.punch_chunks("punch a hole into", content, offset, end).await? {}
         }
         if grows || offset < end {
             self.tell(if grows { offset + length } else { 0 }, &self.client).await?;
         }
         Ok(())
-    }
-
-    /// Punches what lies between two positions. False: the layout is no longer the file's.
-    async fn punch_chunks(&self, from: u64, to: u64) -> Result<bool> {
-        let layout = self.state.content.layout();
-        let inode = self.inode();
-        let mut cuts = Cuts::new(self, "punch a hole into");
-        let mut position = from;
-        while position < to
-            && let Some((index, offset)) = layout.locate(position)
-        {
-            let rest = u64::from(layout.chunk_size).saturating_sub(u64::from(offset)).max(1);
-            let length = rest.min(to - position);
-            position += length;
-            let length = u32::try_from(length).unwrap_or(u32::MAX);
-            let operation = Operation::Punch { chunk: ChunkId { inode, index }, offset, length };
-            cuts.push(layout, layout.chain(index), operation).await?;
-        }
-        cuts.finish().await
-    }
-
-    /// Cuts the chunks beyond `length`. False: the layout is no longer the file's.
-    async fn cut_chunks(&self, length: u64, old: u64) -> Result<bool> {
-        let layout = self.state.content.layout();
-        let inode = self.inode();
-        let too_large = || Error::new(ErrorKind::Invalid, "truncate", self.path(), "too large");
-        let (kept, end) =
-            (layout.chunks(length).ok_or_else(too_large)?, layout.chunks(old).ok_or_else(too_large)?);
-        if let Some(last) = kept.checked_sub(1).map(ChunkIndex) {
-            let rest = chunk_length(&layout, last, length);
-            if rest < chunk_length(&layout, last, old) {
-                let operation = Operation::Truncate { chunk: ChunkId { inode, index: last }, length: rest };
-                if self.cut("truncate", Some(layout), layout.chain(last), operation).await?.is_none() {
-                    return Ok(false);
-                }
-            }
-        }
-        let mut cuts = Cuts::new(self, "truncate");
-        // Chunks of one chain are `slots` apart.
-        for first in (kept..end).take(usize::from(layout.slots.max(1))) {
-            let chain = layout.chain(ChunkIndex(first));
-            let mut indexes = (first..end).step_by(usize::from(layout.slots.max(1)));
-            loop {
-                let chunks = indexes.by_ref().take(REMOVED_AT_ONCE);
-                let chunks: Vec<_> =
-                    chunks.map(|index| ChunkId { inode, index: ChunkIndex(index) }).collect();
-                if chunks.is_empty() {
-                    break;
-                }
-                cuts.push(layout, chain, Operation::Remove { chunks }).await?;
-            }
-        }
-        cuts.finish().await
-    }
-}
-
-/// Updates without bytes, some of them under way at a time.
-struct Cuts<'a> {
-    file: &'a File,
-    action: &'static str,
-    under_way: JoinSet<Result<bool>>,
-    /// The layout was the file's for each of them.
-    all: bool,
-}
-
-impl<'a> Cuts<'a> {
-    fn new(file: &'a File, action: &'static str) -> Cuts<'a> {
-        Cuts { file, action, under_way: JoinSet::new(), all: true }
-    }
-
-    async fn push(&mut self, layout: Layout, chain: ChainId, operation: Operation) -> Result<()> {
-        if self.under_way.len() >= CUTS_AT_ONCE {
-            self.join().await?;
-        }
-        let (file, action) = (self.file.clone(), self.action);
-        self.under_way.spawn(async move {
-            let cut = file.cut(action, Some(layout), chain, operation).await;
-            cut.map(|cut| cut.is_some())
-        });
-        Ok(())
-    }
-
-    /// Waits for one of them; false: there is none.
-    async fn join(&mut self) -> Result<bool> {
-        let Some(joined) = self.under_way.join_next().await else { return Ok(false) };
-        self.all &= joined.map_err(|stopped| self.file.stopped(self.action, &stopped))??;
-        Ok(true)
-    }
-
-    /// Waits for all. False: the layout is no longer the file's.
-    async fn finish(mut self) -> Result<bool> {
-        while self.join().await? {}
-        Ok(self.all)
     }
 }
