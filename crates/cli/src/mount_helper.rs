@@ -90,6 +90,8 @@ fn translate_option(option: &[u8]) -> Result<Vec<OsString>, String> {
         ("ro", None) => flag("--read-only"),
         ("allow_other", None) => flag("--allow-other"),
         ("context_file", Some(value)) => Ok(vec![OsString::from("--context"), value]),
+        ("disk_cache", Some(value)) => Ok(vec![OsString::from("--disk-cache"), value]),
+        ("disk_cache_dir", Some(value)) => Ok(vec![OsString::from("--disk-cache-dir"), value]),
         ("cache" | "log", Some(value)) => Ok(vec![OsString::from(format!("--{name}")), value]),
         ("", None) => Ok(Vec::new()),
         (name, None) if FOR_OTHERS.contains(&name) => Ok(Vec::new()),
@@ -99,7 +101,7 @@ fn translate_option(option: &[u8]) -> Result<Vec<OsString>, String> {
             Err(format!("a mount of the cloud cannot have the option {name}"))
         }
         (name, _) => Err(format!(
-            "it knows no option {name}; those of its own are ro, allow_other, cache=SIZE, context_file=FILE, log=FILE"
+            "it knows no option {name}; those of its own are ro, allow_other, cache=SIZE, disk_cache=SIZE, disk_cache_dir=DIR, context_file=FILE, log=FILE"
         )),
     }
 }
@@ -120,8 +122,7 @@ mod tests {
 
     #[test]
     fn a_line_of_fstab_becomes_a_mount() {
-        let options =
-            "ro,_netdev,x-systemd.automount,context_file=/etc/steradian/context.toml,cache=1G,allow_other";
+        let options = "ro,_netdev,x-systemd.automount,context_file=/etc/steradian/context.toml,cache=1G,disk_cache=20G,disk_cache_dir=/ssd,allow_other";
         assert_eq!(
             of(&["/sbin/mount.steradian", "steradian:/projects", "/mnt/a b", "-n", "-o", options]).unwrap(),
             [
@@ -132,6 +133,10 @@ mod tests {
                 "/etc/steradian/context.toml",
                 "--cache",
                 "1G",
+                "--disk-cache",
+                "20G",
+                "--disk-cache-dir",
+                "/ssd",
                 "--allow-other",
                 "--subtree",
                 "/projects",

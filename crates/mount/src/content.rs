@@ -46,13 +46,33 @@ pub(crate) struct Content {
     guard: Arc<Guard>,
 }
 
+/// The time of the last change of a file and its length, as the servers had them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    changed: Time,
+    length: u64,
+}
+
+impl Seen {
+    fn of(attributes: &Attributes) -> Seen {
+        Seen { changed: attributes.changed, length: attributes.length }
+    }
+}
+
+/// Under which version the cache has the bytes of a file that nobody has open, as long as the servers say the same of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    version: u64,
+    seen: Seen,
+}
+
 struct State {
     file: File,
     rights: Rights,
     /// Of the bytes, for the cache.
     version: u64,
-    /// The time of the last change and the length that the servers had then.
-    seen: (Time, u64),
+    /// What the servers said then.
+    seen: Seen,
     /// There is something that the servers do not have, or may not: up to where, and since when.
     dirty: Option<(u64, Time)>,
     /// Something was written since the last sync.
@@ -100,14 +120,15 @@ impl Content {
         file: File,
         rights: Rights,
         guard: Guard,
+        kept: Option<Kept>,
     ) -> Content {
-        let attributes = file.attributes();
+        let seen = Seen::of(&file.attributes());
         let inode = file.inode();
         let state = State {
             file,
             rights,
-            version: draw_version(),
-            seen: (attributes.changed, attributes.length),
+            version: kept.filter(|kept| kept.seen == seen).map_or_else(draw_version, |kept| kept.version),
+            seen,
             dirty: None,
             written: false,
             failed: None,
@@ -128,6 +149,12 @@ impl Content {
     /// What is read from now on is asked for at the servers.
     pub(crate) fn read_anew(&self) {
         self.state().version = draw_version();
+    }
+
+    /// What whoever opens it next may still find in the cache.
+    pub(crate) fn kept(&self) -> Kept {
+        let state = self.state();
+        Kept { version: state.version, seen: state.seen }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -159,8 +186,8 @@ impl Content {
         let mut state = self.state();
         // What was dirty when the servers were asked, they may not have known although they know it now.
         let dirty = [before, state.dirty];
-        if dirty == [None, None] && state.seen != (attributes.changed, attributes.length) {
-            state.seen = (attributes.changed, attributes.length);
+        if dirty == [None, None] && state.seen != Seen::of(&attributes) {
+            state.seen = Seen::of(&attributes);
             state.version = draw_version();
         }
         for (end, since) in dirty.into_iter().flatten() {
@@ -191,6 +218,13 @@ impl Content {
             return Ok(Vec::new());
         }
         if is_random {
+            // What came for other reasons saves a question; this is not worth a whole block.
+            let index = offset / BLOCK;
+            if end <= (index + 1) * BLOCK
+                && let Some(block) = self.cache.find(Key { version, index }).await
+            {
+                return Ok(vec![part(&block, index, offset, end)]);
+            }
             return Ok(file.read_at(offset, end - offset).await?.0);
         }
         let blocks = offset / BLOCK..end.div_ceil(BLOCK);
@@ -200,12 +234,12 @@ impl Content {
         let mut pieces = Vec::new();
         for index in blocks {
             let block = self.cache.get(Key { version, index }, fetch(&file, index)).await?;
-            let start = index * BLOCK;
-            let from = usize::try_from(offset.max(start) - start).unwrap_or(usize::MAX).min(block.len());
-            let to = usize::try_from(end.min(start + BLOCK) - start).unwrap_or(usize::MAX).min(block.len());
-            pieces.push(block.slice(from..to));
+            let (from, to) = (offset.max(index * BLOCK), end.min((index + 1) * BLOCK));
+            let piece = part(&block, index, from, to);
+            let is_whole = length_of(piece.len()) == to - from;
+            pieces.push(piece);
             // The file became shorter meanwhile.
-            if to < usize::try_from(end.min(start + BLOCK) - start).unwrap_or(usize::MAX) {
+            if !is_whole {
                 break;
             }
         }
@@ -509,6 +543,14 @@ impl Flight {
     fn overlaps(&self, from: u64, to: u64) -> bool {
         self.start < to && from < self.start.saturating_add(length_of(self.length))
     }
+}
+
+/// What a block has of the bytes between two positions of the file.
+fn part(block: &Bytes, index: u64, from: u64, to: u64) -> Bytes {
+    let within = |position: u64| {
+        usize::try_from(position.saturating_sub(index * BLOCK)).unwrap_or(usize::MAX).min(block.len())
+    };
+    block.slice(within(from)..within(to))
 }
 
 async fn fetch(file: &File, index: u64) -> Result<Bytes> {

@@ -1,7 +1,7 @@
 //! Which files are in use, and how often.
 
 use crate::cache::Cache;
-use crate::content::Content;
+use crate::content::{Content, Kept};
 use crate::errno::{Errno, Result};
 use crate::guard::Guard;
 use crate::locks::Locks;
@@ -19,6 +19,8 @@ use types::{Attributes, InodeId, Rights};
 const SYNC_AFTER: Duration = Duration::from_millis(100);
 /// So many at most.
 const SYNCED_TOGETHER: usize = 1024;
+/// Files that nobody has open and of which the cache may have something.
+const KEPT_MAX: usize = 65_536;
 /// Of those, so many at a time that have to be synced one by one.
 const SYNCS: usize = 16;
 
@@ -28,6 +30,7 @@ pub(crate) struct Contents {
     session: Arc<Session>,
     locks: Arc<Locks>,
     cache: Arc<Cache>,
+    kept: quick_cache::sync::Cache<InodeId, Kept>,
     /// Each use is asked for at the servers: the rights of one user are not those of another.
     asks: bool,
     used: Mutex<HashMap<InodeId, Used>>,
@@ -48,7 +51,7 @@ impl Contents {
         client: Client,
         session: Arc<Session>,
         locks: Arc<Locks>,
-        cache: u64,
+        cache: Cache,
         asks: bool,
     ) -> Arc<Contents> {
         let (closed, queue) = mpsc::unbounded_channel();
@@ -56,7 +59,8 @@ impl Contents {
             client,
             session,
             locks,
-            cache: Arc::new(Cache::new(cache)),
+            cache: Arc::new(cache),
+            kept: quick_cache::sync::Cache::new(KEPT_MAX),
             asks,
             used: Mutex::default(),
             closed,
@@ -123,7 +127,9 @@ impl Contents {
             }
             Entry::Vacant(slot) => {
                 let guard = Guard::new(self.locks.clone(), file.inode());
-                let content = Content::new(self.client.clone(), self.cache.clone(), file, rights, guard);
+                let kept = self.kept.remove(&file.inode()).map(|(_, kept)| kept);
+                let content =
+                    Content::new(self.client.clone(), self.cache.clone(), file, rights, guard, kept);
                 slot.insert(Used { content: Arc::new(content), times: 1, _held: held }).content.clone()
             }
         }
@@ -159,6 +165,7 @@ impl Contents {
         }
         entry.get_mut().times -= 1;
         if entry.get().times == 0 {
+            self.kept.insert(content.inode(), content.kept());
             entry.remove();
         }
     }

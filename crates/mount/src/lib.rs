@@ -2,7 +2,7 @@
 //!
 //! The kernel asks ([`fuse`]), the [`client`] does. What lies between: inodes by their number ([`system`]), open files
 //! with what was written and is not at the servers yet
-//! ([`contents`], [`content`]), blocks that were read or will be ([`cache`]),
+//! ([`contents`], [`content`]), blocks that were read or will be ([`cache`], [`disk`]),
 //! listings ([`directory`]), extended attributes ([`xattrs`]).
 //!
 //! What is promised is in `docs/semantics/posix.md`: close-to-open at least. Nothing that the metadata says is kept
@@ -16,6 +16,7 @@ mod cache;
 mod content;
 mod contents;
 mod directory;
+mod disk;
 mod errno;
 mod guard;
 mod handles;
@@ -25,4 +26,5 @@ mod system;
 mod told;
 mod xattrs;
 
+pub use disk::DiskCache;
 pub use system::{Mount, Owner, Settings};

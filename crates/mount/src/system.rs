@@ -1,8 +1,10 @@
 //! The file system that the kernel asks.
 
 use crate::attributes::{Numbers, for_kernel, kind_of, mode_of};
+use crate::cache::Cache;
 use crate::contents::{Contents, known};
 use crate::directory::{OpenDirectory, found};
+use crate::disk::DiskCache;
 use crate::errno::{Errno, Result};
 use crate::handles::Handles;
 use crate::locks::{Locks, Wanted};
@@ -21,13 +23,15 @@ use types::storage::Durability;
 use types::{Attributes, FileKind, Gid, InodeId, Rights, Time, Uid};
 
 /// How what was read is kept, and what the mount shows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Settings {
     /// The directory of the cloud that is mounted.
     pub root: InodeId,
     pub owner: Owner,
-    /// Bytes of the cache.
+    /// Bytes of memory for the cache.
     pub cache: u64,
+    /// What memory has no room for.
+    pub disk: Option<DiskCache>,
 }
 
 /// Whose is what is made through the mount.
@@ -51,7 +55,7 @@ const READERS: usize = 2;
 
 pub(crate) struct System {
     pub(crate) client: Client,
-    settings: Settings,
+    owner: Owner,
     pub(crate) numbers: Numbers,
     pub(crate) told: Arc<Told>,
     pub(crate) session: Arc<Session>,
@@ -70,13 +74,14 @@ impl Mount {
         let client = session.keeping(told.clone()).acknowledged(Durability::Memory);
         let session = Arc::new(session);
         let locks = Arc::new(Locks::new(session.clone()));
-        let contents = Contents::new(client.clone(), session.clone(), locks.clone(), settings.cache, asks);
+        let cache = Cache::new(settings.cache, settings.disk);
+        let contents = Contents::new(client.clone(), session.clone(), locks.clone(), cache, asks);
         let system = System {
             contents,
             locks,
             session,
             client,
-            settings,
+            owner: settings.owner,
             numbers,
             told: told.clone(),
             files: Handles::default(),
@@ -108,7 +113,7 @@ impl FileSystem for System {
             AUTO_INVALIDATE_DATA, DIRECT_IO_ALLOW_MMAP, DONT_MASK, EXPIRE_ONLY, FLOCK_LOCKS,
             PARALLEL_DIRECTORIES, POSIX_ACL, POSIX_LOCKS, READ_DIRECTORY_PLUS, SETXATTR_EXT,
         };
-        let checks = match self.settings.owner {
+        let checks = match self.owner {
             Owner::Asker => POSIX_ACL,
             Owner::Mounter => 0,
         };
@@ -310,7 +315,7 @@ impl System {
 
     /// Makes changes in the name of who asks, if that is how it is mounted.
     pub(crate) fn client_for(&self, header: &Header) -> Client {
-        match self.settings.owner {
+        match self.owner {
             Owner::Mounter => self.client.clone(),
             Owner::Asker => self.client.in_the_name_of(Uid(header.uid), Gid(header.gid)),
         }
@@ -324,7 +329,7 @@ impl System {
     /// It is another question than before who may do what with it. Where the kernel does not know the answer, it can forget the
     /// names in it after this.
     pub(crate) fn access_changed(&self, inode: InodeId) {
-        if self.settings.owner == Owner::Mounter {
+        if self.owner == Owner::Mounter {
             let told = self.told.clone();
             tokio::spawn(async move { told.forget(vec![inode]).await });
         }

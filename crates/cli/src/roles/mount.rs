@@ -5,7 +5,7 @@ use crate::text::size;
 use clap::Args;
 use client::Client;
 use fuse::{Device, MountOptions};
-use mount::{Mount, Owner, Settings};
+use mount::{DiskCache, Mount, Owner, Settings};
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -20,7 +20,7 @@ const READY: &str = "mounted";
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Of an administrator's mount the kernel checks permissions, and what is made belongs to who makes it; with any other context all is done as that context's user.\n\nExamples:\n  sr mount /mnt/cloud\n  sr mount --subtree /projects --read-only ~/projects\n  sr mount --allow-other --cache 2G /mnt/cloud\n  sr umount /mnt/cloud"
+    after_help = "Of an administrator's mount the kernel checks permissions, and what is made belongs to who makes it; with any other context all is done as that context's user.\n\nExamples:\n  sr mount /mnt/cloud\n  sr mount --subtree /projects --read-only ~/projects\n  sr mount --allow-other --cache 2G /mnt/cloud\n  sr mount --disk-cache 200G --disk-cache-dir /ssd/cache /mnt/cloud\n  sr umount /mnt/cloud"
 )]
 pub(crate) struct MountCommand {
     /// Refuse all changes.
@@ -32,6 +32,13 @@ pub(crate) struct MountCommand {
     /// Memory for what was read, and for what will be.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
     cache: u64,
+    /// Space on a disk of this host for what was read and memory has no room for: worth it where the servers are far. It is not encrypted
+    /// there, only this user can read it, and it is gone with the mount.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    disk_cache: Option<u64>,
+    /// Where [default: /var/cache/steradian for root, else ~/.cache/steradian].
+    #[arg(long, value_name = "DIR", requires = "disk_cache")]
+    disk_cache_dir: Option<PathBuf>,
     /// Let other users of this host use it. Needs the administrator's context.
     #[arg(long)]
     allow_other: bool,
@@ -88,8 +95,28 @@ pub(super) async fn run(command: MountCommand, named: Option<PathBuf>) -> Result
         root: root.inode,
         owner: if is_administrator { Owner::Asker } else { Owner::Mounter },
         cache: command.cache,
+        disk: disk_cache(&command)?,
     };
     serve(client, settings, &command, is_administrator).await
+}
+
+fn disk_cache(command: &MountCommand) -> Result<Option<DiskCache>, String> {
+    let Some(bytes) = command.disk_cache else { return Ok(None) };
+    let directory = match &command.disk_cache_dir {
+        Some(directory) => directory.clone(),
+        None if rustix::process::geteuid().is_root() => PathBuf::from("/var/cache/steradian"),
+        None => {
+            let of_home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+            let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(of_home);
+            base.ok_or("cannot keep a cache on the disk: there is no HOME; say where with --disk-cache-dir")?
+                .join("steradian")
+        }
+    };
+    let cache = DiskCache::new(&directory, bytes);
+    cache.map(Some).map_err(|error| {
+        let directory = directory.display();
+        format!("cannot keep a cache in {directory}: {error}; say where with --disk-cache-dir")
+    })
 }
 
 async fn serve(
@@ -179,6 +206,12 @@ fn background(command: &MountCommand, named: Option<PathBuf>) -> Result<(), Stri
         "--cache",
         &command.cache.to_string(),
     ]);
+    if let Some(bytes) = command.disk_cache {
+        child.args(["--disk-cache", &bytes.to_string()]);
+    }
+    if let Some(directory) = &command.disk_cache_dir {
+        child.arg("--disk-cache-dir").arg(directory);
+    }
     for (wanted, option) in [(command.read_only, "--read-only"), (command.allow_other, "--allow-other")] {
         if wanted {
             child.arg(option);

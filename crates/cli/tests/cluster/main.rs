@@ -4,6 +4,7 @@
 
 mod agree;
 mod apart;
+mod caches;
 mod cloud;
 mod commands;
 mod crash;
