@@ -11,9 +11,11 @@ pub mod backup;
 mod conflict;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod etcd;
 pub mod local;
 pub mod memory;
 
+pub use etcd::EtcdStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 
@@ -71,7 +73,8 @@ pub trait Snapshot: Clone + Send + Sync + 'static {
 pub struct Commit {
     /// Where the reads were made.
     pub snapshot: Revision,
-    /// Keys read: a conflict when one was written or removed since.
+    /// Keys read: a conflict when one was written or removed since. That one that was not there came and went again need not be noticed
+    /// (etcd cannot): it is as it was read.
     pub keys: Vec<Key>,
     /// Ranges `from..to` read: a conflict when a key in one was created or written since. A removal need not be noticed
     /// (etcd cannot): who depends on a key's presence reads the key.

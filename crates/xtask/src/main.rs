@@ -4,6 +4,7 @@
 
 mod inputs;
 mod packages;
+mod servers;
 mod steps;
 mod suites;
 mod tidy;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("check") => steps::check(),
         Some("test") => steps::test(),
-        Some("inputs") => inputs::fetch().and_then(|()| suites::install()),
+        Some("inputs") => inputs::fetch().and_then(|()| servers::fetch()).and_then(|()| suites::install()),
         Some("tidy") => tidy::run(),
         Some("sim") => steps::sim(&arguments[1..]),
         Some("bench") => steps::bench(&arguments[1..]),

@@ -1,6 +1,6 @@
 //! The steps of `check` and `test`, each one command, named when it fails.
 
-use crate::{inputs, packages, suites, tidy};
+use crate::{inputs, packages, servers, suites, tidy};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -54,6 +54,7 @@ pub(crate) fn check() -> Result<(), String> {
 pub(crate) fn test() -> Result<(), String> {
     packages::install()?;
     inputs::fetch()?;
+    servers::fetch()?;
     suites::install()?;
     lint()?;
     cargo(&["test", "--workspace", "--locked"])

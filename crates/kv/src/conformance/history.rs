@@ -2,6 +2,7 @@
 
 use super::{Arc, BTreeMap, Commit, Key, KvError, Outcome, Random, Revision, Snapshot, Store, Value};
 use std::ops::Bound;
+use std::time::Instant;
 use types::storage::Durability;
 
 type Model = BTreeMap<Key, Value>;
@@ -105,9 +106,14 @@ pub(super) async fn alone<S: Store>(store: &S, seed: u64) {
         let ran = open.swap_remove(chosen);
         let changed = |key: &Key| newest.get(key).is_some_and(|(at, _)| *at > ran.snapshot);
         let inside = |key: &Key| ran.ranges.iter().any(|(from, to, _)| from <= key && key < to);
-        let must = ran.keys.keys().any(changed)
+        // What was not there, and is not there again, is as it was read.
+        let differs = |(key, value): (&Key, &Option<Value>)| {
+            changed(key) && (value.is_some() || model.contains_key(key))
+        };
+        let must = ran.keys.iter().any(differs)
             || newest.iter().any(|(key, (_, present))| *present && inside(key) && changed(key));
-        let may = must || newest.keys().any(|key| inside(key) && changed(key));
+        let may =
+            must || ran.keys.keys().any(changed) || newest.keys().any(|key| inside(key) && changed(key));
         let outcome = store.commit(ran.commit()).await.expect("a commit is answered");
         match outcome {
             Outcome::Conflict => assert!(may, "a conflict without a reason at {i}"),
@@ -123,22 +129,24 @@ pub(super) async fn alone<S: Store>(store: &S, seed: u64) {
     }
 }
 
-/// Transactions of many clients at once: what was committed must be what one after the other, in the order of their
-/// revisions, would have done.
-pub(super) async fn together<S: Store>(store: Arc<S>, seed: u64) {
+/// Transactions of many clients at once, over several servers that have one store: what was committed must be what one after the
+/// other, in the order of their revisions, would have done; and nobody is shown, or commits to, a state older than what was answered
+/// before he asked.
+pub(super) async fn together<S: Store>(stores: &[Arc<S>], seed: u64) {
     let mut clients = Vec::new();
-    for client in 0..8 {
+    for (client, store) in (0..8).zip(stores.iter().cycle()) {
         let store = store.clone();
         clients.push(tokio::spawn(async move {
             let mut random = Random::new(seed * 100 + client);
             let mut done = Vec::new();
             let mut conflicts = 0;
             for i in 0..60 {
+                let asked = Instant::now();
                 let snapshot = store.snapshot().await.expect("a snapshot is given");
                 let ran =
                     run(&snapshot, &mut random, &format!("{client}.{i}")).await.expect("a transaction reads");
                 match store.commit(ran.commit()).await.expect("a commit is answered") {
-                    Outcome::Committed(at) => done.push((at, ran)),
+                    Outcome::Committed(at) => done.push(Done { at, asked, answered: Instant::now(), ran }),
                     Outcome::Conflict => conflicts += 1,
                 }
             }
@@ -148,20 +156,35 @@ pub(super) async fn together<S: Store>(store: Arc<S>, seed: u64) {
     let (mut all, mut conflicts) = (Vec::new(), 0);
     for client in clients {
         let (done, conflicted) = client.await.expect("a client runs to its end");
-        assert!(done.windows(2).all(|pair| pair[0].0 < pair[1].0), "a client's commits are in its order");
+        assert!(done.windows(2).all(|pair| pair[0].at < pair[1].at), "a client's commits are in its order");
         all.extend(done);
         conflicts += conflicted;
     }
     assert_eq!(all.len() + conflicts, 8 * 60);
-    all.sort_by_key(|(at, _)| *at);
-    assert!(all.windows(2).all(|pair| pair[0].0 != pair[1].0), "every commit has a revision of its own");
+    all.sort_by_key(|done| done.at);
+    assert!(all.windows(2).all(|pair| pair[0].at != pair[1].at), "every commit has a revision of its own");
     let mut model = Model::new();
-    for (at, ran) in &all {
+    for Done { at, asked, ran, .. } in &all {
         assert!(ran.snapshot < *at);
         assert!(ran.still_holds(&model), "the transaction at {at:?} read what was not there");
         ran.apply(&mut model);
+        let before = all.iter().filter(|done| done.answered < *asked).map(|done| done.at).max();
+        assert!(
+            before <= Some(ran.snapshot),
+            "the snapshot of {at:?} lacks what was answered before it: {before:?}"
+        );
     }
-    let snapshot = store.snapshot().await.expect("a snapshot is given");
-    let found = snapshot.scan(b"", b"\xff", usize::MAX).await.expect("a range is read");
-    assert_eq!(found, model.into_iter().collect::<Vec<_>>(), "the end of the history");
+    for store in stores {
+        let snapshot = store.snapshot().await.expect("a snapshot is given");
+        let found = snapshot.scan(b"", b"\xff", usize::MAX).await.expect("a range is read");
+        assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>(), "the end of the history");
+    }
+}
+
+/// A transaction that was committed.
+struct Done {
+    at: Revision,
+    asked: Instant,
+    answered: Instant,
+    ran: Ran,
 }

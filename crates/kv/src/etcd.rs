@@ -1,0 +1,219 @@
+//! The engine for many metadata servers over etcd (version 3.4 or later): a replicated store that others keep.
+//!
+//! A row is a key of etcd's below the store's prefix; a snapshot is one of etcd's revisions; a commit is one transaction of etcd's that
+//! compares what was read and then writes. etcd says nothing of a transaction whose answer was lost, when a leader dies say: so each
+//! also moves a *mark* that only its sender moves, and who has no answer looks at the mark ([`commit`]).
+//!
+//! Everything is on the disks of most members when it is answered, whatever durability was asked for.
+
+use crate::{Commit, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
+use commit::Marks;
+use link::Link;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+mod api;
+mod commit;
+mod link;
+mod place;
+
+pub use link::EtcdTls;
+pub use place::EtcdPlace;
+
+/// Rows of one answer to a scan.
+const PAGE: usize = 1000;
+/// What was read of so many snapshots is remembered, for the commits that may follow.
+const REMEMBERED: usize = 64;
+/// Comparisons, and writes, that a transaction of etcd's must be able to hold.
+const OPERATIONS_MIN: usize = 8192;
+/// Bytes that a request to etcd must be able to have: a commit with its names.
+const REQUEST_MIN: usize = crate::COMMIT_MAX + (1 << 20);
+
+/// A store in an etcd cluster. Clones are the same store.
+#[derive(Clone)]
+pub struct EtcdStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    link: Link,
+    rows: Vec<u8>,
+    marks: Marks,
+    /// What was read of the newest snapshots.
+    reads: Mutex<VecDeque<Arc<Reads>>>,
+}
+
+/// What was read at a revision: keys and when they were written, 0 for those that are not there.
+struct Reads {
+    revision: i64,
+    seen: Mutex<HashMap<Key, i64>>,
+}
+
+impl Reads {
+    fn seen(&self) -> MutexGuard<'_, HashMap<Key, i64>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A state of an [`EtcdStore`].
+#[derive(Clone)]
+pub struct EtcdSnapshot {
+    shared: Arc<Shared>,
+    reads: Arc<Reads>,
+}
+
+fn revision_of(header: Option<&api::Header>) -> Result<i64, KvError> {
+    let revision = header.map(|header| header.revision).filter(|revision| *revision > 0);
+    revision.ok_or_else(|| KvError::Unavailable("etcd answered without a revision".to_owned()))
+}
+
+impl EtcdStore {
+    /// Opens the store at `place`; it is empty if there is none.
+    ///
+    /// # Errors
+    /// No member answers, or they do not take transactions as large as this needs: the text says how to start them.
+    pub async fn open(place: &EtcdPlace) -> Result<EtcdStore, KvError> {
+        let link = Link::new(&place.members, place.tls.as_ref())?;
+        check_limits(&link, &place.prefix).await?;
+        let below = |part: &str| [place.prefix.as_bytes(), part.as_bytes()].concat();
+        let marks = Marks::new(below("/m/"));
+        marks.remove_old(&link).await?;
+        let (rows, reads) = (below("/r/"), Mutex::default());
+        Ok(EtcdStore { shared: Arc::new(Shared { link, rows, marks, reads }) })
+    }
+}
+
+/// Sees to it that etcd was started with limits that are enough.
+async fn check_limits(link: &Link, prefix: &str) -> Result<(), KvError> {
+    let compare = api::Compare::is_of(prefix.as_bytes().to_vec(), i64::MAX);
+    let many = api::TxnRequest { compare: vec![compare; OPERATIONS_MIN], ..api::TxnRequest::default() };
+    let long = api::RangeRequest { key: vec![b'x'; REQUEST_MIN], ..api::RangeRequest::default() };
+    let answers = [link.txn(many).await.map(drop), link.range(long).await.map(drop)];
+    for answer in answers {
+        match answer {
+            Err(KvError::TooLarge) => {
+                return Err(KvError::Unavailable(
+                    "the members of the etcd cluster take too small transactions; start each with --max-txn-ops=16384 \
+                     --max-request-bytes=33554432"
+                        .to_owned(),
+                ));
+            }
+            answer => answer?,
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn row(&self, key: &[u8]) -> Vec<u8> {
+        [self.rows.as_slice(), key].concat()
+    }
+
+    /// The newest revision: none is older that was answered before this was asked.
+    async fn newest(&self) -> Result<i64, KvError> {
+        // A key that is not there.
+        let request = api::RangeRequest { key: self.rows.clone(), ..api::RangeRequest::default() };
+        revision_of(self.link.range(request).await?.header.as_ref())
+    }
+
+    fn reads(&self) -> MutexGuard<'_, VecDeque<Arc<Reads>>> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read at a revision, from now on too.
+    fn reads_at(&self, revision: i64) -> Arc<Reads> {
+        let mut all = self.reads();
+        if let Some(reads) = all.iter().rev().find(|reads| reads.revision == revision) {
+            return reads.clone();
+        }
+        let reads = Arc::new(Reads { revision, seen: Mutex::default() });
+        if all.len() >= REMEMBERED {
+            all.pop_front();
+        }
+        all.push_back(reads.clone());
+        reads
+    }
+
+    /// A row at a revision, and when it was written: 0 when it is not there.
+    async fn fetch(&self, key: &[u8], revision: i64) -> Result<(i64, Option<Value>), KvError> {
+        let request = api::RangeRequest {
+            key: self.row(key),
+            revision,
+            // The revision is known to be of the past: whatever member has it has it right.
+            serializable: true,
+            ..api::RangeRequest::default()
+        };
+        let found = self.link.range(request).await?.kvs.pop();
+        Ok(found.map_or((0, None), |row| (row.mod_revision, Some(row.value))))
+    }
+
+    /// Rows between two keys of etcd's, `limit` at most.
+    async fn page(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+        at: i64,
+        limit: usize,
+    ) -> Result<api::RangeResponse, KvError> {
+        let request = api::RangeRequest {
+            key: from,
+            range_end: to,
+            limit: i64::try_from(limit).unwrap_or(i64::MAX),
+            revision: at,
+            serializable: true,
+            ..api::RangeRequest::default()
+        };
+        self.link.range(request).await
+    }
+}
+
+impl Store for EtcdStore {
+    type Snapshot = EtcdSnapshot;
+
+    async fn snapshot(&self) -> Result<EtcdSnapshot, KvError> {
+        let revision = self.shared.newest().await?;
+        Ok(EtcdSnapshot { shared: self.shared.clone(), reads: self.shared.reads_at(revision) })
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
+        commit.check_size()?;
+        self.shared.commit(commit).await
+    }
+}
+
+impl Snapshot for EtcdSnapshot {
+    fn revision(&self) -> Revision {
+        Revision(self.reads.revision.unsigned_abs())
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Value>, KvError> {
+        let (written, value) = self.shared.fetch(key, self.reads.revision).await?;
+        self.reads.seen().insert(key.to_vec(), written);
+        Ok(value)
+    }
+
+    async fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Key, Value)>, KvError> {
+        let mut rows = Vec::new();
+        if from >= to {
+            return Ok(rows);
+        }
+        let (mut next, end) = (self.shared.row(from), self.shared.row(to));
+        while rows.len() < limit {
+            let wanted = PAGE.min(limit - rows.len());
+            let page = self.shared.page(next, end.clone(), self.reads.revision, wanted).await?;
+            let mut seen = self.reads.seen();
+            for row in page.kvs {
+                let key = row.key.get(self.shared.rows.len()..).unwrap_or_default().to_vec();
+                seen.insert(key.clone(), row.mod_revision);
+                rows.push((key, row.value));
+            }
+            let Some((last, _)) = rows.last().filter(|_| page.more) else { break };
+            // The key right after it.
+            next = [&self.shared.row(last)[..], &[0]].concat();
+        }
+        Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests;

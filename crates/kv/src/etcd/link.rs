@@ -1,0 +1,193 @@
+//! Calls to the members of an etcd cluster: one member is asked as long as it answers, then the next.
+
+use super::api;
+use crate::KvError;
+use http::uri::PathAndQuery;
+use prost::Message;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const TXN: &str = "/etcdserverpb.KV/Txn";
+
+/// A member that does not answer within this is left for the next one.
+const TRY: Duration = Duration::from_millis(1500);
+/// Until a connection is there.
+const CONNECT: Duration = Duration::from_millis(1000);
+/// Pause before the next member is asked, when all were asked in vain.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A cluster that has not answered after this is taken for dead. Electing a leader takes it one to some seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The names and files that a connection is made with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EtcdTls {
+    /// Who signs the members' certificates, ours, and the key for it: PEM.
+    pub authority: Vec<u8>,
+    pub certificate: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+/// The connections to the members.
+pub(super) struct Link {
+    members: Vec<(String, Channel)>,
+    /// Who is asked, as a count: the remainder names the member.
+    current: AtomicUsize,
+}
+
+/// Why a call has no answer.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// It did not happen, and will not: with this reason.
+    Refused(KvError),
+    /// It may or may not have happened, or may happen yet.
+    Unknown(String),
+}
+
+impl From<CallError> for KvError {
+    fn from(error: CallError) -> KvError {
+        match error {
+            CallError::Refused(error) => error,
+            CallError::Unknown(why) => KvError::Unavailable(why),
+        }
+    }
+}
+
+impl Link {
+    /// Nothing is connected yet.
+    pub(super) fn new(members: &[String], tls: Option<&EtcdTls>) -> Result<Link, KvError> {
+        let connect = |member: &String| {
+            let failed = |error: tonic::transport::Error| {
+                KvError::Unavailable(format!("etcd member {member}: {}", with_causes(&error)))
+            };
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let mut endpoint = Endpoint::from_shared(format!("{scheme}://{member}"))
+                .map_err(failed)?
+                .connect_timeout(CONNECT)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(Duration::from_secs(2))
+                .keep_alive_timeout(TRY);
+            if let Some(tls) = tls {
+                let config = ClientTlsConfig::new()
+                    .ca_certificate(Certificate::from_pem(&tls.authority))
+                    .identity(Identity::from_pem(&tls.certificate, &tls.key));
+                endpoint = endpoint.tls_config(config).map_err(failed)?;
+            }
+            Ok::<_, KvError>((member.clone(), endpoint.connect_lazy()))
+        };
+        let members = members.iter().map(connect).collect::<Result<_, _>>()?;
+        Ok(Link { members, current: AtomicUsize::new(0) })
+    }
+
+    /// Asks until a member answers, or none has for long.
+    pub(super) async fn range(&self, request: api::RangeRequest) -> Result<api::RangeResponse, KvError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let asked = self.current.load(Ordering::Relaxed);
+            // A member that fell behind refuses what it does not have yet.
+            match self.ask(asked, RANGE, request.clone()).await {
+                Err(CallError::Unknown(why)) => self.give_up(asked, why, deadline).await?,
+                answered => return Ok(answered?),
+            }
+        }
+    }
+
+    /// Has a transaction done once: asks one member, and not again.
+    pub(super) async fn txn_once(&self, request: api::TxnRequest) -> Result<api::TxnResponse, CallError> {
+        let asked = self.current.load(Ordering::Relaxed);
+        let answer = self.ask(asked, TXN, request).await;
+        if let Err(CallError::Unknown(_)) = answer {
+            self.pass_over(asked);
+        }
+        answer
+    }
+
+    /// Has a transaction done at least once: asks until a member answers, or none has for long.
+    pub(super) async fn txn(&self, request: api::TxnRequest) -> Result<api::TxnResponse, KvError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let asked = self.current.load(Ordering::Relaxed);
+            match self.ask(asked, TXN, request.clone()).await {
+                Err(CallError::Unknown(why)) => self.give_up(asked, why, deadline).await?,
+                answered => return Ok(answered?),
+            }
+        }
+    }
+
+    /// From now on the next member is asked, if nobody has seen to that already.
+    fn pass_over(&self, asked: usize) {
+        let next = asked.wrapping_add(1);
+        let _ = self.current.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    async fn give_up(&self, asked: usize, why: String, deadline: Instant) -> Result<(), KvError> {
+        if Instant::now() >= deadline {
+            return Err(KvError::Unavailable(why));
+        }
+        self.pass_over(asked);
+        sleep(PAUSE).await;
+        Ok(())
+    }
+
+    async fn ask<Q, A>(&self, asked: usize, path: &'static str, message: Q) -> Result<A, CallError>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let (name, channel) = &self.members[asked % self.members.len()];
+        let unknown = |why: &str| CallError::Unknown(format!("etcd member {name}: {why}"));
+        let mut request = Request::new(message);
+        // One that is cut off from the others says so instead of waiting for them.
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX);
+        let call = async {
+            grpc.ready().await.map_err(|error| unknown(&with_causes(&error)))?;
+            let codec = ProstCodec::default();
+            let answer = grpc.unary(request, PathAndQuery::from_static(path), codec).await;
+            answer.map(tonic::Response::into_inner).map_err(|status| meaning(name, &status))
+        };
+        timeout(TRY, call).await.unwrap_or_else(|_| Err(unknown("no answer")))
+    }
+}
+
+/// What etcd says with an error. It has no numbers of its own for them: the words are those of its `rpctypes`.
+fn meaning(member: &str, status: &Status) -> CallError {
+    let said = status.message();
+    let why = || format!("etcd member {member}: {said}");
+    match status.code() {
+        Code::OutOfRange if said.contains("compacted") => CallError::Refused(KvError::SnapshotTooOld),
+        // It will have it when it has caught up.
+        Code::OutOfRange if said.contains("future revision") => CallError::Unknown(why()),
+        Code::ResourceExhausted if said.contains("space exceeded") => CallError::Refused(KvError::Full),
+        Code::InvalidArgument if said.contains("too many operations") || said.contains("too large") => {
+            CallError::Refused(KvError::TooLarge)
+        }
+        // More than its own limit on messages.
+        Code::ResourceExhausted if said.contains("larger than max") => CallError::Refused(KvError::TooLarge),
+        Code::InvalidArgument
+        | Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::Unimplemented
+        | Code::NotFound
+        | Code::FailedPrecondition => CallError::Refused(KvError::Unavailable(why())),
+        _ => CallError::Unknown(why()),
+    }
+}
+
+/// An error with what it comes from: the outermost says little.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

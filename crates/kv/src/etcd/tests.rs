@@ -1,0 +1,204 @@
+use super::*;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Members of an etcd cluster on ports of this host.
+struct Cluster {
+    members: Vec<Member>,
+    _home: TempDir,
+}
+
+struct Member {
+    arguments: Vec<String>,
+    address: String,
+    process: Option<Child>,
+}
+
+/// The program that `cargo xtask inputs` fetched.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let found = test.ancestors().map(|folder| folder.join("inputs/bin/etcd")).find(|path| path.exists());
+    found.expect("etcd is not there: run `cargo xtask inputs` once")
+}
+
+fn ports(count: usize) -> Vec<u16> {
+    // All at once, so that they differ.
+    let bound: Vec<_> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+    bound.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+impl Member {
+    fn start(&mut self) {
+        let mut command = Command::new(program());
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.process = Some(command.spawn().unwrap());
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.process.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Cluster {
+    fn start(count: usize) -> Cluster {
+        Cluster::with(count, &["--max-txn-ops=16384", "--max-request-bytes=33554432"])
+    }
+
+    fn with(count: usize, more: &[&str]) -> Cluster {
+        let home = tempfile::tempdir().unwrap();
+        let ports = ports(2 * count);
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let (clients, peers) = ports.split_at(count);
+        let all: Vec<_> =
+            peers.iter().enumerate().map(|(id, port)| format!("m{id}={}", url(*port))).collect();
+        let mut members = Vec::new();
+        for id in 0..count {
+            let data = home.path().join(format!("m{id}")).display().to_string();
+            let (client, peer) = (url(clients[id]), url(peers[id]));
+            let mut arguments = Vec::new();
+            for (name, value) in [
+                ("name", format!("m{id}")),
+                ("data-dir", data),
+                ("listen-client-urls", client.clone()),
+                ("advertise-client-urls", client),
+                ("listen-peer-urls", peer.clone()),
+                ("initial-advertise-peer-urls", peer),
+                ("initial-cluster", all.join(",")),
+                ("heartbeat-interval", "50".to_owned()),
+                ("election-timeout", "500".to_owned()),
+            ] {
+                arguments.push(format!("--{name}={value}"));
+            }
+            arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+            members.push(Member { arguments, address: format!("127.0.0.1:{}", clients[id]), process: None });
+        }
+        members.iter_mut().for_each(Member::start);
+        Cluster { members, _home: home }
+    }
+
+    /// A place in it that is empty.
+    fn place(&self) -> EtcdPlace {
+        static PLACES: AtomicU64 = AtomicU64::new(0);
+        let number = PLACES.fetch_add(1, Ordering::Relaxed);
+        let members: Vec<&str> = self.members.iter().map(|member| member.address.as_str()).collect();
+        EtcdPlace::parse(&format!("etcd://{}/test/{number}", members.join(","))).unwrap()
+    }
+}
+
+async fn open(place: &EtcdPlace) -> EtcdStore {
+    EtcdStore::open(place).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keeps_the_contract() {
+    let cluster = Cluster::start(1);
+    crate::conformance::check(async || open(&cluster.place()).await).await;
+    crate::conformance::check_shared(async |count| {
+        let place = cluster.place();
+        let mut stores = Vec::new();
+        for _ in 0..count {
+            stores.push(open(&place).await);
+        }
+        stores
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn too_small_limits_are_told_with_what_to_do() {
+    for more in [
+        ["--max-txn-ops=128", "--max-request-bytes=33554432"],
+        ["--max-txn-ops=16384", "--max-request-bytes=1572864"],
+    ] {
+        let cluster = Cluster::with(1, &more);
+        let Err(error) = EtcdStore::open(&cluster.place()).await else { panic!("opened with {more:?}") };
+        assert!(error.to_string().contains("--max-txn-ops=16384 --max-request-bytes=33554432"), "{error}");
+    }
+}
+
+/// Adds one to a number, as often as it takes. `None`: whether it was added is not known.
+async fn add_one(store: &EtcdStore) -> Option<u64> {
+    loop {
+        let snapshot = store.snapshot().await.ok()?;
+        let value = snapshot.get(b"count").await.ok()?;
+        let count = value.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap())) + 1;
+        let commit = Commit {
+            snapshot: snapshot.revision(),
+            keys: vec![b"count".to_vec()],
+            writes: vec![
+                (b"count".to_vec(), Some(count.to_le_bytes().to_vec())),
+                (format!("n{count:08}").into_bytes(), Some(Vec::new())),
+            ],
+            ..Commit::default()
+        };
+        match store.commit(commit).await {
+            Ok(Outcome::Committed(_)) => return Some(count),
+            Ok(Outcome::Conflict) | Err(KvError::SnapshotTooOld) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_commit_is_done_once_while_members_die_and_stop() {
+    let mut cluster = Cluster::start(3);
+    let place = cluster.place();
+    let end = Instant::now() + Duration::from_secs(20);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let store = open(&place).await;
+        clients.push(tokio::spawn(async move {
+            let (mut counts, mut longest) = (Vec::new(), Duration::ZERO);
+            while Instant::now() < end {
+                let start = Instant::now();
+                counts.push(add_one(&store).await.expect("its end is known"));
+                longest = longest.max(start.elapsed());
+            }
+            (counts, longest)
+        }));
+    }
+    // Whichever leads is hit once in three times at least.
+    for round in 0..6 {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let member = &mut cluster.members[round % 3];
+        if round < 3 {
+            member.kill();
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            member.start();
+        } else {
+            member.signal("STOP");
+            tokio::time::sleep(Duration::from_millis(2000)).await;
+            member.signal("CONT");
+        }
+    }
+    let mut all = Vec::new();
+    for client in clients {
+        let (counts, longest) = client.await.unwrap();
+        assert!(longest < Duration::from_secs(5), "somebody waited for {longest:?}");
+        all.extend(counts);
+    }
+    all.sort_unstable();
+    let expected: Vec<u64> = (1..=all.len() as u64).collect();
+    assert_eq!(all, expected, "each count was given once");
+    let snapshot = open(&place).await.snapshot().await.unwrap();
+    let rows = snapshot.scan(b"n", b"o", usize::MAX).await.unwrap();
+    assert_eq!(rows.len(), all.len());
+}
