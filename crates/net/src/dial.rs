@@ -4,10 +4,11 @@ use crate::connection::Connection;
 use crate::error::ConnectError;
 use crate::frame::{FarewellCode, Header, Hello, Kind, MAGIC};
 use crate::handshake::{self, HandshakeError};
+use crate::host;
 use crate::identity::Identity;
 use crate::link::{ReadError, our_hello, read_hello, send_hello};
 use crate::record::RecordError;
-use crate::security::{Dialler, Expect, identity_of};
+use crate::security::{Dialler, Expect, Host, identity_of};
 use crate::service::Peer;
 use crate::stream::{Inbound, Outbound, Pulse, StreamError};
 use crate::transport::{Sink, Source};
@@ -16,6 +17,7 @@ use rustls::{ClientConfig, Error};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use types::wire::HEADER_SIZE;
 
@@ -38,9 +40,17 @@ pub(crate) async fn dial(
 ) -> Result<Connection, ConnectError> {
     let unreachable = |error: std::io::Error| ConnectError::Unreachable(format!("{address}: {error}"));
     let (mut streams, claim, peer_address) = match dialler {
-        Dialler::Tls(config) => {
+        Dialler::Tls(config, host) => {
             let (socket, peer) = connect(address).await.map_err(unreachable)?;
-            (encrypted(socket, config.clone(), address).await?, None, peer)
+            let is_here = socket.local_addr().is_ok_and(|local| local.ip() == peer.ip());
+            let within = async {
+                let within = within(host, address, peer, expect);
+                if is_here { tokio::time::timeout(host::PATIENCE, within).await.ok()? } else { None }
+            };
+            match within.await {
+                Some(streams) => (streams, None, peer),
+                None => (encrypted(socket, config.clone(), address).await?, None, peer),
+            }
         }
         Dialler::Plain(identity) => {
             let (socket, peer) = connect(address).await.map_err(unreachable)?;
@@ -89,6 +99,41 @@ fn plain(read: impl Into<Source>, write: impl Into<Sink>) -> Streams {
         pulse,
         identity: None,
     }
+}
+
+/// A connection to a server on this host, if there is a way within it: see [`crate::host`].
+async fn within(
+    host: &Host<ClientConfig>,
+    address: &str,
+    peer: SocketAddr,
+    expect: Expect,
+) -> Option<Streams> {
+    let (mut socket, socket_name) = match host.names.connect(peer).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            if error.kind() == std::io::ErrorKind::PermissionDenied {
+                tracing::warn!(address, %error, "the server is spoken to over the network");
+            }
+            return None;
+        }
+    };
+    let name = cache_key(address).ok()?;
+    let connected = handshake::connect(&mut socket, host.config(&socket_name), name).await;
+    // Over the network it will be told better what is wrong.
+    let established = connected.ok().filter(|established| established.protocol == socket_name.protocol())?;
+    let identity = identity_of(&established.certificate).ok()?;
+    expect.check(&identity).ok()?;
+    if socket.read_u8().await.ok()? != host::GO_ON {
+        return None;
+    }
+    let pulse = Arc::new(Pulse::default());
+    let (read, write) = socket.into_split();
+    Some(Streams {
+        inbound: Inbound::new(read, None, &[], &[], pulse.clone()),
+        outbound: Outbound::new(write, None, pulse.clone()),
+        pulse,
+        identity: Some(identity),
+    })
 }
 
 async fn encrypted(

@@ -8,8 +8,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use rustls::{ClientConfig, ExtractedSecrets, ServerConfig};
 use std::io;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Most bytes of handshake taken before it must have moved on. A certificate with the most groups is a few KiB.
 const INCOMING_MAX: usize = 64 * 1024;
@@ -53,7 +52,7 @@ pub(crate) struct Established {
 
 /// Makes the client's part of the handshake.
 pub(crate) async fn connect(
-    socket: &mut TcpStream,
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
     config: Arc<ClientConfig>,
     name: rustls::pki_types::ServerName<'static>,
 ) -> Result<Established, HandshakeError> {
@@ -68,7 +67,7 @@ pub(crate) async fn connect(
 
 /// Makes the server's part of the handshake.
 pub(crate) async fn accept(
-    socket: &mut TcpStream,
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
     config: Arc<ServerConfig>,
 ) -> Result<Established, HandshakeError> {
     let mut session = UnbufferedServerConnection::new(config)?;
@@ -137,7 +136,7 @@ enum Step {
 /// Carries bytes between the session and the socket until the session can carry data.
 pub(crate) async fn drive<S: Handshaking>(
     session: &mut S,
-    socket: &mut TcpStream,
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> Result<Received, HandshakeError> {
     let mut incoming: Vec<u8> = Vec::with_capacity(16 * 1024);
     let mut outgoing: Vec<u8> = Vec::new();

@@ -19,6 +19,7 @@ mod dial;
 pub mod error;
 pub mod frame;
 mod handshake;
+mod host;
 pub mod identity;
 pub mod limits;
 mod link;

@@ -1,6 +1,7 @@
 //! How connections are protected.
 
 use crate::error::ConnectError;
+use crate::host::{Name, Names};
 use crate::identity::Identity;
 use crate::transport::Network;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -88,10 +89,35 @@ impl Expect {
     }
 }
 
+/// What is needed for connections within this host: see [`crate::host`].
+#[derive(Clone)]
+pub(crate) struct Host<Config> {
+    pub(crate) names: Names,
+    config: Arc<Config>,
+}
+
+impl Host<ClientConfig> {
+    /// For a connection by the socket of this name.
+    pub(crate) fn config(&self, name: &Name) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![name.protocol()];
+        Arc::new(config)
+    }
+}
+
+impl Host<ServerConfig> {
+    /// For connections by the socket of this name.
+    pub(crate) fn config(&self, name: &Name) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![name.protocol()];
+        Arc::new(config)
+    }
+}
+
 /// A client's security, made ready once for many connections. Its sessions are resumed.
 #[derive(Clone)]
 pub(crate) enum Dialler {
-    Tls(Arc<ClientConfig>),
+    Tls(Arc<ClientConfig>, Host<ClientConfig>),
     Plain(Identity),
     Memory(Identity, Arc<dyn Network>),
 }
@@ -99,7 +125,7 @@ pub(crate) enum Dialler {
 /// A server's security, made ready.
 #[derive(Clone)]
 pub(crate) enum Listener {
-    Tls(Arc<ServerConfig>),
+    Tls(Arc<ServerConfig>, Host<ServerConfig>),
     Plain(Identity),
     Memory(Identity, Arc<dyn Network>),
 }
@@ -123,7 +149,9 @@ impl Dialler {
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         config.enable_sni = false;
         config.enable_secret_extraction = true;
-        Ok(Dialler::Tls(Arc::new(config)))
+        let config = Arc::new(config);
+        let host = Host { names: Names::of(credentials), config: config.clone() };
+        Ok(Dialler::Tls(config, host))
     }
 }
 
@@ -147,7 +175,11 @@ impl Listener {
         config.alpn_protocols = vec![PROTOCOL.to_vec(), PROTOCOL_HTTP.to_vec()];
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         config.enable_secret_extraction = true;
-        Ok(Listener::Tls(Arc::new(config)))
+        let mut within = config.clone();
+        // They would come encrypted, after the handshake.
+        within.send_tls13_tickets = 0;
+        let host = Host { names: Names::of(credentials), config: Arc::new(within) };
+        Ok(Listener::Tls(Arc::new(config), host))
     }
 }
 

@@ -31,6 +31,8 @@ pub struct ServerOptions {
     /// Answers `GET` over HTTP/1.1 on the same port, for any peer whose certificate is good.
     pub pages: Option<Pages>,
     pub limits: Limits,
+    /// Encrypts connections within this host, too: see [`crate::host`].
+    pub network_only: bool,
 }
 
 /// A listening server. Stops at once when dropped; see [`Server::stop`] for the polite way.
@@ -71,7 +73,17 @@ impl Server {
         let listener =
             Listener::new(&security).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let port = match &listener {
-            Listener::Tls(_) | Listener::Plain(_) => Port::Tcp(TcpListener::bind(address).await?),
+            Listener::Tls(_, host) => {
+                let listener = TcpListener::bind(address).await?;
+                let name = host.names.name(listener.local_addr()?);
+                let within = if options.network_only { Ok(None) } else { name.listen().map(Some) };
+                let within = within.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "programs of this host are served over the network only");
+                    None
+                });
+                Port::Tcp(listener, within.map(|listener| (listener, host.config(&name))))
+            }
+            Listener::Plain(_) => Port::Tcp(TcpListener::bind(address).await?, None),
             Listener::Memory(_, network) => Port::Memory(network.listen(address)?),
         };
         let shared = Arc::new(Shared {

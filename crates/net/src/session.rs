@@ -3,6 +3,7 @@
 use crate::error::Closed;
 use crate::frame::{FarewellCode, Header, Hello, Kind, MAGIC, RefusalCode};
 use crate::handshake::{self, HandshakeError};
+use crate::host;
 use crate::identity::Identity;
 use crate::link::{Link, ReadError, our_hello, read_body, read_header, read_hello, send_hello, size};
 use crate::queue::{Allowance, Outgoing};
@@ -17,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use types::wire::{Channel, HEADER_SIZE};
 
@@ -69,10 +70,11 @@ pub(crate) async fn serve(
 async fn introduce(socket: Socket, address: SocketAddr, shared: &Arc<Shared>) -> Option<Visitor> {
     let mut streams = match (socket, &shared.listener) {
         (Socket::Memory(wire), _) => plain(wire.inbound, wire.outbound),
+        (Socket::Host(socket, config), _) => within(socket, config, address).await?,
         (Socket::Tcp(socket), listener) => {
             socket.set_nodelay(true).ok()?;
             match listener {
-                Listener::Tls(config) => encrypted(socket, config.clone(), address).await?,
+                Listener::Tls(config, _) => encrypted(socket, config.clone(), address).await?,
                 Listener::Plain(_) | Listener::Memory(..) => {
                     let (read, write) = socket.into_split();
                     plain(read, write)
@@ -103,7 +105,7 @@ async fn welcome(
     shared: &Shared,
 ) -> Option<Visitor> {
     let ours = our_hello(match &shared.listener {
-        Listener::Tls(_) => None,
+        Listener::Tls(..) => None,
         Listener::Plain(identity) | Listener::Memory(identity, _) => Some(identity.clone()),
     });
     let place = match shared.places.clone().try_acquire_owned() {
@@ -157,6 +159,30 @@ async fn encrypted(mut socket: TcpStream, config: Arc<ServerConfig>, address: So
         pulse,
         identity: Some(identity),
         is_http: established.protocol == PROTOCOL_HTTP,
+    })
+}
+
+/// A connection within this host: see [`crate::host`].
+async fn within(mut socket: UnixStream, config: Arc<ServerConfig>, address: SocketAddr) -> Option<Streams> {
+    let accepted = handshake::accept(&mut socket, config).await;
+    let accepted =
+        accepted.map_err(|error| tracing::warn!(%address, ?error, "a connection of this host was refused"));
+    let established = accepted.ok()?;
+    // Who asks for no protocol at all means another one.
+    if established.protocol.is_empty() {
+        return None;
+    }
+    let identity = identity_of(&established.certificate).ok()?;
+    host::prepare(&socket);
+    tokio::io::AsyncWriteExt::write_all(&mut socket, &[host::GO_ON]).await.ok()?;
+    let pulse = Arc::new(Pulse::default());
+    let (read, write) = socket.into_split();
+    Some(Streams {
+        inbound: Inbound::new(read, None, &[], &[], pulse.clone()),
+        outbound: Outbound::new(write, None, pulse.clone()),
+        pulse,
+        identity: Some(identity),
+        is_http: false,
     })
 }
 

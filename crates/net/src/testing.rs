@@ -88,6 +88,11 @@ impl World {
 
 /// A server that is node 7 and encrypts.
 pub(crate) async fn world(options: ServerOptions) -> World {
+    world_here(ServerOptions { network_only: true, ..options }).await
+}
+
+/// A server that is node 7 and encrypts what does not stay within the host, if it is not told otherwise.
+pub(crate) async fn world_here(options: ServerOptions) -> World {
     let authority = Authority::create("test").unwrap();
     let security = node(&authority, 7);
     world_with(authority, security, options).await

@@ -1,17 +1,20 @@
-//! What carries a connection's bytes: a TCP socket, or a network in memory that a simulation hands in.
+//! What carries a connection's bytes: a TCP socket, a Unix socket within one host ([`crate::host`]), or a network in memory that a
+//! simulation hands in.
 //!
 //! Frames, sessions, deadlines and silence are the same over both. A network in memory knows its peers, so that nothing
 //! is encrypted on it.
 
+use rustls::ServerConfig;
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, unix};
 
 /// A network in memory, as one process sees it.
 pub trait Network: Debug + Send + Sync + 'static {
@@ -41,41 +44,53 @@ pub struct Wire {
 
 /// An open port.
 pub(crate) enum Port {
-    Tcp(TcpListener),
+    /// And beside it, for who is on the same host.
+    Tcp(TcpListener, Option<(UnixListener, Arc<ServerConfig>)>),
     Memory(Box<dyn Accept>),
 }
 
 /// A connection that was just opened.
 pub(crate) enum Socket {
     Tcp(TcpStream),
+    Host(UnixStream, Arc<ServerConfig>),
     Memory(Wire),
 }
 
 /// Where bytes come from.
 pub(crate) enum Source {
     Tcp(OwnedReadHalf),
+    Host(unix::OwnedReadHalf),
     Memory(Box<dyn AsyncRead + Send + Unpin>),
 }
 
 /// Where bytes go.
 pub(crate) enum Sink {
     Tcp(OwnedWriteHalf),
+    Host(unix::OwnedWriteHalf),
     Memory(Box<dyn AsyncWrite + Send + Unpin>),
 }
 
 impl Port {
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         match self {
-            Port::Tcp(listener) => listener.local_addr(),
+            Port::Tcp(listener, _) => listener.local_addr(),
             Port::Memory(port) => Ok(port.address()),
         }
     }
 
     pub(crate) async fn accept(&mut self) -> io::Result<(Socket, SocketAddr)> {
         match self {
-            Port::Tcp(listener) => {
+            Port::Tcp(listener, None) => {
                 listener.accept().await.map(|(stream, address)| (Socket::Tcp(stream), address))
             }
+            Port::Tcp(listener, Some((host, config))) => tokio::select! {
+                accepted = listener.accept() => accepted.map(|(stream, address)| (Socket::Tcp(stream), address)),
+                accepted = host.accept() => {
+                    // It has no address of its own.
+                    let socket = |(stream, _)| Socket::Host(stream, config.clone());
+                    accepted.map(|accepted| (socket(accepted), (Ipv4Addr::LOCALHOST, 0).into()))
+                }
+            },
             Port::Memory(port) => port.accept().await.map(|wire| {
                 let peer = wire.peer;
                 (Socket::Memory(wire), peer)
@@ -87,6 +102,18 @@ impl Port {
 impl From<OwnedReadHalf> for Source {
     fn from(half: OwnedReadHalf) -> Source {
         Source::Tcp(half)
+    }
+}
+
+impl From<unix::OwnedReadHalf> for Source {
+    fn from(half: unix::OwnedReadHalf) -> Source {
+        Source::Host(half)
+    }
+}
+
+impl From<unix::OwnedWriteHalf> for Sink {
+    fn from(half: unix::OwnedWriteHalf) -> Sink {
+        Sink::Host(half)
     }
 }
 
@@ -119,6 +146,13 @@ impl Source {
                     done => return done,
                 }
             },
+            Source::Host(socket) => loop {
+                match socket.try_read(space) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    done => return done,
+                }
+            },
             Source::Memory(stream) => stream.read(space).await,
         }
     }
@@ -126,7 +160,7 @@ impl Source {
     /// The buffer that suits it: see [`crate::stream`].
     pub(crate) fn buffer(&self) -> usize {
         match self {
-            Source::Tcp(_) => crate::stream::BUFFER,
+            Source::Tcp(_) | Source::Host(_) => crate::stream::BUFFER,
             Source::Memory(_) => MEMORY_BUFFER,
         }
     }
@@ -136,6 +170,7 @@ impl Sink {
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Sink::Tcp(socket) => socket.write(bytes).await,
+            Sink::Host(socket) => socket.write(bytes).await,
             Sink::Memory(stream) => stream.write(bytes).await,
         }
     }
@@ -143,6 +178,7 @@ impl Sink {
     pub(crate) async fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Sink::Tcp(socket) => socket.write_vectored(pieces).await,
+            Sink::Host(socket) => socket.write_vectored(pieces).await,
             Sink::Memory(stream) => stream.write_vectored(pieces).await,
         }
     }
@@ -150,6 +186,7 @@ impl Sink {
     pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
         match self {
             Sink::Tcp(socket) => socket.shutdown().await,
+            Sink::Host(socket) => socket.shutdown().await,
             Sink::Memory(stream) => stream.shutdown().await,
         }
     }
@@ -157,7 +194,7 @@ impl Sink {
     /// The buffer that suits it: see [`crate::stream`].
     pub(crate) fn buffer(&self) -> usize {
         match self {
-            Sink::Tcp(_) => crate::stream::BUFFER,
+            Sink::Tcp(_) | Sink::Host(_) => crate::stream::BUFFER,
             Sink::Memory(_) => MEMORY_BUFFER,
         }
     }

@@ -271,7 +271,7 @@ fn a_live_server_bears_any_bytes() {
 fn a_live_encrypted_server_bears_any_bytes() {
     let runtime = runtime();
     let world = runtime.block_on(world(ServerOptions::default()));
-    let Ok(Dialler::Tls(config)) = Dialler::new(&user(&world.authority)) else { unreachable!() };
+    let Ok(Dialler::Tls(config, _)) = Dialler::new(&user(&world.authority)) else { unreachable!() };
     proptest!(ProptestConfig::with_cases(60), |(moves in moves(), sealed: bool)| {
         runtime.block_on(async {
             let mut socket = tokio::net::TcpStream::connect(world.address()).await.unwrap();

@@ -8,7 +8,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Both ends of a new session: the client's, then the server's.
 async fn session(dialler: &Dialler, listener: &Listener) -> (Established, Established) {
-    let (Dialler::Tls(client), Listener::Tls(server)) = (dialler, listener) else { panic!("not encrypted") };
+    let (Dialler::Tls(client, _), Listener::Tls(server, _)) = (dialler, listener) else {
+        panic!("not encrypted")
+    };
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let name = ServerName::try_from("server.sr").unwrap();

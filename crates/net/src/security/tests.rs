@@ -122,7 +122,7 @@ fn credentials_that_are_not_pem_are_refused() {
 async fn sessions_are_resumed_and_still_say_who_it_is() {
     let world = world(ServerOptions::default()).await;
     let dialler = Dialler::new(&user(&world.authority)).unwrap();
-    let Dialler::Tls(config) = &dialler else { unreachable!() };
+    let Dialler::Tls(config, _) = &dialler else { unreachable!() };
     for round in 0..3 {
         let mut socket = tokio::net::TcpStream::connect(world.address()).await.unwrap();
         let mut session = rustls::client::UnbufferedClientConnection::new(

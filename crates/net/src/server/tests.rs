@@ -369,7 +369,7 @@ async fn pages_are_served_without_encryption() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_are_served_to_known_peers_with_encryption() {
     let world = world(pages()).await;
-    let security::Dialler::Tls(config) = security::Dialler::new(&user(&world.authority)).unwrap() else {
+    let security::Dialler::Tls(config, _) = security::Dialler::new(&user(&world.authority)).unwrap() else {
         unreachable!()
     };
     let mut config = (*config).clone();
