@@ -11,9 +11,12 @@ use commit::Marks;
 use link::Link;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
 
 mod api;
+mod care;
 mod commit;
+mod feed;
 mod link;
 mod place;
 
@@ -33,10 +36,14 @@ const REQUEST_MIN: usize = crate::COMMIT_MAX + (1 << 20);
 #[derive(Clone)]
 pub struct EtcdStore {
     shared: Arc<Shared>,
+    /// For those who wait without being a task.
+    runtime: Handle,
 }
 
 struct Shared {
     link: Link,
+    /// What all keys begin with, and those of rows.
+    prefix: Vec<u8>,
     rows: Vec<u8>,
     marks: Marks,
     /// What was read of the newest snapshots.
@@ -78,8 +85,10 @@ impl EtcdStore {
         let below = |part: &str| [place.prefix.as_bytes(), part.as_bytes()].concat();
         let marks = Marks::new(below("/m/"));
         marks.remove_old(&link).await?;
-        let (rows, reads) = (below("/r/"), Mutex::default());
-        Ok(EtcdStore { shared: Arc::new(Shared { link, rows, marks, reads }) })
+        let shared = Shared { link, prefix: below("/"), rows: below("/r/"), marks, reads: Mutex::default() };
+        let shared = Arc::new(shared);
+        tokio::spawn(care::compact(Arc::downgrade(&shared)));
+        Ok(EtcdStore { shared, runtime: Handle::current() })
     }
 }
 

@@ -35,12 +35,22 @@ pub(super) struct RangeRequest {
     /// 0: the newest.
     #[prost(int64, tag = "4")]
     pub(super) revision: i64,
+    /// See [`DESCENDING`], [`BY_MOD`].
+    #[prost(int32, tag = "5")]
+    pub(super) sort_order: i32,
+    #[prost(int32, tag = "6")]
+    pub(super) sort_target: i32,
     /// The member that is asked answers from what it has; otherwise it makes sure first that nothing newer was acknowledged.
     #[prost(bool, tag = "7")]
     pub(super) serializable: bool,
     #[prost(bool, tag = "8")]
     pub(super) keys_only: bool,
 }
+
+/// The order in which the largest comes first.
+pub(super) const DESCENDING: i32 = 2;
+/// In the order of their last writes.
+pub(super) const BY_MOD: i32 = 3;
 
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct RangeResponse {
@@ -176,6 +186,61 @@ pub(super) struct TxnResponse {
     #[prost(message, repeated, tag = "3")]
     pub(super) responses: Vec<ResponseOp>,
 }
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct CompactionRequest {
+    /// What is older than this is forgotten.
+    #[prost(int64, tag = "1")]
+    pub(super) revision: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct CompactionResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<Header>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct WatchRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(super) create: Option<WatchCreateRequest>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct WatchCreateRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) range_end: Vec<u8>,
+    /// From this one on.
+    #[prost(int64, tag = "3")]
+    pub(super) start_revision: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct WatchResponse {
+    #[prost(bool, tag = "4")]
+    pub(super) canceled: bool,
+    /// Not 0: the history is not kept from where it was to begin; it is from here on.
+    #[prost(int64, tag = "5")]
+    pub(super) compact_revision: i64,
+    #[prost(string, tag = "6")]
+    pub(super) cancel_reason: String,
+    #[prost(message, repeated, tag = "11")]
+    pub(super) events: Vec<Event>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct Event {
+    /// See [`DELETED`].
+    #[prost(int32, tag = "1")]
+    pub(super) kind: i32,
+    #[prost(message, optional, tag = "2")]
+    pub(super) kv: Option<KeyValue>,
+}
+
+/// An event that removed a key.
+pub(super) const DELETED: i32 = 1;
 
 #[cfg(test)]
 mod tests {

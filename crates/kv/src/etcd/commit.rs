@@ -98,14 +98,19 @@ impl Marks {
         Ok(Mark { key: [&self.below[..], &name].concat(), revision: 0, number: 0 })
     }
 
+    /// A question for all of them, of whatever server.
+    pub(super) fn all(&self) -> api::RangeRequest {
+        let mut range_end = self.below.clone();
+        if let Some(last) = range_end.last_mut() {
+            *last += 1;
+        }
+        api::RangeRequest { key: self.below.clone(), range_end, ..api::RangeRequest::default() }
+    }
+
     /// Removes marks of servers that are no more.
     pub(super) async fn remove_old(&self, link: &Link) -> Result<(), KvError> {
-        let mut end = self.below.clone();
-        end.push(0xFF);
-        let request =
-            api::RangeRequest { key: self.below.clone(), range_end: end, ..api::RangeRequest::default() };
         let old = now() - i64::try_from(OLD.as_nanos()).unwrap_or(i64::MAX);
-        for mark in link.range(request).await?.kvs {
+        for mark in link.range(self.all()).await?.kvs {
             let time = mark.value.get(9..17).and_then(|time| time.try_into().ok()).map(i64::from_le_bytes);
             if time.is_some_and(|time| time < old) {
                 let removal =

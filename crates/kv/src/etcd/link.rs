@@ -6,6 +6,7 @@ use http::uri::PathAndQuery;
 use prost::Message;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio_stream::StreamExt;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
@@ -15,6 +16,8 @@ use tonic_prost::ProstCodec;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const TXN: &str = "/etcdserverpb.KV/Txn";
+const COMPACT: &str = "/etcdserverpb.KV/Compact";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// A member that does not answer within this is left for the next one.
 const TRY: Duration = Duration::from_millis(1500);
@@ -39,6 +42,24 @@ pub(super) struct Link {
     members: Vec<(String, Channel)>,
     /// Who is asked, as a count: the remainder names the member.
     current: AtomicUsize,
+}
+
+/// What a member tells of what happens.
+pub(super) struct Stream {
+    told: tonic::Streaming<api::WatchResponse>,
+    /// Who tells it.
+    pub(super) asked: usize,
+}
+
+impl Stream {
+    /// The next that it tells.
+    pub(super) async fn next(&mut self) -> Result<api::WatchResponse, String> {
+        match self.told.message().await {
+            Ok(Some(told)) => Ok(told),
+            Ok(None) => Err("the member ended the watch".to_owned()),
+            Err(status) => Err(status.message().to_owned()),
+        }
+    }
 }
 
 /// Why a call has no answer.
@@ -120,8 +141,53 @@ impl Link {
         }
     }
 
+    /// Has the cluster forget what is older than a revision. Asks once: it is done again later.
+    pub(super) async fn compact(&self, revision: i64) -> Result<(), CallError> {
+        let asked = self.current.load(Ordering::Relaxed);
+        let request = api::CompactionRequest { revision };
+        match self.ask::<_, api::CompactionResponse>(asked, COMPACT, request).await {
+            // Another server has done it.
+            Err(CallError::Refused(KvError::SnapshotTooOld)) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// Has a member tell what happens to keys from a revision on.
+    pub(super) async fn watch(&self, prefix: &[u8], start: i64) -> Result<Stream, String> {
+        let asked = self.current.load(Ordering::Relaxed);
+        let opened = timeout(TRY, self.open_watch(asked, prefix, start)).await;
+        let opened = opened.unwrap_or_else(|_| Err("no answer".to_owned()));
+        if opened.is_err() {
+            self.pass_over(asked);
+        }
+        opened.map(|told| Stream { told, asked })
+    }
+
+    async fn open_watch(
+        &self,
+        asked: usize,
+        prefix: &[u8],
+        start: i64,
+    ) -> Result<tonic::Streaming<api::WatchResponse>, String> {
+        let mut range_end = prefix.to_vec();
+        if let Some(last) = range_end.last_mut() {
+            *last += 1;
+        }
+        let create = api::WatchCreateRequest { key: prefix.to_vec(), range_end, start_revision: start };
+        // The stream of requests stays open: its end would be that of the watch.
+        let requests = tokio_stream::once(api::WatchRequest { create: Some(create) }).chain(tokio_stream::pending());
+        let mut request = Request::new(requests);
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let (name, channel) = &self.members[asked % self.members.len()];
+        let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX);
+        grpc.ready().await.map_err(|error| format!("etcd member {name}: {}", with_causes(&error)))?;
+        let codec = ProstCodec::default();
+        let told = grpc.streaming(request, PathAndQuery::from_static(WATCH), codec).await;
+        told.map(tonic::Response::into_inner).map_err(|status| format!("etcd member {name}: {}", status.message()))
+    }
+
     /// From now on the next member is asked, if nobody has seen to that already.
-    fn pass_over(&self, asked: usize) {
+    pub(super) fn pass_over(&self, asked: usize) {
         let next = asked.wrapping_add(1);
         let _ = self.current.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
     }

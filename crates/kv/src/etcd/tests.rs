@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Change, Export, FeedError, Follow};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -201,4 +202,106 @@ async fn each_commit_is_done_once_while_members_die_and_stop() {
     let snapshot = open(&place).await.snapshot().await.unwrap();
     let rows = snapshot.scan(b"n", b"o", usize::MAX).await.unwrap();
     assert_eq!(rows.len(), all.len());
+}
+
+/// The rows of a store, as whoever keeps a copy of them has them: all of a moment, and what was committed since.
+async fn copied(store: &EtcdStore) -> (Vec<(Key, Value)>, Revision) {
+    let store = store.clone();
+    let copying = tokio::task::spawn_blocking(move || {
+        let (mut rows, mut from) = (Vec::new(), Vec::new());
+        let mut first = None;
+        loop {
+            let (piece, revision) = store.rows(&from, 2000).unwrap();
+            first.get_or_insert(revision);
+            let Some((last, _)) = piece.last() else { return (rows, first.unwrap()) };
+            from = [last.as_slice(), &[0]].concat();
+            rows.extend(piece);
+        }
+    });
+    copying.await.unwrap()
+}
+
+async fn next(mut feed: Box<dyn Follow>, bytes: usize) -> (Box<dyn Follow>, Result<Vec<Change>, FeedError>) {
+    let reading = move || {
+        let next = feed.next(bytes);
+        (feed, next)
+    };
+    tokio::task::spawn_blocking(reading).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_history_is_told_whole_and_in_order_whoever_dies_meanwhile() {
+    let mut cluster = Cluster::start(3);
+    let place = cluster.place();
+    // Another store in the same cluster is none of its history.
+    let other = open(&cluster.place()).await;
+    let store = open(&place).await;
+    for number in 0..300u32 {
+        let key = format!("k{:03}", number % 100).into_bytes();
+        let value = (number % 7 > 0).then(|| vec![0; 50]);
+        let writes = vec![(key, value), (b"same".to_vec(), Some(number.to_le_bytes().to_vec()))];
+        store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+        let writes = vec![(b"other".to_vec(), Some(number.to_le_bytes().to_vec()))];
+        other.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+        if number % 120 == 100 {
+            let member = &mut cluster.members[usize::try_from(number / 120).unwrap()];
+            member.kill();
+            member.start();
+        }
+    }
+    let (rows, revision) = copied(&store).await;
+    let snapshot = store.snapshot().await.unwrap();
+    assert_eq!(rows, snapshot.scan(b"", &[0xFF; 8], usize::MAX).await.unwrap());
+    assert!(revision <= snapshot.revision());
+    let (mut feed, mut model) = (store.follow(Revision(0)), std::collections::BTreeMap::new());
+    let (mut before, mut count) = (Revision(0), 0);
+    for round in 0.. {
+        let (same, told) = next(feed, 2000).await;
+        feed = same;
+        let told = told.unwrap();
+        if told.is_empty() {
+            break;
+        }
+        for change in told {
+            assert!(change.revision > before, "{change:?}");
+            before = change.revision;
+            count += 1;
+            for (key, value) in change.writes {
+                match value {
+                    Some(value) => model.insert(key, value),
+                    None => model.remove(&key),
+                };
+            }
+        }
+        if round == 3 {
+            cluster.members[0].kill();
+            cluster.members[0].start();
+        }
+    }
+    assert_eq!(count, 300);
+    assert_eq!(model.into_iter().collect::<Vec<_>>(), rows);
+    assert!(next(store.follow(before), 2000).await.1.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forgotten_is_told_to_who_wants_it() {
+    let cluster = Cluster::start(1);
+    let store = open(&cluster.place()).await;
+    let put = |value: u8| Commit { writes: vec![(b"k".to_vec(), Some(vec![value]))], ..Commit::default() };
+    store.commit(put(1)).await.unwrap();
+    let old = store.snapshot().await.unwrap();
+    let feed = store.follow(old.revision());
+    store.commit(put(2)).await.unwrap();
+    let (feed, told) = next(feed, 100).await;
+    assert_eq!(told.unwrap().len(), 1);
+    store.commit(put(3)).await.unwrap();
+    store.commit(put(4)).await.unwrap();
+    care::forget_all(&store.shared).await;
+    assert!(matches!(old.get(b"k").await, Err(KvError::SnapshotTooOld)));
+    assert!(matches!(old.scan(b"", b"z", 9).await, Err(KvError::SnapshotTooOld)));
+    assert!(matches!(next(store.follow(old.revision()), 100).await.1, Err(FeedError::Trimmed)));
+    // Who is not behind it goes on.
+    assert_eq!(next(feed, 100).await.1.unwrap().len(), 2);
+    store.commit(put(5)).await.unwrap();
+    assert_eq!(store.snapshot().await.unwrap().get(b"k").await.unwrap(), Some(vec![5]));
 }
