@@ -8,8 +8,10 @@
 
 use crate::{Commit, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
 use commit::Marks;
+use known::Known;
 use link::Link;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 
@@ -17,6 +19,7 @@ mod api;
 mod care;
 mod commit;
 mod feed;
+mod known;
 mod link;
 mod place;
 
@@ -46,13 +49,23 @@ struct Shared {
     prefix: Vec<u8>,
     rows: Vec<u8>,
     marks: Marks,
+    known: Known,
+    newest: Newest,
     /// What was read of the newest snapshots.
     reads: Mutex<VecDeque<Arc<Reads>>>,
 }
 
-/// What was read at a revision: keys and when they were written, 0 for those that are not there.
-struct Reads {
+/// A moment of a store's history: a revision of etcd's, and the newest change of this store that it shows, or one after that and before the
+/// next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Moment {
     revision: i64,
+    committed: i64,
+}
+
+/// What was read at a moment: keys and when they were written, 0 for those that are not there.
+struct Reads {
+    at: Moment,
     seen: Mutex<HashMap<Key, i64>>,
 }
 
@@ -85,9 +98,18 @@ impl EtcdStore {
         let below = |part: &str| [place.prefix.as_bytes(), part.as_bytes()].concat();
         let marks = Marks::new(below("/m/"));
         marks.remove_old(&link).await?;
-        let shared = Shared { link, prefix: below("/"), rows: below("/r/"), marks, reads: Mutex::default() };
+        let shared = Shared {
+            link,
+            prefix: below("/"),
+            rows: below("/r/"),
+            marks,
+            known: Known::new(),
+            newest: Newest::default(),
+            reads: Mutex::default(),
+        };
         let shared = Arc::new(shared);
         tokio::spawn(care::compact(Arc::downgrade(&shared)));
+        tokio::spawn(known::follow(Arc::downgrade(&shared)));
         Ok(EtcdStore { shared, runtime: Handle::current() })
     }
 }
@@ -118,24 +140,17 @@ impl Shared {
         [self.rows.as_slice(), key].concat()
     }
 
-    /// The newest revision: none is older that was answered before this was asked.
-    async fn newest(&self) -> Result<i64, KvError> {
-        // A key that is not there.
-        let request = api::RangeRequest { key: self.rows.clone(), ..api::RangeRequest::default() };
-        revision_of(self.link.range(request).await?.header.as_ref())
-    }
-
     fn reads(&self) -> MutexGuard<'_, VecDeque<Arc<Reads>>> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was read at a revision, from now on too.
-    fn reads_at(&self, revision: i64) -> Arc<Reads> {
+    /// What was read at a moment, from now on too.
+    fn reads_at(&self, at: Moment) -> Arc<Reads> {
         let mut all = self.reads();
-        if let Some(reads) = all.iter().rev().find(|reads| reads.revision == revision) {
+        if let Some(reads) = all.iter().rev().find(|reads| reads.at == at) {
             return reads.clone();
         }
-        let reads = Arc::new(Reads { revision, seen: Mutex::default() });
+        let reads = Arc::new(Reads { at, seen: Mutex::default() });
         if all.len() >= REMEMBERED {
             all.pop_front();
         }
@@ -143,17 +158,30 @@ impl Shared {
         reads
     }
 
-    /// A row at a revision, and when it was written: 0 when it is not there.
-    async fn fetch(&self, key: &[u8], revision: i64) -> Result<(i64, Option<Value>), KvError> {
+    /// What was read at a revision. If that is forgotten, it is read again.
+    fn reads_of(&self, revision: i64) -> Arc<Reads> {
+        let known = self.reads().iter().rev().find(|reads| reads.at.revision == revision).cloned();
+        // Of a moment of which this is not known nothing is taken for told.
+        let at = Moment { revision, committed: i64::MAX };
+        known.unwrap_or_else(|| Arc::new(Reads { at, seen: Mutex::default() }))
+    }
+
+    /// A row at a moment, and when it was written: 0 when it is not there.
+    async fn fetch(&self, key: &[u8], at: Moment) -> Result<(i64, Option<Value>), KvError> {
+        if let Some(row) = self.known.get(key, at) {
+            return Ok((row.written, row.value));
+        }
         let request = api::RangeRequest {
             key: self.row(key),
-            revision,
+            revision: at.revision,
             // The revision is known to be of the past: whatever member has it has it right.
             serializable: true,
             ..api::RangeRequest::default()
         };
         let found = self.link.range(request).await?.kvs.pop();
-        Ok(found.map_or((0, None), |row| (row.mod_revision, Some(row.value))))
+        let (written, value) = found.map_or((0, None), |row| (row.mod_revision, Some(row.value)));
+        self.known.put(key, written, value.as_ref(), at.revision);
+        Ok((written, value))
     }
 
     /// Rows between two keys of etcd's, `limit` at most.
@@ -176,12 +204,40 @@ impl Shared {
     }
 }
 
+/// Asks for the newest commit, for all who want to know at the same time.
+#[derive(Default)]
+struct Newest {
+    /// How many have wanted to know.
+    wanted: AtomicU64,
+    /// So many of them the last answer is for, and the answer.
+    last: tokio::sync::Mutex<(u64, Option<Moment>)>,
+}
+
+impl Shared {
+    /// The newest moment: all commits that were answered before this was asked were made by then.
+    async fn newest(&self) -> Result<Moment, KvError> {
+        let number = self.newest.wanted.fetch_add(1, Ordering::SeqCst);
+        let mut last = self.newest.last.lock().await;
+        match *last {
+            // It was asked for after this was.
+            (wanted, Some(moment)) if wanted > number => Ok(moment),
+            _ => {
+                let wanted = self.newest.wanted.load(Ordering::SeqCst);
+                let moment = self.newest_mark().await?;
+                *last = (wanted, Some(moment));
+                Ok(moment)
+            }
+        }
+    }
+}
+
 impl Store for EtcdStore {
     type Snapshot = EtcdSnapshot;
 
     async fn snapshot(&self) -> Result<EtcdSnapshot, KvError> {
-        let revision = self.shared.newest().await?;
-        Ok(EtcdSnapshot { shared: self.shared.clone(), reads: self.shared.reads_at(revision) })
+        let newest = self.shared.newest().await?;
+        self.shared.known.catch_up(newest).await;
+        Ok(EtcdSnapshot { shared: self.shared.clone(), reads: self.shared.reads_at(newest) })
     }
 
     async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
@@ -192,11 +248,11 @@ impl Store for EtcdStore {
 
 impl Snapshot for EtcdSnapshot {
     fn revision(&self) -> Revision {
-        Revision(self.reads.revision.unsigned_abs())
+        Revision(self.reads.at.revision.unsigned_abs())
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<Value>, KvError> {
-        let (written, value) = self.shared.fetch(key, self.reads.revision).await?;
+        let (written, value) = self.shared.fetch(key, self.reads.at).await?;
         self.reads.seen().insert(key.to_vec(), written);
         Ok(value)
     }
@@ -209,7 +265,7 @@ impl Snapshot for EtcdSnapshot {
         let (mut next, end) = (self.shared.row(from), self.shared.row(to));
         while rows.len() < limit {
             let wanted = PAGE.min(limit - rows.len());
-            let page = self.shared.page(next, end.clone(), self.reads.revision, wanted).await?;
+            let page = self.shared.page(next, end.clone(), self.reads.at.revision, wanted).await?;
             let mut seen = self.reads.seen();
             for row in page.kvs {
                 let key = row.key.get(self.shared.rows.len()..).unwrap_or_default().to_vec();

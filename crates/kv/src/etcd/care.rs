@@ -23,9 +23,11 @@ pub(super) async fn compact(shared: Weak<Shared>) {
 }
 
 async fn step(shared: &Arc<Shared>, seen: &mut VecDeque<(Instant, i64)>, now: Instant) {
-    match shared.newest().await {
-        Ok(revision) => seen.push_back((now, revision)),
-        Err(error) => return tracing::warn!(%error, "the history in etcd grows: it cannot be asked where it is"),
+    match shared.newest_mark().await {
+        Ok(moment) => seen.push_back((now, moment.revision)),
+        Err(error) => {
+            return tracing::warn!(%error, "the history in etcd grows: it cannot be asked where it is");
+        }
     }
     let mut old = None;
     while let Some((_, revision)) = seen.pop_front_if(|(at, _)| now.duration_since(*at) >= KEPT) {

@@ -5,7 +5,7 @@
 //! transaction was not done and will not be; if it is refused, what the mark says tells what moved it.
 
 use super::link::{CallError, Link};
-use super::{Reads, Shared, api, revision_of};
+use super::{Moment, Reads, Shared, api, revision_of};
 use crate::{Commit, KvError, Outcome, Revision};
 use env::Clock;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -110,7 +110,10 @@ impl Marks {
     /// Removes marks of servers that are no more.
     pub(super) async fn remove_old(&self, link: &Link) -> Result<(), KvError> {
         let old = now() - i64::try_from(OLD.as_nanos()).unwrap_or(i64::MAX);
-        for mark in link.range(self.all()).await?.kvs {
+        let marks = link.range(self.all()).await?.kvs;
+        // It tells where the history ends.
+        let newest = marks.iter().map(|mark| mark.mod_revision).max();
+        for mark in marks.into_iter().filter(|mark| Some(mark.mod_revision) != newest) {
             let time = mark.value.get(9..17).and_then(|time| time.try_into().ok()).map(i64::from_le_bytes);
             if time.is_some_and(|time| time < old) {
                 let removal =
@@ -165,6 +168,21 @@ fn said(answer: &api::TxnResponse) -> Option<&api::KeyValue> {
 }
 
 impl Shared {
+    /// The newest revision, and when a mark was moved last: with the last commit, or after it. Nothing of this store was changed
+    /// between the two.
+    pub(super) async fn newest_mark(&self) -> Result<Moment, KvError> {
+        let request = api::RangeRequest {
+            limit: 1,
+            sort_order: api::DESCENDING,
+            sort_target: api::BY_MOD,
+            keys_only: true,
+            ..self.marks.all()
+        };
+        let found = self.link.range(request).await?;
+        let committed = found.kvs.first().map_or(0, |mark| mark.mod_revision);
+        Ok(Moment { revision: revision_of(found.header.as_ref())?, committed })
+    }
+
     /// See [`crate::Store::commit`].
     pub(super) async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
         let compare = self.comparisons(&commit).await?;
@@ -197,7 +215,7 @@ impl Shared {
         let since = i64::try_from(commit.snapshot.0).unwrap_or(i64::MAX - 1);
         let mut all = Vec::with_capacity(commit.keys.len() + commit.ranges.len());
         if !commit.keys.is_empty() {
-            let reads = self.reads_at(since);
+            let reads = self.reads_of(since);
             for key in &commit.keys {
                 let written = self.written(&reads, key).await?;
                 all.push(api::Compare::is_of(self.row(key), written));
@@ -213,14 +231,14 @@ impl Shared {
         let seen = reads.seen().get(key).copied();
         match seen {
             Some(written) => Ok(written),
-            None => Ok(self.fetch(key, reads.revision).await?.0),
+            None => Ok(self.fetch(key, reads.at).await?.0),
         }
     }
 
     /// A commit that writes nothing: whether what was read is so still.
     async fn check(&self, compare: Vec<api::Compare>) -> Result<Outcome, KvError> {
         if compare.is_empty() {
-            return Ok(Outcome::Committed(Revision(self.newest().await?.unsigned_abs())));
+            return Ok(Outcome::Committed(Revision(self.newest().await?.revision.unsigned_abs())));
         }
         let answer = self.link.txn(api::TxnRequest { compare, ..api::TxnRequest::default() }).await?;
         let revision = revision_of(answer.header.as_ref())?;

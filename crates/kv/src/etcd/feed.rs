@@ -1,7 +1,7 @@
 //! All rows, and the history, for those who follow it: etcd's own, as long as it keeps it.
 
 use super::link::Stream;
-use super::{EtcdStore, Shared, api, revision_of};
+use super::{EtcdStore, Shared, api};
 use crate::{Change, Export, FeedError, Follow, Key, KvError, Revision, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn rows(
     if let Some(last) = end.last_mut() {
         *last += 1;
     }
-    let revision = shared.newest().await?;
+    let revision = shared.newest_mark().await?.revision;
     let (mut next, mut rows, mut bytes) = (shared.row(from), Vec::new(), 0);
     loop {
         let page = shared.page(next, end.clone(), revision, EXPORTED).await?;
@@ -48,7 +48,9 @@ async fn rows(
             rows.push((key, row.value));
         }
         match rows.last() {
-            Some((last, _)) if page.more && bytes < bytes_max => next = [&shared.row(last)[..], &[0]].concat(),
+            Some((last, _)) if page.more && bytes < bytes_max => {
+                next = [&shared.row(last)[..], &[0]].concat()
+            }
             _ => return Ok((rows, Revision(revision.unsigned_abs()))),
         }
     }
@@ -79,7 +81,7 @@ enum Broken {
 impl Feed {
     async fn read(&mut self, bytes_max: usize) -> Result<Vec<Change>, FeedError> {
         // Each commit moves a mark: nothing has to come after the newest of them.
-        let newest = self.shared.newest_mark().await.map_err(FeedError::Store)?;
+        let newest = self.shared.newest_mark().await.map_err(FeedError::Store)?.committed;
         let deadline = Instant::now() + PATIENCE_IN_ALL;
         let (mut changes, mut bytes) = (Vec::new(), 0);
         while self.after < newest && bytes < bytes_max {
@@ -132,21 +134,5 @@ impl Feed {
             }
         }
         Ok(bytes)
-    }
-}
-
-impl Shared {
-    /// When a mark was moved last: with the last commit, or after it.
-    async fn newest_mark(&self) -> Result<i64, KvError> {
-        let request = api::RangeRequest {
-            limit: 1,
-            sort_order: api::DESCENDING,
-            sort_target: api::BY_MOD,
-            keys_only: true,
-            ..self.marks.all()
-        };
-        let found = self.link.range(request).await?;
-        revision_of(found.header.as_ref())?;
-        Ok(found.kvs.first().map_or(0, |mark| mark.mod_revision))
     }
 }

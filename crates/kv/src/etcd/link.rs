@@ -6,8 +6,8 @@ use http::uri::PathAndQuery;
 use prost::Message;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio_stream::StreamExt;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::StreamExt;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -175,7 +175,8 @@ impl Link {
         }
         let create = api::WatchCreateRequest { key: prefix.to_vec(), range_end, start_revision: start };
         // The stream of requests stays open: its end would be that of the watch.
-        let requests = tokio_stream::once(api::WatchRequest { create: Some(create) }).chain(tokio_stream::pending());
+        let requests =
+            tokio_stream::once(api::WatchRequest { create: Some(create) }).chain(tokio_stream::pending());
         let mut request = Request::new(requests);
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         let (name, channel) = &self.members[asked % self.members.len()];
@@ -183,7 +184,8 @@ impl Link {
         grpc.ready().await.map_err(|error| format!("etcd member {name}: {}", with_causes(&error)))?;
         let codec = ProstCodec::default();
         let told = grpc.streaming(request, PathAndQuery::from_static(WATCH), codec).await;
-        told.map(tonic::Response::into_inner).map_err(|status| format!("etcd member {name}: {}", status.message()))
+        told.map(tonic::Response::into_inner)
+            .map_err(|status| format!("etcd member {name}: {}", status.message()))
     }
 
     /// From now on the next member is asked, if nobody has seen to that already.
