@@ -7,6 +7,7 @@ use env::Random;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub mod etcd;
 mod history;
 
 /// Runs the whole suite. `open` makes an empty store each time. Wants a runtime with threads.

@@ -32,6 +32,11 @@ pub(crate) struct Apart {
 impl Apart {
     /// Starts `servers` storage servers, for files of `copies` copies.
     pub(crate) fn new(servers: u32, copies: u32) -> Apart {
+        Apart::with(servers, copies, &[])
+    }
+
+    /// The metadata server has more arguments.
+    pub(crate) fn with(servers: u32, copies: u32, more: &[&str]) -> Apart {
         let home = TempDir::new().unwrap();
         let at = |name: &str| home.path().join(name).display().to_string();
         admin(&["ca", "init", &at("authority")]);
@@ -48,9 +53,11 @@ impl Apart {
             "--targets",
             &count,
         ];
+        let arguments = [&arguments[..], more].concat();
         let meta = Server::start(home.path(), &arguments);
         let address = meta.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
-        let mut meta_arguments = arguments.map(str::to_owned).to_vec();
+        let mut meta_arguments: Vec<String> =
+            arguments.iter().map(|argument| (*argument).to_owned()).collect();
         meta_arguments[4] = address.clone(); // Comes back where it was.
         let user = ["--name", "admin", "--uid", "0", "--gid", "0", "--server", &address];
         admin(&[&["ca", "user", &at("authority"), &at("admin")][..], &user].concat());

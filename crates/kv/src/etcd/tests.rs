@@ -1,107 +1,11 @@
 use super::*;
+use crate::conformance::etcd::Cluster;
 use crate::{Change, Export, FeedError, Follow};
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
-/// Members of an etcd cluster on ports of this host.
-struct Cluster {
-    members: Vec<Member>,
-    _home: TempDir,
-}
-
-struct Member {
-    arguments: Vec<String>,
-    address: String,
-    process: Option<Child>,
-}
-
-/// The program that `cargo xtask inputs` fetched.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let found = test.ancestors().map(|folder| folder.join("inputs/bin/etcd")).find(|path| path.exists());
-    found.expect("etcd is not there: run `cargo xtask inputs` once")
-}
-
-fn ports(count: usize) -> Vec<u16> {
-    // All at once, so that they differ.
-    let bound: Vec<_> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-    bound.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
-}
-
-impl Member {
-    fn start(&mut self) {
-        let mut command = Command::new(program());
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.process = Some(command.spawn().unwrap());
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.process.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-impl Cluster {
-    fn start(count: usize) -> Cluster {
-        Cluster::with(count, &["--max-txn-ops=16384", "--max-request-bytes=33554432"])
-    }
-
-    fn with(count: usize, more: &[&str]) -> Cluster {
-        let home = tempfile::tempdir().unwrap();
-        let ports = ports(2 * count);
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let (clients, peers) = ports.split_at(count);
-        let all: Vec<_> =
-            peers.iter().enumerate().map(|(id, port)| format!("m{id}={}", url(*port))).collect();
-        let mut members = Vec::new();
-        for id in 0..count {
-            let data = home.path().join(format!("m{id}")).display().to_string();
-            let (client, peer) = (url(clients[id]), url(peers[id]));
-            let mut arguments = Vec::new();
-            for (name, value) in [
-                ("name", format!("m{id}")),
-                ("data-dir", data),
-                ("listen-client-urls", client.clone()),
-                ("advertise-client-urls", client),
-                ("listen-peer-urls", peer.clone()),
-                ("initial-advertise-peer-urls", peer),
-                ("initial-cluster", all.join(",")),
-                ("heartbeat-interval", "50".to_owned()),
-                ("election-timeout", "500".to_owned()),
-            ] {
-                arguments.push(format!("--{name}={value}"));
-            }
-            arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-            members.push(Member { arguments, address: format!("127.0.0.1:{}", clients[id]), process: None });
-        }
-        members.iter_mut().for_each(Member::start);
-        Cluster { members, _home: home }
-    }
-
-    /// A place in it that is empty.
-    fn place(&self) -> EtcdPlace {
-        static PLACES: AtomicU64 = AtomicU64::new(0);
-        let number = PLACES.fetch_add(1, Ordering::Relaxed);
-        let members: Vec<&str> = self.members.iter().map(|member| member.address.as_str()).collect();
-        EtcdPlace::parse(&format!("etcd://{}/test/{number}", members.join(","))).unwrap()
-    }
+/// A place in a cluster that is empty.
+fn empty(cluster: &Cluster) -> EtcdPlace {
+    EtcdPlace::parse(&cluster.place()).unwrap()
 }
 
 async fn open(place: &EtcdPlace) -> EtcdStore {
@@ -111,9 +15,9 @@ async fn open(place: &EtcdPlace) -> EtcdStore {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keeps_the_contract() {
     let cluster = Cluster::start(1);
-    crate::conformance::check(async || open(&cluster.place()).await).await;
+    crate::conformance::check(async || open(&empty(&cluster)).await).await;
     crate::conformance::check_shared(async |count| {
-        let place = cluster.place();
+        let place = empty(&cluster);
         let mut stores = Vec::new();
         for _ in 0..count {
             stores.push(open(&place).await);
@@ -130,7 +34,7 @@ async fn too_small_limits_are_told_with_what_to_do() {
         ["--max-txn-ops=16384", "--max-request-bytes=1572864"],
     ] {
         let cluster = Cluster::with(1, &more);
-        let Err(error) = EtcdStore::open(&cluster.place()).await else { panic!("opened with {more:?}") };
+        let Err(error) = EtcdStore::open(&empty(&cluster)).await else { panic!("opened with {more:?}") };
         assert!(error.to_string().contains("--max-txn-ops=16384 --max-request-bytes=33554432"), "{error}");
     }
 }
@@ -161,7 +65,7 @@ async fn add_one(store: &EtcdStore) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_commit_is_done_once_while_members_die_and_stop() {
     let mut cluster = Cluster::start(3);
-    let place = cluster.place();
+    let place = empty(&cluster);
     let end = Instant::now() + Duration::from_secs(20);
     let mut clients = Vec::new();
     for _ in 0..4 {
@@ -232,9 +136,9 @@ async fn next(mut feed: Box<dyn Follow>, bytes: usize) -> (Box<dyn Follow>, Resu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_history_is_told_whole_and_in_order_whoever_dies_meanwhile() {
     let mut cluster = Cluster::start(3);
-    let place = cluster.place();
+    let place = empty(&cluster);
     // Another store in the same cluster is none of its history.
-    let other = open(&cluster.place()).await;
+    let other = open(&empty(&cluster)).await;
     let store = open(&place).await;
     for number in 0..300u32 {
         let key = format!("k{:03}", number % 100).into_bytes();
@@ -286,7 +190,7 @@ async fn the_history_is_told_whole_and_in_order_whoever_dies_meanwhile() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_forgotten_is_told_to_who_wants_it() {
     let cluster = Cluster::start(1);
-    let store = open(&cluster.place()).await;
+    let store = open(&empty(&cluster)).await;
     let put = |value: u8| Commit { writes: vec![(b"k".to_vec(), Some(vec![value]))], ..Commit::default() };
     store.commit(put(1)).await.unwrap();
     let old = store.snapshot().await.unwrap();
