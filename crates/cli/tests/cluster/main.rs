@@ -10,7 +10,6 @@ mod commands;
 mod crash;
 mod damage;
 mod disks;
-mod engines;
 mod failover;
 mod follow;
 mod fsck;
