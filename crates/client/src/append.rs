@@ -105,10 +105,13 @@ impl Appender {
         }
     }
 
-    /// Flushes, and ends the session, whether or not that went well.
+    /// Flushes, and ends the session, whether or not that went well. When a future of [`Appender::write`] or [`Appender::flush`] was dropped,
+    /// nothing of it comes to be seen.
     pub async fn close(mut self) -> Result<()> {
         let flushed = self.flush().await;
-        if flushed.is_err()
+        // Who gave up may have lost the right to touch the file; and a length of which no answer came may be known any moment.
+        let is_too_much = flushed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
+        if (self.tail.is_refused() || is_too_much)
             && let Err(left) = self.take_back().await
         {
             tracing::warn!(error = %left, "what is left of a refused append may be seen where the file grows by a hole");

@@ -171,15 +171,23 @@ pub(crate) struct Tail {
     position: u64,
     /// Bytes that are on disk, of those taken by this.
     durable: u64,
-    /// Why some were not written. Nothing is taken from then on: it would lie behind a gap.
-    failed: Option<Error>,
+    standing: Standing,
+}
+
+/// Whether all that was taken was written, or will be. If not, nothing is taken any more: it would lie behind a gap.
+#[derive(Debug)]
+enum Standing {
+    Good,
+    /// A call was given up before its end: what of it was sent is not known.
+    Interrupted,
+    Failed(Error),
 }
 
 impl Tail {
     /// Goes on at `position` of the file.
     pub(crate) fn new(client: Client, action: &'static str, content: Arc<Content>, position: u64) -> Tail {
         let pipeline = Pipeline::new(client, action, content.clone(), Durability::Disk);
-        Tail { content, pipeline, partial: BytesMut::new(), position, durable: 0, failed: None }
+        Tail { content, pipeline, partial: BytesMut::new(), position, durable: 0, standing: Standing::Good }
     }
 
     /// Where the next byte goes.
@@ -192,18 +200,24 @@ impl Tail {
         self.durable
     }
 
-    /// Takes bytes; waits while too many are under way. Whole pieces are not copied. Fails from the first failure on.
+    /// Takes bytes; waits while too many are under way. Whole pieces are not copied. Fails from the first failure on, and once a future of
+    /// this or of [`Tail::flush`] was dropped.
     pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        self.check()?;
+        self.begin()?;
         let written = self.take(bytes).await;
-        self.note(written)
+        self.conclude(written)
     }
 
     /// Sends what has not made a piece yet, and waits until everything is on disk. Fails if anything ever did.
     pub(crate) async fn flush(&mut self) -> Result<()> {
-        self.check()?;
+        self.begin()?;
         let flushed = self.settle().await;
-        self.note(flushed)
+        self.conclude(flushed)
+    }
+
+    /// Something of what was taken was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.standing, Standing::Failed(_))
     }
 
     /// After a failure: waits until nothing is under way. Some of the bytes up to this position may be there.
@@ -212,12 +226,21 @@ impl Tail {
         self.position
     }
 
-    fn check(&self) -> Result<()> {
-        self.failed.clone().map_or(Ok(()), Err)
+    fn begin(&mut self) -> Result<()> {
+        match &self.standing {
+            Standing::Good => {}
+            Standing::Interrupted => {
+                let (action, path) = (self.pipeline.action, &self.content.path);
+                return Err(Error::new(ErrorKind::Broken, action, path, "it was given up before its end"));
+            }
+            Standing::Failed(error) => return Err(error.clone()),
+        }
+        self.standing = Standing::Interrupted;
+        Ok(())
     }
 
-    fn note(&mut self, result: Result<()>) -> Result<()> {
-        self.failed = result.as_ref().err().cloned();
+    fn conclude(&mut self, result: Result<()>) -> Result<()> {
+        self.standing = result.as_ref().err().cloned().map_or(Standing::Good, Standing::Failed);
         result
     }
 

@@ -27,6 +27,8 @@ impl File {
         let mut rewritten = Vec::new();
         if writes.iter().any(|(_, write)| is_doubtful(write, &epochs)) {
             rewritten = self.rewrite(&epochs).await?;
+            // Who read the older bytes meanwhile keeps them for as long as the time of change is the same.
+            self.tell(0, &self.client).await?;
         }
         self.unsynced().release(count, &rewritten);
         told

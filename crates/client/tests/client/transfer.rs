@@ -287,6 +287,30 @@ async fn appends_follow_each_other_and_have_one_session() {
 }
 
 #[tokio::test]
+async fn an_append_that_is_given_up_is_not_in_the_file() {
+    let cluster = Cluster::start().await;
+    let client = cluster.client().await;
+    client.put("/log", Bytes::from_static(b"first"), &PutOptions::default()).await.unwrap();
+    for length in [10, 100 * CHUNK] {
+        let mut appender = client.append("/log").await.unwrap();
+        cluster.world().faults.hanging = vec![NodeId(2), NodeId(3)];
+        let appending = async {
+            appender.write(Bytes::from(noise(length, 1))).await.unwrap();
+            appender.flush().await
+        };
+        assert!(tokio::time::timeout(Duration::from_millis(200), appending).await.is_err());
+        cluster.world().faults.hanging.clear();
+        assert_eq!(appender.close().await.unwrap_err().kind(), ErrorKind::Broken);
+        assert_eq!(read_all(&client, "/log").await.unwrap(), b"first");
+    }
+    // Nobody waits for the end of a session.
+    let mut appender = client.append("/log").await.unwrap();
+    appender.write(Bytes::from_static(b"second")).await.unwrap();
+    appender.close().await.unwrap();
+    assert_eq!(read_all(&client, "/log").await.unwrap(), b"firstsecond");
+}
+
+#[tokio::test]
 async fn an_append_session_outlives_its_capability_but_not_its_end() {
     let cluster = Cluster::start().await;
     let client = cluster.client().await;
