@@ -156,9 +156,13 @@ impl Mark {
             // By the same transaction as this one, whose answer was lost as well; or it is old, and was removed.
             Some(Some(Moved::Never(number))) if number == self.number => Ok(Settled::NotDone),
             None => Ok(Settled::NotDone),
-            Some(_) => Err(KvError::Corrupt("a mark of this store was moved by somebody else".to_owned())),
+            Some(_) => Err(foreign()),
         }
     }
+}
+
+fn foreign() -> KvError {
+    KvError::Corrupt("a mark of this store was moved by somebody else".to_owned())
 }
 
 /// What the mark was, of a transaction that did not move it.
@@ -240,7 +244,10 @@ impl Shared {
         if compare.is_empty() {
             return Ok(Outcome::Committed(Revision(self.newest().await?.revision.unsigned_abs())));
         }
-        let answer = self.link.txn(api::TxnRequest { compare, ..api::TxnRequest::default() }).await?;
+        // Without a question in it, that is not serializable, a member would answer from what it happens to have.
+        let look = api::RangeRequest { key: self.prefix.clone(), ..api::RangeRequest::default() };
+        let look = vec![api::Request::Range(look).into()];
+        let answer = self.link.txn(api::TxnRequest { compare, success: look.clone(), failure: look }).await?;
         let revision = revision_of(answer.header.as_ref())?;
         Ok(if answer.succeeded {
             Outcome::Committed(Revision(revision.unsigned_abs()))
@@ -267,15 +274,24 @@ impl Shared {
                     return committed(mark.revision);
                 }
                 Ok(answer) => {
-                    let there = said(&answer).map_or(0, |row| row.mod_revision);
+                    let found = said(&answer);
+                    let there = found.map_or(0, |row| row.mod_revision);
                     if there == mark.revision {
                         return Ok(Outcome::Conflict);
                     }
-                    // It was idle for so long that it was removed.
                     mark.revision = there;
+                    match found.map(|row| Moved::decode(&row.value)) {
+                        // It was idle for so long that it was removed.
+                        None => {}
+                        // It came twice, and the answer is that to the second one.
+                        Some(Some(Moved::Done(number))) if number == mark.number => return committed(there),
+                        Some(_) => return Err(foreign()),
+                    }
                 }
                 Err(CallError::Unknown(why)) => {
-                    if let Settled::Done(revision) = mark.settle(&self.link).await? {
+                    // Whatever is wrong with that question says nothing of the commit.
+                    let unknown = |error: KvError| KvError::Unavailable(error.to_string());
+                    if let Settled::Done(revision) = mark.settle(&self.link).await.map_err(unknown)? {
                         return committed(revision);
                     }
                     if Instant::now() > deadline {
