@@ -126,14 +126,8 @@ async fn within(
     if socket.read_u8().await.ok()? != host::GO_ON {
         return None;
     }
-    let pulse = Arc::new(Pulse::default());
     let (read, write) = socket.into_split();
-    Some(Streams {
-        inbound: Inbound::new(read, None, &[], &[], pulse.clone()),
-        outbound: Outbound::new(write, None, pulse.clone()),
-        pulse,
-        identity: Some(identity),
-    })
+    Some(Streams { identity: Some(identity), ..plain(read, write) })
 }
 
 async fn encrypted(

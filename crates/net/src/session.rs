@@ -175,15 +175,8 @@ async fn within(mut socket: UnixStream, config: Arc<ServerConfig>, address: Sock
     let identity = identity_of(&established.certificate).ok()?;
     host::prepare(&socket);
     tokio::io::AsyncWriteExt::write_all(&mut socket, &[host::GO_ON]).await.ok()?;
-    let pulse = Arc::new(Pulse::default());
     let (read, write) = socket.into_split();
-    Some(Streams {
-        inbound: Inbound::new(read, None, &[], &[], pulse.clone()),
-        outbound: Outbound::new(write, None, pulse.clone()),
-        pulse,
-        identity: Some(identity),
-        is_http: false,
-    })
+    Some(Streams { identity: Some(identity), ..plain(read, write) })
 }
 
 fn plain(read: impl Into<Source>, write: impl Into<Sink>) -> Streams {
