@@ -105,8 +105,8 @@ impl Appender {
         }
     }
 
-    /// Flushes, and ends the session, whether or not that went well. When a future of [`Appender::write`] or [`Appender::flush`] was dropped,
-    /// nothing of it comes to be seen.
+    /// Flushes, and ends the session, whether or not that went well. When a future of [`Appender::write`] or [`Appender::flush`] was dropped
+    /// while bytes were on their way, none that was not flushed before comes to be seen.
     pub async fn close(mut self) -> Result<()> {
         let flushed = self.flush().await;
         // Who gave up may have lost the right to touch the file; and a length of which no answer came may be known any moment.
