@@ -80,12 +80,15 @@ impl Client {
         };
         match ended {
             Ok(()) => Ok(Recoded::Moved),
-            // Whoever ended the session saw to what was written.
-            Err(error) if error.kind() == ErrorKind::Broken => Ok(CHANGED),
             Err(error) => {
                 // If this gets no answer, the session ends by itself.
                 let _ = self.change(ACTION, &subject, Change::DropRecode { inode, session }).await;
-                if error.kind() == ErrorKind::NotFound { Ok(Recoded::Nothing) } else { Err(error) }
+                match error.kind() {
+                    ErrorKind::NotFound => Ok(Recoded::Nothing),
+                    // The session was ended, or the walk was.
+                    ErrorKind::Broken => Ok(CHANGED),
+                    _ => Err(error),
+                }
             }
         }
     }

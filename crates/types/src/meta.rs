@@ -263,7 +263,7 @@ pub enum Change {
     /// Goes on; refused with [`MetaError::LeaseOver`] when the file was changed, or the session ended. -> [`MetaReply::Recoding`]
     RenewRecode { inode: InodeId, session: u64 },
     /// All chunks are written: they are the file's from now on, and the old ones are removed. Counted for the walk `following`
-    /// (directory and number). Refused as [`Change::RenewRecode`]. -> [`MetaReply::Attributes`]
+    /// (directory and number). Refused as [`Change::RenewRecode`], and when the walk was stopped. -> [`MetaReply::Attributes`]
     EndRecode { inode: InodeId, session: u64, following: Option<(InodeId, u64)> },
     /// Gives it up: what was written is removed. -> [`MetaReply::Done`]
     DropRecode { inode: InodeId, session: u64 },

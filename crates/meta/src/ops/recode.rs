@@ -124,8 +124,8 @@ pub(super) async fn end<S: Snapshot>(
     .await?;
     let (from, to) = (old.chain(ChunkIndex(0)), held.layout.chain(ChunkIndex(0)));
     batch.moved((inode, from, to));
-    if let Some((directory, number)) = following {
-        count(batch, directory, number, Amount::file(node.inode.length)).await?;
+    if let Some(order) = following {
+        count(batch, order, Amount::file(node.inode.length)).await?;
     }
     Ok(MetaReply::Attributes(node.attributes()))
 }
@@ -302,23 +302,23 @@ fn recoding(
     MetaReply::Recoding { attributes: node.attributes(), layout, capability, session, expires }
 }
 
-/// Counts a file that was moved, unless the walk is another one by now.
+/// Counts a file that was moved. Refused when the walk is over: its files stay where they are.
 async fn count<S: Snapshot>(
     batch: &mut Batch<S>,
-    directory: InodeId,
-    number: u64,
+    (directory, number): (InodeId, u64),
     moved: Amount,
 ) -> Result<(), Failure> {
     let key = keys::following(directory);
-    let Some(bytes) = batch.get(&key).await? else { return Ok(()) };
+    let bytes = batch.get(&key).await?.ok_or(MetaError::LeaseOver)?;
     let mut following: Following = decode(&bytes, "following")?;
-    if following.number == number {
-        following.moved += 1;
-        following.done = following.done.plus(moved);
-        following.left = following.left.minus(moved);
-        following.skipped = following.skipped.minus(moved);
-        batch.put(key, encode(&following));
+    if following.number != number {
+        return Err(MetaError::LeaseOver.into());
     }
+    following.moved += 1;
+    following.done = following.done.plus(moved);
+    following.left = following.left.minus(moved);
+    following.skipped = following.skipped.minus(moved);
+    batch.put(key, encode(&following));
     Ok(())
 }
 

@@ -56,8 +56,32 @@ fn note(world: &mut World, one: &Following, at: Option<&str>, met: Amount) -> Re
 
 fn move_file(world: &mut World, one: &Following, inode: InodeId) {
     let (_, session, _) = begin(world, inode).unwrap().unwrap();
+    end(world, one, inode, session).unwrap();
+}
+
+fn end(world: &mut World, one: &Following, inode: InodeId, session: u64) -> Result<(), MetaError> {
     let following = Some((one.directory, one.number));
-    world.change(ROOT, Change::EndRecode { inode, session, following }).unwrap();
+    world.change(ROOT, Change::EndRecode { inode, session, following }).map(drop)
+}
+
+#[test]
+fn a_file_on_its_way_stays_where_it_is_when_the_walk_is_stopped() {
+    let mut world = World::open();
+    world.mkdir(1, "d", 0o777).unwrap();
+    let file = put(&mut world, "d/1");
+    let there = world.stat(1, "d/1").unwrap().layout;
+    follow(&mut world, 1, "d", Some("other")).unwrap();
+    let one = followings(&mut world, 1).pop().unwrap();
+    let (_, session, _) = begin(&mut world, file).unwrap().unwrap();
+    world.change(1, Change::StopFollowing { place: "d".into() }).unwrap();
+    assert_eq!(end(&mut world, &one, file, session), Err(MetaError::LeaseOver));
+    // Nor for another walk than its own.
+    follow(&mut world, 1, "d", Some("other")).unwrap();
+    assert_eq!(end(&mut world, &one, file, session), Err(MetaError::LeaseOver));
+    assert_eq!(world.stat(1, "d/1").unwrap().layout, there);
+    let one = followings(&mut world, 1).pop().unwrap();
+    end(&mut world, &one, file, session).unwrap();
+    assert_ne!(world.stat(1, "d/1").unwrap().layout, there);
 }
 
 #[test]
