@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use types::storage::Durability;
 
+pub mod any;
 pub mod backup;
 mod conflict;
 #[cfg(any(test, feature = "conformance"))]
@@ -15,6 +16,7 @@ pub mod etcd;
 pub mod local;
 pub mod memory;
 
+pub use any::AnyStore;
 pub use etcd::EtcdStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;

@@ -18,6 +18,7 @@ use types::FailureDomain;
 #[command(after_help = "\
 The config file (TOML):
   dir = \"/srv/steradian/meta\"        # holds node.pem and node.key from `sr ca node`
+  store = \"etcd://m1,m2,m3/steradian?ca=ca.pem&cert=me.pem&key=me.key\"   # else the metadata is in dir
   listen = \"127.0.0.1:7400\"
   copies = 2                         # of the default class, when the cluster is new
   targets = 3                        # how many must be there before a new cluster places anything
@@ -25,7 +26,8 @@ The config file (TOML):
 
 Example:
   sr ca init ./authority && sr ca node ./authority ./meta --id 1
-  sr meta --dir ./meta --targets 3")]
+  sr meta --dir ./meta --targets 3
+  sr meta --dir ./meta --store etcd://127.0.0.1:2379/steradian")]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Meta {
     #[command(subcommand)]
@@ -36,6 +38,9 @@ pub(crate) struct Meta {
     /// Where the metadata is kept
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Keep the metadata in an etcd cluster: etcd://HOST:PORT,HOST:PORT/PREFIX?ca=FILE&cert=FILE&key=FILE
+    #[arg(long, value_name = "PLACE")]
+    store: Option<String>,
     /// Address to listen on [default: 127.0.0.1:7400]
     #[arg(long)]
     listen: Option<String>,
@@ -73,6 +78,7 @@ pub(crate) enum Domain {
 #[serde(deny_unknown_fields, default)]
 struct Config {
     dir: Option<PathBuf>,
+    store: Option<String>,
     listen: Option<String>,
     copies: Option<u8>,
     targets: Option<u32>,
@@ -98,7 +104,10 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
         format!("{why}; issue a certificate with `sr ca node AUTHORITY {} --id N`", dir.display())
     })?));
     let machine = Machine::new();
-    let store = Arc::new(parts::open_metadata(&machine, &directory).await?);
+    let store = Arc::new(match arguments.store.or(config.store) {
+        Some(place) => open_elsewhere(&place).await?,
+        None => parts::open_metadata(&machine, &directory).await?.into(),
+    });
     let copies = arguments.copies.or(config.copies).unwrap_or(2);
     if !(1..=types::class::COPIES_MAX).contains(&copies) {
         return Err(format!("copies = {copies}: 1 to {}", types::class::COPIES_MAX));
@@ -123,4 +132,11 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
     println!("ready");
     ready::told_to_stop().await;
     server.stop().await
+}
+
+/// Opens the metadata where others keep it.
+async fn open_elsewhere(place: &str) -> Result<kv::AnyStore, String> {
+    let parsed = kv::etcd::EtcdPlace::parse(place)?;
+    let store = kv::EtcdStore::open(&parsed).await;
+    store.map(kv::AnyStore::Etcd).map_err(|error| format!("cannot open the metadata in {parsed:?}: {error}"))
 }

@@ -3,7 +3,7 @@
 use super::follower::Follower;
 use super::parts::Machine;
 use env::watch;
-use kv::LocalStore;
+use kv::AnyStore;
 use server::dispatch::{Dispatch, Port};
 use server::manager::{Manager, ManagerOptions};
 use server::metadata::{MetaOptions, MetaService};
@@ -31,7 +31,7 @@ impl Serving {
         machine: &Machine,
         listen: &str,
         security: Arc<net::Security>,
-        metadata: Option<(Arc<LocalStore>, ManagerOptions)>,
+        metadata: Option<(Arc<AnyStore>, ManagerOptions)>,
     ) -> Result<Serving, String> {
         let mut tree: Option<Arc<dyn Port>> = None;
         let mut cluster: Option<Arc<dyn Port>> = None;
@@ -111,7 +111,7 @@ pub(super) fn reached_at(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn show_metrics(metrics: &Metrics, manager: &Arc<Manager<LocalStore>>) {
+fn show_metrics(metrics: &Metrics, manager: &Arc<Manager<AnyStore>>) {
     let manager = Arc::downgrade(manager);
     metrics.add_probe(Box::new(move |metrics| {
         let Some(manager) = manager.upgrade() else { return };

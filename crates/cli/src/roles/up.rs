@@ -79,7 +79,7 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         parts::open_metadata(&machine, &directory),
         parts::open_targets(&machine, found.present)
     );
-    let (store, targets) = (Arc::new(store?), targets?);
+    let (store, targets) = (Arc::new(store?.into()), targets?);
     let opened = begin.elapsed();
     let options = ManagerOptions {
         copies: arguments.copies,

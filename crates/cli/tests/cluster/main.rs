@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod damage;
 mod disks;
+mod engines;
 mod failover;
 mod follow;
 mod fsck;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error it did not ask for is over")]
 
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +19,8 @@ pub struct Cluster {
 pub struct Member {
     arguments: Vec<String>,
     address: String,
+    /// What it says.
+    log: PathBuf,
     process: Option<Child>,
 }
 
@@ -47,7 +50,8 @@ impl Member {
     /// Starts it, again if it was killed.
     pub fn start(&mut self) {
         let mut command = Command::new(program());
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().unwrap());
     }
 
@@ -105,7 +109,9 @@ impl Cluster {
                 arguments.push(format!("--{name}={value}"));
             }
             arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-            members.push(Member { arguments, address: format!("127.0.0.1:{}", clients[id]), process: None });
+            let address = format!("127.0.0.1:{}", clients[id]);
+            let log = home.path().join(format!("m{id}.log"));
+            members.push(Member { arguments, address, log, process: None });
         }
         members.iter_mut().for_each(Member::start);
         Cluster { members, _home: home }

@@ -1,0 +1,135 @@
+//! The metadata in an etcd cluster: what is seen is the same, and members die without anybody noticing.
+
+use crate::apart::{Apart, until};
+use crate::mount::{Mounted, is_possible};
+use kv::conformance::etcd::Cluster;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A cluster with its metadata in an empty place of etcd.
+fn over(etcd: &Cluster) -> Apart {
+    Apart::with(2, 2, &["--store", &etcd.place()])
+}
+
+#[test]
+fn a_cluster_with_its_metadata_in_etcd_is_as_any_other() {
+    let etcd = Cluster::start(1);
+    let mut cluster = over(&etcd);
+    let home = cluster.path("");
+    let at = |name: &str| home.join(name).display().to_string();
+    cluster.sr(&["put", "-r", "/usr/include/linux", "/tree"]);
+    cluster.sr(&["get", "-r", "/tree", &at("copy")]);
+    let same = Command::new("diff").args(["-r", "/usr/include/linux", &at("copy")]).status().unwrap();
+    assert!(same.success());
+    cluster.sr(&["snapshot", "create", "/tree", "first"]);
+    cluster.sr(&["trash", "keep", "default", "1h"]);
+    cluster.sr(&["quota", "set", "/tree", "--inodes", "100000"]);
+    cluster.sr(&["rm", "/tree/fs.h"]);
+    assert!(cluster.sr(&["ls", "/tree/.snapshot/first"]).contains("fs.h"));
+    cluster.sr(&["trash", "restore", "/tree/fs.h"]);
+    assert!(cluster.sr(&["quota", "ls"]).contains("/tree"));
+    let names = |cluster: &Apart| {
+        let found = cluster.sr(&["find", "/tree"]);
+        let mut names: Vec<_> = found.lines().map(str::to_owned).collect();
+        names.sort_unstable();
+        names
+    };
+    let before = names(&cluster);
+    // The state is in etcd, and nowhere else.
+    assert!(!cluster.path("meta/meta").exists());
+    cluster.restart_meta();
+    cluster.wait_serving();
+    assert_eq!(names(&cluster), before);
+    // What follows the history: a backup, and the records on the chains.
+    cluster.sr(&["meta", "backup", &at("backup")]);
+    cluster.sr(&["put", "/etc/hostname", "/later"]);
+    cluster.sr(&["meta", "backup", &at("backup")]);
+    assert!(cluster.sr(&["fsck", "/"]).contains(" 0 "), "nothing is wrong");
+}
+
+/// Makes, renames and removes files in a directory for some seconds, each name once: a change that is done twice would fail. Prints
+/// how many, and the longest that one took.
+///
+/// It is a program of its own: whoever has files open in a mount and starts a server waits in `exec` for their flush.
+const WRITE: &str = r#"
+import os, sys, time
+folder, seconds = sys.argv[1], float(sys.argv[2])
+os.mkdir(folder)
+end, count, longest = time.monotonic() + seconds, 0, 0
+at = lambda name: f"{folder}/{name}"
+while time.monotonic() < end:
+    start = time.monotonic()
+    file = os.open(at("new"), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    assert os.write(file, b"%08d" % count * 125) == 1000
+    os.fsync(file)
+    os.close(file)
+    os.rename(at("new"), at(count))
+    if count % 3 == 2:
+        os.remove(at(count - 1))
+    count += 1
+    longest = max(longest, time.monotonic() - start)
+print(count, longest)
+"#;
+
+/// Writers that run.
+struct Writers(Vec<(PathBuf, Child)>);
+
+impl Writers {
+    fn start(mount: &Mounted, count: usize, seconds: u32) -> Writers {
+        let start = |number: usize| {
+            let folder = mount.path(&number.to_string());
+            let mut python = Command::new("python3");
+            python.args(["-c", WRITE]).arg(&folder).arg(seconds.to_string());
+            (folder, python.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        };
+        Writers((0..count).map(start).collect())
+    }
+
+    /// Waits for them, and compares what is there with what they have done.
+    fn verify(self, longest_max: f64) {
+        let outputs: Vec<_> =
+            self.0.into_iter().map(|(folder, child)| (folder, child.wait_with_output().unwrap())).collect();
+        for (folder, output) in outputs {
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let (count, longest) = said.trim().split_once(' ').unwrap();
+            let (count, longest): (u64, f64) = (count.parse().unwrap(), longest.parse().unwrap());
+            assert!(count > 20, "{count} files");
+            assert!(longest < longest_max, "somebody waited for {longest} s");
+            let mut names: Vec<u64> = fs::read_dir(&folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+                .collect();
+            names.sort_unstable();
+            let expected: Vec<u64> = (0..count).filter(|name| name % 3 != 1 || name + 1 >= count).collect();
+            assert_eq!(names, expected);
+            for name in names {
+                let bytes = fs::read(folder.join(name.to_string())).unwrap();
+                assert!(bytes == format!("{name:08}").repeat(125).as_bytes(), "{}/{name}", folder.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_and_nobody_fails_while_members_of_etcd_and_the_server_die() {
+    if !is_possible() {
+        return;
+    }
+    let mut etcd = Cluster::start(3);
+    let mut cluster = over(&etcd);
+    let mount = Mounted::by(|arguments| cluster.command(arguments), cluster.path("mnt"), &[]);
+    let writers = Writers::start(&mount, 4, 16);
+    for member in 0..3 {
+        std::thread::sleep(Duration::from_millis(1500));
+        etcd.members[member].kill();
+        std::thread::sleep(Duration::from_millis(1500));
+        etcd.members[member].start();
+    }
+    cluster.restart_meta();
+    writers.verify(12.0);
+    until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
+    drop(mount);
+}
