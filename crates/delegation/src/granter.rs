@@ -48,13 +48,22 @@ struct Holder {
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     pub by: Option<HolderId>,
-    /// See [`Granter::next_number`].
-    pub number: u64,
     pub inodes: Vec<InodeId>,
     /// Those of them that it made: nobody else knows them.
     pub made: Vec<InodeId>,
     /// Those of them that it ended: nobody asks for them any more.
     pub gone: Vec<InodeId>,
+}
+
+/// What a job came to that is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Of the state that it left.
+    pub state: u64,
+    /// Of its answer.
+    pub number: u64,
+    /// What its holder may keep.
+    pub granted: Vec<InodeId>,
 }
 
 impl Granter {
@@ -83,6 +92,21 @@ impl Granter {
         for id in ended {
             self.remove(id);
         }
+    }
+
+    /// What a session holds for a turn before this one is over: it holds elsewhere.
+    pub fn end_before(&mut self, session: SessionId, turn: u64) {
+        let ended = self.holders.iter().filter(|(_, holder)| holder.session == session && holder.turn < turn);
+        let ended: Vec<HolderId> = ended.map(|(id, _)| *id).collect();
+        for id in ended {
+            self.remove(id);
+        }
+    }
+
+    /// Nobody holds anything any more.
+    pub fn end_all(&mut self) {
+        self.holders.clear();
+        self.held.clear();
     }
 
     /// Whether this is a holder, and this user's.
@@ -187,8 +211,7 @@ impl Granter {
         true
     }
 
-    /// The next number: of a job that may change something.
-    pub fn next_number(&mut self) -> u64 {
+    fn next_number(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
@@ -220,6 +243,16 @@ impl Granter {
         held.any(|id| Some(*id) != by)
     }
 
+    /// Those of these that somebody holds.
+    pub fn held(&self, inodes: &[InodeId]) -> Vec<InodeId> {
+        inodes.iter().copied().filter(|inode| self.held.contains_key(inode)).collect()
+    }
+
+    /// These were held back, and may have been changed by another server: they are let go of.
+    pub fn changed_elsewhere(&mut self, inodes: Vec<InodeId>) {
+        self.commit(&[Changes { inodes, ..Changes::default() }]);
+    }
+
     /// Nothing is granted of these until [`Granter::let_go`], as often.
     pub fn hold_back(&mut self, inodes: &[InodeId]) {
         for inode in inodes {
@@ -239,22 +272,25 @@ impl Granter {
         }
     }
 
-    /// A transaction is committed, with these jobs; what they changed was held back and is let go of. For each of them the number of its
-    /// answer, and the inodes that its holder may keep.
-    pub fn commit(&mut self, jobs: &[Changes]) -> Vec<(u64, Vec<InodeId>)> {
+    /// A transaction is committed, with these jobs; what they changed was held back and is let go of.
+    pub fn commit(&mut self, jobs: &[Changes]) -> Vec<Committed> {
         // What several have changed nobody keeps: an answer tells what one job left.
         let mut first: HashMap<InodeId, Option<HolderId>> = HashMap::default();
         let mut shared = HashSet::default();
+        let mut states = Vec::with_capacity(jobs.len());
         for job in jobs {
             self.let_go(&job.inodes);
+            // Now, and not when it was run: another server's change may have been between.
+            let state = self.next_number();
             for inode in &job.inodes {
                 if *first.entry(*inode).or_insert(job.by) != job.by {
                     shared.insert(*inode);
                 }
-                self.changed.insert(*inode, job.number);
-                self.order.push_back((job.number, *inode));
+                self.changed.insert(*inode, state);
+                self.order.push_back((state, *inode));
             }
-            self.committed = self.committed.max(job.number);
+            self.committed = state;
+            states.push(state);
         }
         while self.order.len() > CHANGES_MAX {
             let Some((number, inode)) = self.order.pop_front() else { break };
@@ -263,10 +299,10 @@ impl Granter {
                 self.changed.remove(&inode);
             }
         }
-        jobs.iter().map(|job| self.granted_by(job, &shared)).collect()
+        jobs.iter().zip(states).map(|(job, state)| self.granted_by(job, state, &shared)).collect()
     }
 
-    fn granted_by(&mut self, job: &Changes, shared: &HashSet<InodeId>) -> (u64, Vec<InodeId>) {
+    fn granted_by(&mut self, job: &Changes, state: u64, shared: &HashSet<InodeId>) -> Committed {
         let number = self.next_number();
         let mut granted = Vec::new();
         if let Some(id) = job.by {
@@ -285,7 +321,7 @@ impl Granter {
                 }
             }
         }
-        (number, granted)
+        Committed { state, number, granted }
     }
 
     /// How many hold something, and how many inodes are held.

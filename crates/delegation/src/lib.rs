@@ -21,7 +21,7 @@
 mod granter;
 mod kept;
 
-pub use granter::{Changes, Granter};
+pub use granter::{Changes, Committed, Granter};
 pub use kept::{Answered, Kept};
 
 #[cfg(test)]

@@ -112,29 +112,21 @@ fn what_one_made_and_another_changed_at_once_nobody_keeps() {
     assert!(granter.begin(other, (SessionId(2), 1), Uid(0), Duration::ZERO));
     let mut job = |by, made: &[InodeId]| {
         granter.hold_back(&[FILE]);
-        Changes {
-            by: Some(by),
-            number: granter.next_number(),
-            inodes: vec![FILE],
-            made: made.to_vec(),
-            gone: vec![],
-        }
+        Changes { by: Some(by), inodes: vec![FILE], made: made.to_vec(), gone: vec![] }
     };
     let jobs = [job(one, &[FILE]), job(other, &[])];
     let granted = granter.commit(&jobs);
-    assert!(granted.iter().all(|(_, inodes)| inodes.is_empty()), "{granted:?}");
+    assert!(granted.iter().all(|job| job.granted.is_empty()), "{granted:?}");
     // Alone it is his at once.
     let made = InodeId(9);
     granter.hold_back(&[made]);
-    let number = granter.next_number();
-    let jobs = [Changes { by: Some(one), number, inodes: vec![made], made: vec![made], gone: vec![] }];
-    assert_eq!(granter.commit(&jobs)[0].1, [made]);
+    let jobs = [Changes { by: Some(one), inodes: vec![made], made: vec![made], gone: vec![] }];
+    assert_eq!(granter.commit(&jobs)[0].granted, [made]);
     assert_eq!(granter.counts(), (2, 1));
     // And what he ends nobody remembers.
     granter.hold_back(&[made]);
-    let number = granter.next_number();
-    let jobs = [Changes { by: Some(one), number, inodes: vec![made], made: vec![], gone: vec![made] }];
-    assert!(granter.commit(&jobs)[0].1.is_empty());
+    let jobs = [Changes { by: Some(one), inodes: vec![made], made: vec![], gone: vec![made] }];
+    assert!(granter.commit(&jobs)[0].granted.is_empty());
     assert_eq!(granter.counts(), (2, 0));
 }
 

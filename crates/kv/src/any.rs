@@ -33,6 +33,13 @@ impl From<EtcdStore> for AnyStore {
 impl Store for AnyStore {
     type Snapshot = AnySnapshot;
 
+    fn is_shared(&self) -> bool {
+        match self {
+            AnyStore::Local(store) => store.is_shared(),
+            AnyStore::Etcd(store) => store.is_shared(),
+        }
+    }
+
     async fn snapshot(&self) -> Result<AnySnapshot, KvError> {
         match self {
             AnyStore::Local(store) => store.snapshot().await.map(AnySnapshot::Local),

@@ -234,6 +234,10 @@ impl Shared {
 impl Store for EtcdStore {
     type Snapshot = EtcdSnapshot;
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn snapshot(&self) -> Result<EtcdSnapshot, KvError> {
         let newest = self.shared.newest().await?;
         self.shared.known.catch_up(newest).await;

@@ -41,6 +41,12 @@ pub struct Revision(pub u64);
 pub trait Store: Send + Sync + 'static {
     type Snapshot: Snapshot;
 
+    /// Whether other servers may have this store as well, now. Then every commit is on the disks of a majority when it is answered,
+    /// whatever durability it asked for.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// The newest committed state. Everything whose commit was answered before is in it, durable or not.
     fn snapshot(&self) -> impl Future<Output = Result<Self::Snapshot, KvError>> + Send;
 

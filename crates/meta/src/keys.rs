@@ -33,6 +33,8 @@ const QUOTA: u8 = b'Q';
 const QUOTA_MARK: u8 = b'E';
 const QUOTA_QUEUE: u8 = b'Z';
 const RUNS: u8 = b'r';
+const ROLL: u8 = b'p';
+const HOLDING: u8 = b'h';
 const TRASHED: u8 = b'W';
 const TRASH_DUE: u8 = b'Y';
 const TRASH_POLICY: u8 = b'B';
@@ -107,6 +109,21 @@ pub fn next_id() -> Key {
 /// The runs of the server, and where in the history each began.
 pub fn runs() -> Key {
     vec![RUNS]
+}
+
+/// The metadata servers that are there.
+pub fn roll() -> Key {
+    vec![ROLL]
+}
+
+/// With which server a session holds delegations.
+pub fn holding(id: SessionId) -> Key {
+    with_id(HOLDING, InodeId(id.0))
+}
+
+/// With which servers sessions hold delegations.
+pub fn holdings_range() -> (Key, Key) {
+    (vec![HOLDING], vec![HOLDING + 1])
 }
 
 /// One server's share of the totals.

@@ -99,9 +99,11 @@ pub async fn read<S: Snapshot>(
         MetaRequest::TestLock { session, inode, lock } => {
             ops::test_lock(reader, caller, *session, *inode, lock).await?
         }
-        MetaRequest::Change { .. } | MetaRequest::ChangeFor { .. } | MetaRequest::Flush { .. } => {
-            return Err(MetaError::Invalid.into());
-        }
+        MetaRequest::Change { .. }
+        | MetaRequest::ChangeFor { .. }
+        | MetaRequest::Flush { .. }
+        | MetaRequest::Peer(_)
+        | MetaRequest::Servers => return Err(MetaError::Invalid.into()),
     };
     Ok(Found::Reply(reply))
 }

@@ -135,6 +135,7 @@ async fn main() {
         clock: Arc::new(SystemClock::new()),
         classes: Arc::new(OneClass(vec![class].into())),
         export: None,
+        peers: None,
     };
     let service = MetaService::start(store.expect("a store"), options).await.expect("a service");
     let make = |path: &str| Change::MakeDirectory { place: path.into(), mode: Mode(0o755), parents: true };

@@ -2,19 +2,22 @@
 //!
 //! Requests that change nothing run at once, each on a snapshot that shows every change answered before. Changes go
 //! through the [`sequencer`]: those that wait together become one transaction, made durable by one flush. Clients may keep what they
-//! are told ([`delegations`]), and are told before it changes; of several services over one store only one may be asked for that. Beside them run
+//! are told ([`delegations`]), and are told before it changes, by whichever of several services of one store ([`peers`]). Beside them run
 //! the [`chores`] (emptying removed directories, ending leases and sessions, forgetting old answers) and the [`reclaim`]er (taking
 //! the chunks of removed files off the chains). Several services may run over one store.
 
 mod chores;
 mod delegations;
 mod export;
+mod peers;
 mod port;
 mod reclaim;
+mod roll;
 mod runs;
 mod sequencer;
 mod snapshots;
 
+pub use peers::{PeerLink, PeerOptions};
 pub use reclaim::{Chunks, RemoveError};
 pub use snapshots::{CloneError, Cloned, Cloner};
 
@@ -25,6 +28,7 @@ use kv::{Commit, KvError, Store};
 use meta::read::Found;
 use meta::{Answer, Caller, Context, Failure, Job, Reader};
 use net::Identity;
+use peers::Peers;
 use runs::Runs;
 use sequencer::Sequencer;
 use std::future::Future;
@@ -34,6 +38,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
+use types::peer::{PeerRequest, ServerInfo};
 use types::storage::Durability;
 use types::{CapabilityKey, Origin, Routing, Shortfall, StorageClass, Time, wire};
 
@@ -66,6 +71,8 @@ pub struct MetaOptions {
     pub classes: Arc<dyn ClassSource>,
     /// What backups read; `None`: this server gives none.
     pub export: Option<Arc<dyn kv::Export>>,
+    /// How the other servers of the store are reached. `None`: there are none, and `server` counts.
+    pub peers: Option<PeerOptions>,
 }
 
 /// What the service counts, since it started.
@@ -106,7 +113,9 @@ struct Shared<S> {
     sequencer: Sequencer,
     counters: MetaCounters,
     delegations: Delegations,
-    runs: Runs,
+    /// `None`: everything that is answered is on disk.
+    runs: Option<Runs>,
+    peers: Option<Peers>,
     /// There is something to purge; there is something to reclaim; a session has ended; a quota was set; a snapshot was removed.
     purge: Notify,
     quotas: Notify,
@@ -136,8 +145,18 @@ impl<S: Store> MetaService<S> {
     /// Fails when the store does, or was made by a newer build.
     pub async fn start(store: S, options: MetaOptions) -> Result<MetaService<S>, KvError> {
         meta::format(&store, Time(options.clock.wall())).await?;
-        let delegations = Delegations::begin(&store).await?;
-        let runs = Runs::begin(&store).await?;
+        let runs = if store.is_shared() { None } else { Some(Runs::begin(&store).await?) };
+        let (peers, overs, delegations) = match &options.peers {
+            Some(peers) => {
+                let now = || options.clock.monotonic();
+                let (peers, overs) = Peers::join(&store, peers.clone(), now).await?;
+                (Some(peers), Some(overs), Delegations::begin([]))
+            }
+            None => {
+                let old = meta::ops::all_live(&mut Reader::new(store.snapshot().await?)).await?;
+                (None, None, Delegations::begin(old))
+            }
+        };
         let (sequencer, queue) = sequencer::new();
         let shared = Arc::new(Shared {
             store,
@@ -146,6 +165,7 @@ impl<S: Store> MetaService<S> {
             counters: MetaCounters::default(),
             delegations,
             runs,
+            peers,
             purge: Notify::new(),
             quotas: Notify::new(),
             snapshots: Notify::new(),
@@ -161,6 +181,10 @@ impl<S: Store> MetaService<S> {
         tasks.spawn(chores::quotas(shared.clone()));
         tasks.spawn(chores::snapshots(shared.clone()));
         tasks.spawn(chores::sessions(shared.clone()));
+        if let Some(overs) = overs {
+            tasks.spawn(peers::keep(shared.clone()));
+            tasks.spawn(peers::tell_over(shared.clone(), overs));
+        }
         Ok(MetaService { shared, tasks: Arc::new(Mutex::new(tasks)) })
     }
 
@@ -205,19 +229,42 @@ impl<S: Store> MetaService<S> {
             MetaRequest::KeepBytes { inode } => self.keep_bytes(caller, inode).await,
             MetaRequest::Flush { positions } => {
                 self.shared.flush().await.map_err(|error| told(&error.into()))?;
-                let all = positions.iter().all(|position| self.shared.runs.holds(*position));
+                let runs = self.shared.runs.as_ref();
+                let all = positions.iter().all(|position| runs.is_none_or(|runs| runs.holds(*position)));
                 if all { Ok(MetaReply::Done) } else { Err(MetaError::Undone) }
             }
             MetaRequest::Hold { session, turn } => self.hold(caller, session, turn).await,
             MetaRequest::Recalls { session, holder, heard, returned } => {
                 self.recalls(caller, session, (holder, heard), &returned).await
             }
+            MetaRequest::Servers => Ok(MetaReply::Servers(self.servers())),
+            MetaRequest::Peer(request) => self.serve_peer(caller, request).await,
             MetaRequest::ExportRows { from } => self.export_rows(caller, from).await,
             MetaRequest::ExportChanges { after } => self.export_changes(caller, after).await,
             request => match self.read(caller, &request).await.map_err(|failure| told(&failure))? {
                 Found::Reply(reply) => Ok(reply),
                 Found::Record(job) => self.sequence(job).await,
             },
+        }
+    }
+
+    async fn serve_peer(&self, caller: &Caller, request: PeerRequest) -> Result<MetaReply, MetaError> {
+        let Some(peers) = self.shared.peers.as_ref().filter(|_| caller.is_administrator()) else {
+            return Err(MetaError::Denied);
+        };
+        let now = || self.shared.monotonic();
+        peers.serve(&self.shared.delegations, request, now).await.map(MetaReply::Held)
+    }
+
+    /// The metadata servers of the store that are there, as far as is known. None: this is the only one.
+    pub fn servers(&self) -> Vec<ServerInfo> {
+        self.shared.peers.as_ref().map(Peers::servers).unwrap_or_default()
+    }
+
+    /// Takes leave of the other servers, so that they need not find out that this one is gone.
+    pub async fn leave(&self) {
+        if let Some(peers) = &self.shared.peers {
+            peers.leave(&self.shared.store, &self.shared.delegations).await;
         }
     }
 

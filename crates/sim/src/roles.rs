@@ -200,6 +200,7 @@ async fn serve_meta(
         clock: parts.clock.clone(),
         classes: manager.clone(),
         export: Some(store.clone()),
+        peers: None,
     };
     let meta = MetaService::start((*store).clone(), options).await.map_err(|error| error.to_string())?;
     let client = ClientId(parts.random.number());

@@ -20,6 +20,7 @@ pub mod making;
 pub mod manager;
 pub mod meta;
 pub mod movement;
+pub mod peer;
 pub mod quota;
 pub mod routing;
 pub mod scrub;

@@ -3,6 +3,7 @@
 use crate::delegation::{Position, Recall, Recalls};
 use crate::following::{Amount, Cursor, Following, ToMove};
 use crate::making::Making;
+use crate::peer::{PeerRequest, ServerInfo};
 use crate::quota::{Limits, Quota};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
 use crate::snapshot::Snapshot;
@@ -168,6 +169,10 @@ pub enum MetaRequest {
     /// is written later. The caller may write it. Refused with [`MetaError::NoRoom`] when a disk is full. -> [`MetaReply::Done`], also
     /// when no snapshot shows them.
     KeepBytes { inode: InodeId },
+    /// From another metadata server of the same store. Administrator only. -> [`MetaReply::Held`]
+    Peer(PeerRequest),
+    /// The metadata servers that are there. Anyone may ask. -> [`MetaReply::Servers`]
+    Servers,
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
@@ -494,6 +499,9 @@ pub enum MetaReply {
     Locked(LockHolder),
     Recalls(Recalls),
     Snapshots(Vec<Snapshot>),
+    /// What somebody holds of that.
+    Held(Vec<InodeId>),
+    Servers(Vec<ServerInfo>),
 }
 
 /// What became of an inode.

@@ -1,6 +1,6 @@
 //! A server, two holders, somebody else, and what is on its way between them.
 
-use crate::{Answered, Changes, Granter, Kept};
+use crate::{Answered, Changes, Committed, Granter, Kept};
 use types::delegation::{ChangedName, News, Recall};
 use types::meta::Entry;
 use types::{Attributes, Duration, FileKind, Gid, HolderId, InodeId, Mode, SessionId, Time, Uid};
@@ -24,6 +24,7 @@ pub(super) struct World {
     clients: [Client; 2],
     jobs: Vec<Job>,
     running: Vec<Job>,
+    elsewhere: Option<Elsewhere>,
     messages: Vec<Message>,
     /// What somebody was told: nobody may be told less from then on.
     told: State,
@@ -51,7 +52,15 @@ struct Job {
     inode: InodeId,
     /// It was in somebody's way already: others are kept from getting there.
     waits: bool,
-    number: u64,
+}
+
+/// A change by another server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Elsewhere {
+    /// It has asked for the inode.
+    Asked(InodeId),
+    /// It is committed, and this server does not know.
+    Committed(InodeId),
 }
 
 #[derive(Clone)]
@@ -108,6 +117,10 @@ enum Choice {
     Poll(usize),
     Run,
     Commit,
+    /// Another server asks for an inode; changes it, when nobody holds it; says so.
+    Clear(InodeId),
+    CommitElsewhere,
+    Over,
     Move(usize),
     Lose(usize),
     Repeat(usize),
@@ -172,6 +185,7 @@ impl World {
             clients: [client.clone(), client],
             jobs: Vec::new(),
             running: Vec::new(),
+            elsewhere: None,
             messages: Vec::new(),
             told: [0, 0],
             now: Duration::from_secs(100),
@@ -203,6 +217,14 @@ impl World {
         if !self.running.is_empty() {
             choices.push(Choice::Commit);
         }
+        match self.elsewhere {
+            None => choices.extend(INODES.map(Choice::Clear)),
+            Some(Elsewhere::Asked(inode)) if self.granter.held(&[inode]).is_empty() => {
+                choices.push(Choice::CommitElsewhere);
+            }
+            Some(Elsewhere::Asked(_)) => {}
+            Some(Elsewhere::Committed(_)) => choices.push(Choice::Over),
+        }
         choices.extend((0..self.messages.len()).map(Choice::Move));
         choices.extend((0..self.messages.len()).map(Choice::Lose));
         if self.messages.len() < 8 {
@@ -225,6 +247,17 @@ impl World {
             Choice::Poll(client) => self.poll(client),
             Choice::Run => self.run_jobs(),
             Choice::Commit => self.commit(),
+            Choice::Clear(inode) => {
+                self.granter.hold_back(&[inode]);
+                self.granter.may_change(None, &[inode], self.now);
+                self.elsewhere = Some(Elsewhere::Asked(inode));
+            }
+            Choice::CommitElsewhere => self.commit_elsewhere(),
+            Choice::Over => {
+                if let Some(Elsewhere::Committed(inode)) = self.elsewhere.take() {
+                    self.granter.changed_elsewhere(vec![inode]);
+                }
+            }
             Choice::Move(message) => self.deliver(message),
             Choice::Lose(message) => self.lose(message),
             Choice::Repeat(message) => self.messages.push(self.messages[message].clone()),
@@ -245,7 +278,7 @@ impl World {
             client.changes = Some(inode);
             client.kept.holder()
         });
-        self.jobs.push(Job { client, holder, inode, waits: false, number: 0 });
+        self.jobs.push(Job { client, holder, inode, waits: false });
     }
 
     fn poll(&mut self, number: usize) {
@@ -273,10 +306,9 @@ impl World {
 
     fn run_jobs(&mut self) {
         self.granter.expire(self.now);
-        for mut job in std::mem::take(&mut self.jobs) {
+        for job in std::mem::take(&mut self.jobs) {
             if self.granter.may_change(job.holder, &[job.inode], self.now) {
                 self.granter.hold_back(&[job.inode]);
-                job.number = self.granter.next_number();
                 self.running.push(job);
             } else {
                 if !job.waits {
@@ -296,18 +328,14 @@ impl World {
         }
         let changes: Vec<Changes> = jobs
             .iter()
-            .map(|job| Changes {
-                by: job.holder,
-                number: job.number,
-                inodes: vec![job.inode],
-                ..Changes::default()
-            })
+            .map(|job| Changes { by: job.holder, inodes: vec![job.inode], ..Changes::default() })
             .collect();
         for job in jobs.iter().filter(|job| job.waits) {
             self.granter.let_go(&[job.inode]);
         }
-        let granted = self.granter.commit(&changes);
-        for ((job, state), (number, granted)) in jobs.into_iter().zip(states).zip(granted) {
+        let committed = self.granter.commit(&changes);
+        for ((job, state), committed) in jobs.into_iter().zip(states).zip(committed) {
+            let Committed { state: left, number, granted } = committed;
             let names = match job.inode {
                 DIRECTORY => vec![ChangedName {
                     directory: DIRECTORY,
@@ -317,7 +345,7 @@ impl World {
                 _ => vec![],
             };
             let changed = vec![attributes(job.inode, state)];
-            let news = News { number, state: job.number, granted, changed, names, ..News::default() };
+            let news = News { number, state: left, granted, changed, names, ..News::default() };
             let message = Message::Changed { client: job.client, holder: job.holder, news, state };
             if job.client == OUTSIDER {
                 self.note(job.inode, state);
@@ -325,6 +353,20 @@ impl World {
                 self.messages.push(message);
             }
         }
+    }
+
+    /// Another server commits: what this one was about to commit of the same is run again.
+    fn commit_elsewhere(&mut self) {
+        let Some(Elsewhere::Asked(inode)) = self.elsewhere else { return };
+        if self.running.iter().any(|job| job.inode == inode) {
+            for job in std::mem::take(&mut self.running) {
+                self.granter.let_go(&[job.inode]);
+                self.jobs.push(job);
+            }
+        }
+        self.state[index(inode)] += 1;
+        self.note(inode, self.state);
+        self.elsewhere = Some(Elsewhere::Committed(inode));
     }
 
     /// Somebody was told this state of an inode.
@@ -479,6 +521,10 @@ impl World {
 
     /// All that is on its way arrives, and all that waits goes on.
     pub(super) fn settle(&mut self) {
+        // The other server gives up, or has been heard.
+        if let Some(Elsewhere::Asked(inode) | Elsewhere::Committed(inode)) = self.elsewhere.take() {
+            self.granter.changed_elsewhere(vec![inode]);
+        }
         for _ in 0..2 {
             self.flow();
             self.run();

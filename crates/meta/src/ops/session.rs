@@ -220,6 +220,7 @@ async fn close<S: Snapshot>(
         return Ok(Closed::Marked);
     }
     batch.remove(key);
+    batch.remove(keys::holding(id));
     Ok(Closed::Wholly)
 }
 

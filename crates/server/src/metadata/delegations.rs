@@ -6,7 +6,7 @@
 use super::sequencer::Outcome;
 use super::{MetaService, Shared, change_job, reply_of, told};
 use delegation::Granter;
-use kv::{KvError, Store};
+use kv::Store;
 use meta::read::Found;
 use meta::{Caller, Reader};
 use std::collections::HashSet;
@@ -33,19 +33,27 @@ pub(super) struct Delegations {
     recalled: Notify,
     /// Something was let go of: the sequencer looks again.
     pub(super) returned: Notify,
+    /// The same for other servers' questions.
+    pub(super) let_go: Notify,
 }
 
 impl Delegations {
-    /// Nobody holds anything of this service.
-    pub(super) async fn begin<S: Store>(store: &S) -> Result<Delegations, KvError> {
-        let old = meta::ops::all_live(&mut Reader::new(store.snapshot().await?)).await?;
-        Ok(Delegations {
+    /// Nobody holds anything of this service; these sessions may of the one before it.
+    pub(super) fn begin(old: impl IntoIterator<Item = SessionId>) -> Delegations {
+        Delegations {
             granter: Mutex::default(),
             old: Mutex::new(old.into_iter().collect()),
             renewed: Notify::new(),
             recalled: Notify::new(),
             returned: Notify::new(),
-        })
+            let_go: Notify::new(),
+        }
+    }
+
+    /// Has those look again who wait for holders.
+    pub(super) fn something_let_go(&self) {
+        self.returned.notify_one();
+        self.let_go.notify_waiters();
     }
 
     pub(super) fn granter(&self) -> MutexGuard<'_, Granter> {
@@ -155,12 +163,23 @@ impl<S: Store> MetaService<S> {
         if !live.map_err(|failure| told(&failure))? {
             return Err(MetaError::SessionOver);
         }
-        let (holder, now) = (HolderId(env::random::number()), self.shared.monotonic());
-        if !delegations.granter().begin(holder, (session, turn), caller.uid, now) {
+        let holder = HolderId(env::random::number());
+        let begin = || {
+            delegations.granter().begin(holder, (session, turn), caller.uid, self.shared.monotonic())
+        };
+        let begun = match &self.shared.peers {
+            None => begin(),
+            Some(peers) => {
+                let run = peers.admit(&self.shared.store, session, turn).await?;
+                peers.tell_moved(session, turn);
+                peers.if_still(run, begin).unwrap_or(false)
+            }
+        };
+        if !begun {
             return Err(MetaError::SessionOver);
         }
         delegations.forget_old(session);
-        delegations.returned.notify_one();
+        delegations.something_let_go();
         Ok(MetaReply::Recalls(Recalls { holder, recalls: Vec::new() }))
     }
 
@@ -176,13 +195,17 @@ impl<S: Store> MetaService<S> {
         if returned.len() > RETURNED_MAX {
             return Err(MetaError::Invalid);
         }
+        let now = self.shared.monotonic();
+        if self.shared.peers.as_ref().is_some_and(|peers| !peers.may_renew(now)) {
+            return Err(MetaError::Unavailable);
+        }
         let is_holder = {
             let mut granter = delegations.granter();
             granter.is_holder(holder, caller.uid)
-                && granter.hear(holder, session, returned, self.shared.monotonic())
+                && granter.hear(holder, session, returned, now)
         };
         if !returned.is_empty() {
-            delegations.returned.notify_one();
+            delegations.something_let_go();
         }
         if !is_holder {
             return Err(MetaError::SessionOver);

@@ -71,6 +71,8 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::Quotas => "quotas",
         MetaRequest::Snapshots => "snapshots",
         MetaRequest::KeepBytes { .. } => "keep_bytes",
+        MetaRequest::Peer(_) => "peer",
+        MetaRequest::Servers => "servers",
         MetaRequest::Flush { .. } => "flush",
         MetaRequest::ExportRows { .. } => "export_rows",
         MetaRequest::ExportChanges { .. } => "export_changes",

@@ -1,9 +1,11 @@
 //! The sequencer: jobs that wait together run in order in one transaction, and one flush answers them all. A job that would change
-//! what a client keeps waits until that client has let go of it, and others go before it.
+//! what a client keeps waits until that client has let go of it, and others go before it; what a client of [another server](super::peers)
+//! keeps is asked for when the transaction is run, before it is committed.
 
 use super::Shared;
 use super::delegations::Delegations;
-use delegation::Changes;
+use super::peers::{Cleared, Elsewhere, Footing, Peers};
+use delegation::{Changes, Committed};
 use env::simulation::{self, Mistake};
 use kv::{Commit, KvError, Store};
 use meta::{Answer, Batch, Context, Finished, IdBlock, Job, Left, Touched};
@@ -24,6 +26,12 @@ const BATCH_JOBS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often a transaction is run again because another server changed what it read.
 const RERUNS_MAX: u32 = 64;
+/// How often it is looked whether another server goes on, or is off the list.
+const PEERS_LOOK: Duration = Duration::from_millis(10);
+/// The longest that a transaction waits for that: longer than it takes to strike one off.
+const PEERS_MAX: Duration = Duration::from_secs(12);
+/// How often it is looked whether a job goes on that waits for other servers, should it not be told.
+const ELSEWHERE_LOOK: Duration = Duration::from_millis(100);
 
 /// What one job comes to.
 #[derive(Debug)]
@@ -49,6 +57,14 @@ pub(super) struct Waiting {
     reply: oneshot::Sender<Outcome>,
     /// What others had to let go of, and nobody is given before this is done.
     held_back: Vec<InodeId>,
+    /// It waits for holders of other servers.
+    elsewhere: Option<Arc<Elsewhere>>,
+}
+
+impl Waiting {
+    fn is_elsewhere(&self) -> bool {
+        self.elsewhere.as_ref().is_some_and(|elsewhere| !elsewhere.is_over())
+    }
 }
 
 /// Where jobs enter.
@@ -76,7 +92,8 @@ impl Sequencer {
         holder: Option<HolderId>,
     ) -> Outcome {
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Waiting { job, durability, holder, reply, held_back: Vec::new() }) {
+        let waiting = Waiting { job, durability, holder, reply, held_back: Vec::new(), elsewhere: None };
+        match self.queue.try_send(waiting) {
             Ok(()) => answer.await.unwrap_or(Err(MetaError::Unavailable).into()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(MetaError::Busy).into(),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(MetaError::Unavailable).into(),
@@ -102,7 +119,7 @@ pub(super) async fn run<S: Store>(shared: Arc<Shared<S>>, mut queue: mpsc::Recei
                         return;
                     }
                 }
-                () = something_let_go(&shared, !blocked.is_empty()) => continue,
+                () = something_let_go(&shared, &blocked) => continue,
             }
         } else {
             // Left over from the last transaction: take what came meanwhile, without waiting.
@@ -144,18 +161,20 @@ fn take_free<S>(shared: &Shared<S>, blocked: &mut Vec<Waiting>, waiting: &mut Ve
     let mut granter = shared.delegations.granter();
     granter.expire(shared.monotonic());
     let room = BATCH_JOBS_MAX.saturating_sub(waiting.len());
-    let free = blocked.extract_if(.., |job| !granter.others_hold(job.holder, &job.held_back));
+    let free = blocked
+        .extract_if(.., |job| !job.is_elsewhere() && !granter.others_hold(job.holder, &job.held_back));
     waiting.extend(free.take(room));
 }
 
-/// Waits until a job that waits for delegations may be run. Not `wanted`: for ever.
-async fn something_let_go<S>(shared: &Shared<S>, wanted: bool) {
-    if !wanted {
+/// Waits until a job of these may be run, which wait for delegations. There is none: for ever.
+async fn something_let_go<S>(shared: &Shared<S>, blocked: &[Waiting]) {
+    if blocked.is_empty() {
         return std::future::pending().await;
     }
     let over = shared.delegations.granter().waits_until();
-    // None has to let go of anything: those that had to are over.
-    let time = over.map_or(Duration::ZERO, |over| over.saturating_sub(shared.monotonic()));
+    // None has to let go of anything: those that had to are over, or are not here.
+    let none = if blocked.iter().all(Waiting::is_elsewhere) { ELSEWHERE_LOOK } else { Duration::ZERO };
+    let time = over.map_or(none, |over| over.saturating_sub(shared.monotonic()));
     // Over is what is past its time.
     let time = time + Duration::from_millis(1);
     let _ = tokio::time::timeout(time, shared.delegations.returned.notified()).await;
@@ -169,6 +188,9 @@ fn announce<S>(shared: &Shared<S>, job: &Job, outcome: &Result<Answer, MetaError
         (Job::Change { change: Change::RemoveSnapshot { .. }, .. }, Ok(_)) => shared.snapshots.notify_one(),
         (Job::Change { change: Change::EndSession { session }, caller, .. }, Ok(_)) => {
             shared.delegations.end(*session, caller.uid);
+            if let Some(peers) = &shared.peers {
+                peers.tell_moved(*session, u64::MAX);
+            }
             shared.sessions.notify_one();
         }
         _ => {}
@@ -178,14 +200,25 @@ fn announce<S>(shared: &Shared<S>, job: &Job, outcome: &Result<Answer, MetaError
 /// Runs as many of the jobs as one transaction takes, and commits it. The ids left, and what came of the first jobs; `None`: it waits for
 /// delegations.
 async fn transact<S: Store>(
-    shared: &Shared<S>,
+    shared: &Arc<Shared<S>>,
     ids: IdBlock,
     waiting: &mut [Waiting],
 ) -> (IdBlock, Vec<Option<Outcome>>) {
-    for attempt in 0..RERUNS_MAX {
+    let began = shared.monotonic();
+    let mut attempt = 0;
+    while attempt < RERUNS_MAX {
         match attempt_once(shared, ids, waiting).await {
-            Ok(Some((ids, outcomes))) => return (ids, outcomes),
-            Ok(None) | Err(KvError::SnapshotTooOld) => {
+            Ok(Attempt::Done(ids, outcomes)) => return (ids, outcomes),
+            Ok(Attempt::Again) => {}
+            Ok(Attempt::NotNow) => {
+                if shared.monotonic() > began + PEERS_MAX {
+                    tracing::warn!(jobs = waiting.len(), "another metadata server is in the way");
+                    break;
+                }
+                tokio::time::sleep(PEERS_LOOK).await;
+            }
+            Ok(Attempt::Conflict) | Err(KvError::SnapshotTooOld) => {
+                attempt += 1;
                 shared.counters.conflicts.fetch_add(1, Relaxed);
                 // Two servers that keep getting in each other's way draw apart; no randomness needed, their loads differ.
                 if attempt > 2 {
@@ -206,6 +239,7 @@ async fn transact<S: Store>(
     let mut granter = shared.delegations.granter();
     for waiting in waiting.iter_mut() {
         granter.let_go(&std::mem::take(&mut waiting.held_back));
+        waiting.elsewhere = None;
     }
     // Whether the commit happened is not known: the ids it took must not be used, nor those it left.
     (IdBlock::default(), waiting.iter().map(|_| Some(Err(MetaError::Unavailable).into())).collect())
@@ -218,9 +252,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// It is committed, and this needs to be held back no longer. For each of its jobs the number of the answer, and what may be
-    /// kept.
-    fn committed(mut self, held_back: &[InodeId]) -> Vec<(u64, Vec<InodeId>)> {
+    /// It is committed, and this needs to be held back no longer.
+    fn committed(mut self, held_back: &[InodeId]) -> Vec<Committed> {
         let mut granter = self.delegations.granter();
         granter.let_go(held_back);
         granter.commit(&std::mem::take(&mut self.changes))
@@ -236,15 +269,32 @@ impl Drop for Run<'_> {
     }
 }
 
-/// `None`: a conflict.
+/// What came of one run of a transaction.
+enum Attempt {
+    Done(IdBlock, Vec<Option<Outcome>>),
+    /// Another server changed what was read.
+    Conflict,
+    /// Some jobs wait for holders of other servers now: the rest may be run.
+    Again,
+    /// Another server does not answer, or is being struck off.
+    NotNow,
+}
+
 async fn attempt_once<S: Store>(
-    shared: &Shared<S>,
+    shared: &Arc<Shared<S>>,
     ids: IdBlock,
     waiting: &mut [Waiting],
-) -> Result<Option<(IdBlock, Vec<Option<Outcome>>)>, KvError> {
+) -> Result<Attempt, KvError> {
     let clock = &shared.options.clock;
     let started = clock.monotonic();
     let snapshot = shared.store.snapshot().await?;
+    let (server, others) = match &shared.peers {
+        None => (shared.options.server, Vec::new()),
+        Some(peers) => match peers.footing(&snapshot, started).await? {
+            Footing::Firm { number, others } => (number, others),
+            Footing::NotNow => return Ok(Attempt::NotNow),
+        },
+    };
     let classes = shared.options.classes.all();
     let context = Context { now: shared.now(), key: &shared.options.key, classes: &classes };
     let revision = kv::Snapshot::revision(&snapshot);
@@ -256,6 +306,11 @@ async fn attempt_once<S: Store>(
         if batch.weight() > BATCH_BYTES_MAX {
             break;
         }
+        if waiting.is_elsewhere() {
+            outcomes.push(None);
+            run.changes.push(Changes::default());
+            continue;
+        }
         let answer = meta::run(&mut batch, &context, &waiting.job).await?;
         let touched = batch.touched();
         let mut granter = shared.delegations.granter();
@@ -265,62 +320,112 @@ async fn attempt_once<S: Store>(
             if waiting.held_back.is_empty() {
                 shared.counters.recalls.fetch_add(1, Relaxed);
             }
-            let new: Vec<InodeId> =
-                touched.inodes.into_iter().filter(|inode| !waiting.held_back.contains(inode)).collect();
-            granter.hold_back(&new);
-            waiting.held_back.extend(new);
+            hold_back(&mut granter, waiting, &touched.inodes);
             outcomes.push(None);
             run.changes.push(Changes::default());
             continue;
         }
         granter.hold_back(&touched.inodes);
-        let number = granter.next_number();
         drop(granter);
         let mut outcome = Outcome::from(answer);
         if waiting.holder.is_some() {
             let Left { attributes, names } = batch.left(&touched)?;
             let gone = touched.gone.clone();
-            outcome.news = News { state: number, changed: attributes, names, gone, ..News::default() };
+            outcome.news = News { changed: attributes, names, gone, ..News::default() };
         }
         let Touched { inodes, made, gone } = touched;
-        run.changes.push(Changes { by: waiting.holder, number, inodes, made, gone });
+        run.changes.push(Changes { by: waiting.holder, inodes, made, gone });
         outcomes.push(Some(outcome));
     }
-    let Finished { commit, ids, took_ids, garbage } =
-        batch.finish(shared.options.server, context.now).await?;
+    let cleared = match &shared.peers {
+        Some(peers) if !others.is_empty() => {
+            let mut inodes: Vec<InodeId> = run.changes.iter().flat_map(|job| &job.inodes).copied().collect();
+            inodes.sort_unstable();
+            inodes.dedup();
+            if inodes.is_empty() {
+                None
+            } else {
+                let Ok((cleared, held)) = peers.clear(&others, inodes).await else {
+                    return Ok(Attempt::NotNow);
+                };
+                if !held.is_empty() {
+                    await_elsewhere(shared, (&run, waiting), cleared, &held);
+                    return Ok(Attempt::Again);
+                }
+                Some(cleared)
+            }
+        }
+        Some(_) | None => None,
+    };
+    let Finished { commit, ids, took_ids, garbage } = batch.finish(server, context.now).await?;
     let ran = clock.monotonic();
     let answered = outcomes.iter().zip(waiting.iter()).filter(|(outcome, _)| outcome.is_some());
     let waits = answered.into_iter().any(|(_, waiting)| waiting.durability == Durability::Disk);
     let durability = if waits || took_ids { Durability::Disk } else { Durability::Memory };
     let committed = match commit {
-        Some(commit) => shared.store.commit(Commit { durability, ..commit }).await,
+        Some(mut commit) => {
+            if shared.peers.is_some() {
+                commit.keys.push(meta::keys::roll());
+            }
+            shared.store.commit(Commit { durability, ..commit }).await
+        }
         // What changes nothing was answered from this.
         None => Ok(kv::Outcome::Committed(revision)),
     };
     let position = match committed {
-        Ok(kv::Outcome::Committed(revision)) => Some(shared.runs.position(revision)),
-        Ok(kv::Outcome::Conflict) => return Ok(None),
+        Ok(kv::Outcome::Committed(revision)) => shared.runs.as_ref().map(|runs| runs.position(revision)),
+        Ok(kv::Outcome::Conflict) => return Ok(Attempt::Conflict),
         Err(error) => {
-            // It may be committed all the same.
+            // It may be committed all the same: by now, or not at all.
+            if let Some(peers) = &shared.peers {
+                peers.fence(&shared.store).await;
+            }
             run.committed(&[]);
             return Err(error);
         }
     };
+    drop(cleared);
     count(shared, (started, ran), outcomes.iter().flatten().count());
     let mut held_back = Vec::new();
     for (_, waiting) in outcomes.iter().zip(waiting.iter_mut()).filter(|(outcome, _)| outcome.is_some()) {
         held_back.append(&mut waiting.held_back);
+        waiting.elsewhere = None;
     }
-    let granted = run.committed(&held_back);
-    for (outcome, (number, granted)) in outcomes.iter_mut().zip(granted) {
-        if let Some(outcome) = outcome {
-            (outcome.news.number, outcome.news.granted, outcome.news.position) = (number, granted, position);
-        }
+    for (outcome, committed) in outcomes.iter_mut().zip(run.committed(&held_back)) {
+        let Some(Outcome { news, .. }) = outcome else { continue };
+        let Committed { state, number, granted } = committed;
+        (news.state, news.number, news.granted, news.position) = (state, number, granted, position);
     }
     if garbage {
         shared.reclaim.notify_one();
     }
-    Ok(Some((ids, outcomes)))
+    Ok(Attempt::Done(ids, outcomes))
+}
+
+/// Has nothing of these granted until a job is done, which waits for others to let go of them.
+fn hold_back(granter: &mut delegation::Granter, waiting: &mut Waiting, inodes: &[InodeId]) {
+    let new: Vec<InodeId> =
+        inodes.iter().filter(|inode| !waiting.held_back.contains(inode)).copied().collect();
+    granter.hold_back(&new);
+    waiting.held_back.extend(new);
+}
+
+/// Has the jobs wait that change what holders of other servers have.
+fn await_elsewhere<S: Store>(
+    shared: &Arc<Shared<S>>,
+    (run, waiting): (&Run<'_>, &mut [Waiting]),
+    cleared: Cleared,
+    held: &[InodeId],
+) {
+    let elsewhere = Peers::await_elsewhere(shared, cleared);
+    let mut granter = shared.delegations.granter();
+    for (waiting, changes) in waiting.iter_mut().zip(&run.changes) {
+        if changes.inodes.iter().any(|inode| held.contains(inode)) {
+            shared.counters.recalls.fetch_add(1, Relaxed);
+            hold_back(&mut granter, waiting, &changes.inodes);
+            waiting.elsewhere = Some(elsewhere.clone());
+        }
+    }
 }
 
 /// Counts a transaction that is committed now: when it was begun, and its jobs had run.

@@ -2,6 +2,7 @@
 
 mod delegations;
 mod durability;
+mod peers;
 mod sessions;
 
 use super::*;
@@ -100,7 +101,7 @@ fn fickle() -> Fickle {
 
 fn options(server: u32, clock: Arc<dyn Clock>) -> MetaOptions {
     let classes = Arc::new(Classes(Mutex::new(vec![class(1, "default")])));
-    MetaOptions { server, key: CapabilityKey([3; 32]), clock, classes, export: None }
+    MetaOptions { server, key: CapabilityKey([3; 32]), clock, classes, export: None, peers: None }
 }
 
 fn clock() -> Arc<ManualClock> {

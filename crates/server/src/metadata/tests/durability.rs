@@ -183,10 +183,10 @@ async fn who_asks_later_is_told_what_a_failure_has_undone() {
         let (store, service) = (&server.0, &server.1);
         let at = |sequence| origin(seed + 1, 0, sequence);
         change(service, at(1), mkdir(format!("{seed}"))).await.unwrap();
-        let synced = service.shared.runs.position(store.revision());
+        let synced = service.shared.runs.as_ref().unwrap().position(store.revision());
         soon(service, at(2), mkdir(format!("{seed}/a"))).await.unwrap();
         soon(service, at(3), mkdir(format!("{seed}/b"))).await.unwrap();
-        let loose = service.shared.runs.position(store.revision());
+        let loose = service.shared.runs.as_ref().unwrap().position(store.revision());
         machine.stop(server).await;
         machine.disk.crash(seed);
         machine.table.crash(seed);

@@ -1,0 +1,604 @@
+//! The other metadata servers of the same store: who is there ([`roll`](super::roll)), and what their clients hold.
+//!
+//! Before a server commits, it has the others that grant delegations have back what the transaction changes ([`Peers::clear`]), and
+//! they give nothing of it to anybody until that is over. One that does not answer is suspended on the roll; nobody commits until
+//! each session that held something of it has begun to hold elsewhere, or what it had is over by the clock. Invariants: MS-1 to MS-5 in
+//! `docs/protocols/servers.md`.
+
+use super::Shared;
+use super::delegations::Delegations;
+use super::roll::{Entry, Roll, Standing};
+use kv::{Commit, KvError, Outcome, Snapshot, Store};
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+use types::delegation::{DELEGATION_LIFETIME, DELEGATION_MARGIN};
+use types::meta::MetaError;
+use types::peer::{Ask, CLEAR_INODES_MAX, PeerRequest, ServerInfo, ServerRun};
+use types::wire::{decode, encode};
+use types::{InodeId, NodeId, SessionId};
+
+/// Between two looks at the roll, and at whether the others are there.
+const TICK: Duration = Duration::from_millis(250);
+/// The same while somebody is suspended: others wait.
+const TICK_PAUSED: Duration = Duration::from_millis(20);
+/// A server that was not heard for so long is suspended.
+const SILENCE: Duration = Duration::from_millis(1500);
+/// The longest that a holder is heard after the roll was seen: who was struck off since may not know it.
+const VERIFIED: Duration = Duration::from_secs(1);
+/// What a suspended server granted is over after this: it may hear holders for [`VERIFIED`] longer than it is on the roll.
+const GRANTED_MAX: Duration =
+    DELEGATION_LIFETIME.saturating_add(DELEGATION_MARGIN).saturating_add(VERIFIED).saturating_add(VERIFIED);
+/// An answer that is given at once comes in this time.
+const CALL: Duration = Duration::from_millis(500);
+/// How long [`PeerRequest::Await`] waits, and how much longer its answer may take.
+const AWAIT: Duration = Duration::from_secs(1);
+/// How often a wait looks whether a holder is over by the clock.
+const LOOK: Duration = Duration::from_millis(50);
+/// A server that was struck off twice in this time...
+const OFTEN: Duration = Duration::from_secs(60);
+/// ...stays out for so long.
+const OUT: Duration = Duration::from_secs(10);
+/// Questions that were over before they came, of one server: they are remembered, for they may come yet.
+const EARLY_MAX: usize = 1000;
+
+/// How to reach other metadata servers.
+pub trait PeerLink: Send + Sync + 'static {
+    /// Asks the one at an address. `None`: no answer in this time.
+    fn ask(
+        &self,
+        address: &str,
+        request: PeerRequest,
+        time: Duration,
+    ) -> Pin<Box<dyn Future<Output = Option<Vec<InodeId>>> + Send>>;
+}
+
+/// What a server of a shared store is made with.
+#[derive(Clone)]
+pub struct PeerOptions {
+    pub node: NodeId,
+    /// `host:port` that others reach it by.
+    pub address: String,
+    pub link: Arc<dyn PeerLink>,
+}
+
+/// This server, as long as it is on the roll.
+#[derive(Clone, Copy)]
+struct Own {
+    run: ServerRun,
+    /// It was on the roll at this moment.
+    verified: Duration,
+}
+
+/// What another one has asked for.
+#[derive(Default)]
+struct Asked {
+    open: HashMap<Ask, (Duration, Vec<InodeId>)>,
+    early: HashMap<ServerRun, BTreeSet<u64>>,
+}
+
+/// See the module.
+pub(super) struct Peers {
+    options: PeerOptions,
+    own: Mutex<Option<Own>>,
+    /// The newest roll that was seen.
+    roll: Mutex<Roll>,
+    numbers: AtomicU64,
+    asked: Mutex<Asked>,
+    overs: mpsc::UnboundedSender<Over>,
+}
+
+/// A question that is over, and whom it was asked of.
+pub(super) struct Over(Ask, Vec<(ServerRun, String)>);
+
+/// What a transaction stands on.
+pub(super) enum Footing {
+    Firm {
+        number: u32,
+        /// Those that may have granted something.
+        others: Vec<Entry>,
+    },
+    /// This server is not on the roll, or somebody is suspended.
+    NotNow,
+}
+
+/// That others hold back what was asked for; dropped, they need no longer.
+pub(super) struct Cleared {
+    ask: Ask,
+    of: Vec<(ServerRun, String)>,
+    overs: mpsc::UnboundedSender<Over>,
+}
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        // Otherwise the service is gone, and so is what it held back soon.
+        let _ = self.overs.send(Over(self.ask, std::mem::take(&mut self.of)));
+    }
+}
+
+/// What a job waits for at other servers.
+pub(super) struct Elsewhere {
+    cleared: Cleared,
+    is_over: AtomicBool,
+}
+
+impl Elsewhere {
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Peers {
+    /// Joins the others of the store.
+    pub(super) async fn join<S: Store>(
+        store: &S,
+        options: PeerOptions,
+        now: impl Fn() -> Duration,
+    ) -> Result<(Peers, mpsc::UnboundedReceiver<Over>), KvError> {
+        let (overs, told) = mpsc::unbounded_channel::<Over>();
+        let peers = Peers {
+            options,
+            own: Mutex::new(None),
+            roll: Mutex::default(),
+            numbers: AtomicU64::new(0),
+            asked: Mutex::default(),
+            overs,
+        };
+        peers.enroll(store, now).await?;
+        Ok((peers, told))
+    }
+
+    async fn enroll<S: Store>(&self, store: &S, now: impl Fn() -> Duration) -> Result<(), KvError> {
+        let run = ServerRun(env::random::number());
+        loop {
+            let verified = now();
+            let joined = change(store, |roll| {
+                roll.join(run, self.options.node, &self.options.address);
+                true
+            });
+            if let Some(roll) = joined.await? {
+                self.saw(&roll);
+                *lock(&self.own) = Some(Own { run, verified });
+                return Ok(());
+            }
+        }
+    }
+
+    /// Leaves the others: what is held of this server is over when its holders begin elsewhere.
+    pub(super) async fn leave<S: Store>(&self, store: &S, delegations: &Delegations) {
+        let Some(run) = self.run() else { return };
+        self.forget_all(delegations);
+        for _ in 0..3 {
+            if let Ok(Some(_)) = change(store, |roll| roll.suspend(run)).await {
+                return;
+            }
+        }
+    }
+
+    fn run(&self) -> Option<ServerRun> {
+        lock(&self.own).map(|own| own.run)
+    }
+
+    /// Remembers the newest roll.
+    fn saw(&self, roll: &Roll) {
+        let mut newest = lock(&self.roll);
+        if roll.is_after(&newest) {
+            newest.clone_from(roll);
+        }
+    }
+
+    /// The servers that are there, as far as is known.
+    pub(super) fn servers(&self) -> Vec<ServerInfo> {
+        let roll = lock(&self.roll);
+        let server = |entry: &Entry| ServerInfo { node: entry.node, address: entry.address.clone() };
+        roll.all_live().map(server).collect()
+    }
+
+    /// This run was on the roll at a moment.
+    fn verified(&self, run: ServerRun, at: Duration) {
+        if let Some(own) = lock(&self.own).as_mut().filter(|own| own.run == run) {
+            own.verified = own.verified.max(at);
+        }
+    }
+
+    /// What a transaction stands on whose snapshot was asked for at this moment.
+    pub(super) async fn footing<S: Snapshot>(
+        &self,
+        snapshot: &S,
+        seen: Duration,
+    ) -> Result<Footing, KvError> {
+        let roll = read(snapshot).await?;
+        self.saw(&roll);
+        let Some(run) = self.run() else { return Ok(Footing::NotNow) };
+        let Some(own) = roll.live(run) else { return Ok(Footing::NotNow) };
+        self.verified(run, seen);
+        if roll.suspended().next().is_some() {
+            return Ok(Footing::NotNow);
+        }
+        let others = roll.all_live().filter(|entry| entry.run != run && entry.standing == Standing::Granting);
+        Ok(Footing::Firm { number: own.number, others: others.cloned().collect() })
+    }
+
+    /// Has others get back what is about to be changed. Those of it that somebody holds still; `Err`: one of them does not answer.
+    pub(super) async fn clear(
+        &self,
+        others: &[Entry],
+        inodes: Vec<InodeId>,
+    ) -> Result<(Cleared, Vec<InodeId>), KvError> {
+        let away = || KvError::Unavailable("another metadata server does not answer".to_owned());
+        let run = self.run().ok_or_else(away)?;
+        let ask = Ask { run, number: self.numbers.fetch_add(1, Ordering::Relaxed) };
+        let of = others.iter().map(|other| (other.run, other.address.clone())).collect();
+        let cleared = Cleared { ask, of, overs: self.overs.clone() };
+        let mut held = Vec::new();
+        for answer in self.ask_all(others, &PeerRequest::Clear { ask, inodes }).await {
+            held.extend(answer.ok_or_else(away)?);
+        }
+        Ok((cleared, held))
+    }
+
+    /// Asks all at the same time; the answers in their order.
+    async fn ask_all(&self, others: &[Entry], request: &PeerRequest) -> Vec<Option<Vec<InodeId>>> {
+        let ask = |other: &Entry| self.options.link.ask(&other.address, request.clone(), CALL);
+        let calls: Vec<_> = others.iter().map(|other| tokio::spawn(ask(other))).collect();
+        let mut answers = Vec::new();
+        for call in calls {
+            answers.push(call.await.ok().flatten());
+        }
+        answers
+    }
+
+    /// Waits in the background until nobody holds what was asked for.
+    pub(super) fn await_elsewhere<S: Store>(shared: &Arc<Shared<S>>, cleared: Cleared) -> Arc<Elsewhere> {
+        let elsewhere = Arc::new(Elsewhere { cleared, is_over: AtomicBool::new(false) });
+        let (waiting, shared) = (Arc::downgrade(&elsewhere), Arc::downgrade(shared));
+        let (ask, of) = (elsewhere.cleared.ask, elsewhere.cleared.of.clone());
+        tokio::spawn(async move {
+            for (run, address) in of {
+                loop {
+                    let (Some(shared), true) = (shared.upgrade(), waiting.strong_count() > 0) else { return };
+                    let Some(peers) = &shared.peers else { return };
+                    if !lock(&peers.roll).knows(run) {
+                        break;
+                    }
+                    match peers.options.link.ask(&address, PeerRequest::Await { ask }, AWAIT + CALL).await {
+                        Some(held) if held.is_empty() => break,
+                        Some(_) => {}
+                        None => sleep(LOOK).await,
+                    }
+                }
+            }
+            if let (Some(waiting), Some(shared)) = (waiting.upgrade(), shared.upgrade()) {
+                waiting.is_over.store(true, Ordering::Release);
+                shared.delegations.returned.notify_one();
+            }
+        });
+        elsewhere
+    }
+
+    /// Sees to it that what was sent and not answered is done by now, or never will be.
+    pub(super) async fn fence<S: Store>(&self, store: &S) {
+        loop {
+            let Some(run) = self.run() else { return };
+            match change(store, |roll| roll.live(run).is_some()).await {
+                // Fenced; or struck off, which is as good.
+                Ok(Some(roll)) => return self.saw(&roll),
+                Ok(None) if !self.is_live(store, run).await => return,
+                Ok(None) => {}
+                Err(_) => sleep(TICK).await,
+            }
+        }
+    }
+
+    async fn is_live<S: Store>(&self, store: &S, run: ServerRun) -> bool {
+        let Ok(snapshot) = store.snapshot().await else { return true };
+        read(&snapshot).await.map_or(true, |roll| roll.live(run).is_some())
+    }
+
+    /// Notes, durably, that a session is about to hold something of this server.
+    pub(super) async fn admit<S: Store>(
+        &self,
+        store: &S,
+        session: SessionId,
+        turn: u64,
+    ) -> Result<ServerRun, MetaError> {
+        let unavailable = |error: KvError| {
+            tracing::warn!(%error, "a session cannot be noted as a holder");
+            MetaError::Unavailable
+        };
+        loop {
+            let run = self.run().ok_or(MetaError::Unavailable)?;
+            let snapshot = store.snapshot().await.map_err(unavailable)?;
+            let mut roll = read(&snapshot).await.map_err(unavailable)?;
+            roll.live(run).ok_or(MetaError::Unavailable)?;
+            let row = meta::keys::holding(session);
+            let before = snapshot.get(&row).await.map_err(unavailable)?;
+            let before = before.and_then(|bytes| decode::<(ServerRun, u64)>(&bytes).ok());
+            if before.is_some_and(|(_, before)| before >= turn) {
+                return Err(MetaError::SessionOver);
+            }
+            let mut writes = vec![(row.clone(), Some(encode(&(run, turn))))];
+            if roll.grants(run) {
+                writes.push((meta::keys::roll(), Some(roll.changed())));
+            }
+            let keys = vec![meta::keys::roll(), meta::keys::session(session), row];
+            let commit = Commit { snapshot: snapshot.revision(), keys, writes, ..Commit::default() };
+            match store.commit(commit).await {
+                Ok(Outcome::Committed(_)) => return Ok(run),
+                Ok(Outcome::Conflict) | Err(KvError::SnapshotTooOld) => {}
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+    }
+
+    /// Runs this if the server is still that run.
+    pub(super) fn if_still<T>(&self, run: ServerRun, then: impl FnOnce() -> T) -> Option<T> {
+        let own = lock(&self.own);
+        own.is_some_and(|own| own.run == run).then(then)
+    }
+
+    /// Whether holders may be told that they may go on.
+    pub(super) fn may_renew(&self, now: Duration) -> bool {
+        lock(&self.own).is_some_and(|own| now < own.verified + VERIFIED)
+    }
+
+    /// Tells the others that what a session held before is over.
+    pub(super) fn tell_moved(&self, session: SessionId, turn: u64) {
+        let Some(own) = self.run() else { return };
+        let others: Vec<String> = {
+            let roll = lock(&self.roll);
+            let granting = |entry: &&Entry| entry.run != own && entry.standing == Standing::Granting;
+            roll.all_live().filter(granting).map(|entry| entry.address.clone()).collect()
+        };
+        for address in others {
+            let link = self.options.link.clone();
+            // If it is lost, what was held is over by the clock.
+            tokio::spawn(async move { link.ask(&address, PeerRequest::Moved { session, turn }, CALL).await });
+        }
+    }
+
+    /// Answers another server.
+    pub(super) async fn serve(
+        &self,
+        delegations: &Delegations,
+        request: PeerRequest,
+        now: impl Fn() -> Duration,
+    ) -> Result<Vec<InodeId>, MetaError> {
+        match request {
+            PeerRequest::Clear { inodes, .. } if inodes.is_empty() => Ok(inodes),
+            PeerRequest::Clear { inodes, .. } if inodes.len() > CLEAR_INODES_MAX => Err(MetaError::Invalid),
+            PeerRequest::Clear { ask, inodes } => {
+                // Who is on its way off the roll has forgotten what it granted, and the others may not know.
+                let own = lock(&self.own);
+                own.ok_or(MetaError::Unavailable)?;
+                let mut asked = lock(&self.asked);
+                let early = asked.early.get_mut(&ask.run);
+                if early.is_some_and(|early| early.remove(&ask.number)) {
+                    return Ok(Vec::new());
+                }
+                let mut granter = delegations.granter();
+                granter.hold_back(&inodes);
+                granter.expire(now());
+                if !granter.may_change(None, &inodes, now()) {
+                    delegations.recall();
+                }
+                let held = granter.held(&inodes);
+                asked.open.insert(ask, (now(), inodes));
+                Ok(held)
+            }
+            PeerRequest::Await { ask } => {
+                self.run().ok_or(MetaError::Unavailable)?;
+                let end = Instant::now() + AWAIT;
+                loop {
+                    let mut news = std::pin::pin!(delegations.let_go.notified());
+                    news.as_mut().enable();
+                    let held = {
+                        let asked = lock(&self.asked);
+                        // What was forgotten with all the rest is found held, or not, by the next question.
+                        let Some((_, inodes)) = asked.open.get(&ask) else { return Ok(Vec::new()) };
+                        let mut granter = delegations.granter();
+                        granter.expire(now());
+                        granter.held(inodes)
+                    };
+                    if held.is_empty() || Instant::now() >= end {
+                        return Ok(held);
+                    }
+                    let _ = timeout_at(end.min(Instant::now() + LOOK), news).await;
+                }
+            }
+            PeerRequest::Over { asks } => {
+                let mut asked = lock(&self.asked);
+                for ask in asks {
+                    match asked.open.remove(&ask) {
+                        Some((_, inodes)) => delegations.granter().changed_elsewhere(inodes),
+                        None => {
+                            let early = asked.early.entry(ask.run).or_default();
+                            early.insert(ask.number);
+                            if early.len() > EARLY_MAX {
+                                early.pop_first();
+                            }
+                        }
+                    }
+                }
+                Ok(Vec::new())
+            }
+            PeerRequest::Moved { session, turn } => {
+                delegations.granter().end_before(session, turn);
+                delegations.something_let_go();
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Nobody holds anything of this server any more, and it is not on the roll as far as it knows.
+    fn forget_all(&self, delegations: &Delegations) {
+        let mut own = lock(&self.own);
+        *own = None;
+        delegations.granter().end_all();
+        delegations.something_let_go();
+        let mut asked = lock(&self.asked);
+        for (_, (_, inodes)) in asked.open.drain() {
+            delegations.granter().changed_elsewhere(inodes);
+        }
+        asked.early.clear();
+    }
+
+    /// What servers have asked for that are gone since is over.
+    fn forget_gone(&self, delegations: &Delegations, roll: &Roll, seen: Duration) {
+        let mut asked = lock(&self.asked);
+        let is_gone =
+            |ask: &Ask, asked: &mut (Duration, Vec<InodeId>)| !roll.knows(ask.run) && asked.0 < seen;
+        for (_, (_, inodes)) in asked.open.extract_if(is_gone) {
+            delegations.granter().changed_elsewhere(inodes);
+        }
+        asked.early.retain(|run, _| roll.knows(*run));
+    }
+}
+
+/// The roll as a snapshot has it.
+async fn read<S: Snapshot>(snapshot: &S) -> Result<Roll, KvError> {
+    Roll::read(snapshot.get(&meta::keys::roll()).await?.as_deref())
+}
+
+/// Changes the roll. `None`: somebody else did, or there was nothing to change.
+async fn change<S: Store>(
+    store: &S,
+    change: impl FnOnce(&mut Roll) -> bool,
+) -> Result<Option<Roll>, KvError> {
+    let snapshot = store.snapshot().await?;
+    let mut roll = read(&snapshot).await?;
+    if !change(&mut roll) {
+        return Ok(None);
+    }
+    let commit = Commit {
+        snapshot: snapshot.revision(),
+        keys: vec![meta::keys::roll()],
+        writes: vec![(meta::keys::roll(), Some(roll.changed()))],
+        ..Commit::default()
+    };
+    match store.commit(commit).await {
+        Ok(Outcome::Committed(_)) => Ok(Some(roll)),
+        Ok(Outcome::Conflict) | Err(KvError::SnapshotTooOld) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is known of the others.
+#[derive(Default)]
+struct Watched {
+    /// When each was heard last, and when all were asked.
+    heard: HashMap<ServerRun, Duration>,
+    asked: Duration,
+    /// Since when those that are suspended are, as far as was seen.
+    suspended: HashMap<ServerRun, Duration>,
+    /// When this server had to join again.
+    rejoined: Option<Duration>,
+}
+
+/// Keeps this server on the roll, and off it those that are gone. For ever.
+pub(super) async fn keep<S: Store>(shared: Arc<Shared<S>>) {
+    let mut watched = Watched::default();
+    loop {
+        let Some(peers) = &shared.peers else { return };
+        let is_paused = lock(&peers.roll).suspended().next().is_some();
+        sleep(if is_paused { TICK_PAUSED } else { TICK }).await;
+        if let Err(error) = look(&shared, peers, &mut watched).await {
+            tracing::warn!(%error, "the list of the metadata servers cannot be kept");
+            sleep(TICK).await;
+        }
+    }
+}
+
+async fn look<S: Store>(shared: &Shared<S>, peers: &Peers, watched: &mut Watched) -> Result<(), KvError> {
+    let seen = shared.monotonic();
+    let snapshot = shared.store.snapshot().await?;
+    let roll = read(&snapshot).await?;
+    peers.saw(&roll);
+    match peers.run().filter(|run| roll.live(*run).is_some()) {
+        Some(run) => peers.verified(run, seen),
+        None => {
+            tracing::warn!("the other metadata servers take this one for gone: it joins them again");
+            peers.forget_all(&shared.delegations);
+            // Two that do not hear each other would strike each other off, over and over.
+            if watched.rejoined.is_some_and(|rejoined| seen < rejoined + OFTEN) {
+                sleep(OUT).await;
+            }
+            peers.enroll(&shared.store, || shared.monotonic()).await?;
+            watched.rejoined = Some(shared.monotonic());
+            return Ok(());
+        }
+    }
+    peers.forget_gone(&shared.delegations, &roll, seen);
+    watched.suspended.retain(|run, _| roll.suspended().any(|suspended| suspended == *run));
+    for run in roll.suspended() {
+        let since = *watched.suspended.entry(run).or_insert(seen);
+        if seen >= since + GRANTED_MAX || !holds_something(&snapshot, run).await? {
+            tracing::info!(run = run.0, "what a metadata server that is gone had granted is over");
+            change(&shared.store, |roll| roll.strike_off(run)).await?;
+        }
+    }
+    let Some(own) = peers.run().filter(|_| seen >= watched.asked + TICK) else { return Ok(()) };
+    watched.asked = seen;
+    let others: Vec<Entry> = roll.all_live().filter(|entry| entry.run != own).cloned().collect();
+    let ask = Ask { run: own, number: u64::MAX };
+    let answers = peers.ask_all(&others, &PeerRequest::Clear { ask, inodes: Vec::new() }).await;
+    watched.heard.retain(|run, _| roll.live(*run).is_some());
+    for (entry, answer) in others.into_iter().zip(answers) {
+        let heard = watched.heard.entry(entry.run).or_insert(seen);
+        if answer.is_some() {
+            *heard = seen;
+        } else if seen > *heard + SILENCE {
+            tracing::warn!(address = entry.address, "a metadata server does not answer: it is taken off the list");
+            change(&shared.store, |roll| roll.suspend(entry.run)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a session may still hold something of a run.
+async fn holds_something<S: Snapshot>(snapshot: &S, run: ServerRun) -> Result<bool, KvError> {
+    let (from, to) = meta::keys::holdings_range();
+    for (_, value) in snapshot.scan(&from, &to, usize::MAX).await? {
+        // What cannot be read may be of anybody.
+        if decode::<(ServerRun, u64)>(&value).map_or(true, |(holds, _)| holds == run) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Tells others what is over, until they have heard it or are gone.
+pub(super) async fn tell_over<S: Store>(shared: Arc<Shared<S>>, mut overs: mpsc::UnboundedReceiver<Over>) {
+    while let Some(first) = overs.recv().await {
+        let mut all: HashMap<(ServerRun, String), Vec<Ask>> = HashMap::new();
+        let mut next = Some(first);
+        while let Some(Over(ask, of)) = next {
+            for server in of {
+                all.entry(server).or_default().push(ask);
+            }
+            next = overs.try_recv().ok();
+        }
+        for ((run, address), asks) in all {
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                let Some(peers) = &shared.peers else { return };
+                while lock(&peers.roll).knows(run) {
+                    let request = PeerRequest::Over { asks: asks.clone() };
+                    if peers.options.link.ask(&address, request, CALL).await.is_some() {
+                        return;
+                    }
+                    sleep(LOOK).await;
+                }
+            });
+        }
+    }
+}
