@@ -2,12 +2,12 @@
 
 use crate::keeping::Keeping;
 use crate::retry::Retry;
+use crate::servers::{Chosen, Whom, steer};
 use crate::{Client, Error, ErrorKind, Result};
 use bytes::Bytes;
 use net::{CallError, ConnectError, Connection, Pool};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use types::manager::{ManagerError, ManagerReply, ManagerRequest};
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
 use types::storage::Durability;
@@ -16,14 +16,8 @@ use types::{Duration, Origin};
 
 /// The longest that one attempt waits for its answer. A stopped server is noticed sooner, by its silence.
 const ATTEMPT_MAX: Duration = Duration::from_secs(15);
-
-/// The metadata servers, and which one is spoken to now.
-#[derive(Debug)]
-pub(crate) struct Servers {
-    addresses: Vec<String>,
-    /// Counts the changes from one to the next.
-    turn: AtomicUsize,
-}
+/// The longest that a connection to a server may take: another one may be there.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
 
 /// Why an attempt gave no answer.
 #[derive(Clone, Debug)]
@@ -47,30 +41,6 @@ pub(crate) enum WhenBusy {
     Wait,
     /// Somebody holds what was asked for, and may do so for long.
     GiveUp,
-}
-
-impl Servers {
-    pub(crate) fn new(addresses: Vec<String>) -> Servers {
-        Servers { addresses, turn: AtomicUsize::new(0) }
-    }
-
-    /// The one that is spoken to now.
-    pub(crate) fn address(&self) -> String {
-        self.now().1.to_owned()
-    }
-
-    fn now(&self) -> (usize, &str) {
-        let turn = self.turn.load(Ordering::Relaxed);
-        let address = self.addresses.get(turn % self.addresses.len().max(1));
-        (turn, address.map_or("", String::as_str))
-    }
-
-    /// Turns to the next server, unless somebody did so since `turn`.
-    fn pass_over(&self, turn: usize) {
-        let next = turn.wrapping_add(1);
-        // If this loses, another caller has passed over the same server.
-        let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
-    }
 }
 
 impl Trouble {
@@ -122,7 +92,8 @@ pub(crate) async fn attempt<R: DeserializeOwned>(
     deadline: Duration,
 ) -> std::result::Result<(R, Bytes), Trouble> {
     let started = tokio::time::Instant::now();
-    let connection: Connection = match tokio::time::timeout(deadline, pool.get(address)).await {
+    let connecting = tokio::time::timeout(deadline.min(CONNECT_MAX), pool.get(address));
+    let connection: Connection = match connecting.await {
         Ok(connection) => connection.map_err(Trouble::Connect)?,
         Err(_) => return Err(Trouble::Call(CallError::Deadline)),
     };
@@ -132,6 +103,17 @@ pub(crate) async fn attempt<R: DeserializeOwned>(
     let answer = connection.start(channel, body, payload, left).await.map_err(Trouble::Call)?;
     let reply = decode(&answer.body).map_err(|_| Trouble::Malformed)?;
     Ok((reply, answer.payload))
+}
+
+/// One question to one metadata server, without another try.
+pub(crate) async fn ask_once(
+    shared: &crate::client::Shared,
+    chosen: &Chosen,
+    body: Vec<u8>,
+    payload: Bytes,
+) -> Option<std::result::Result<MetaReply, MetaError>> {
+    let asked = attempt(&shared.small, &chosen.address, Channel::Meta, body, payload, CONNECT_MAX).await;
+    asked.ok().map(|(reply, _)| reply)
 }
 
 impl Client {
@@ -158,8 +140,10 @@ impl Client {
         let ticket = self.shared.meta_lanes.take().await;
         let origin = ticket.origin;
         let Some(keeping) = &self.keeping else {
+            let whom = steer(&change);
             let body = encode(&self.change_request(origin, Durability::Disk, change));
-            return self.ask_meta_unless_busy(action, subject, body, Bytes::new(), (busy, None)).await.reply;
+            let sent = self.ask_meta_unless_busy(action, subject, (body, Bytes::new()), whom, (busy, None));
+            return sent.await.reply;
         };
         let holder = keeping.holder();
         let payload = holder.map_or(Bytes::new(), |holder| encode(&holder).into());
@@ -167,7 +151,8 @@ impl Client {
         let durability = if holder.is_some() { self.durability } else { Durability::Disk };
         let body = encode(&self.change_request(origin, durability, change.clone()));
         let told = holder.map(|_| keeping.clone());
-        let sent = self.ask_meta_unless_busy(action, subject, body, payload, (busy, told));
+        // To the server that knows what is kept here.
+        let sent = self.ask_meta_unless_busy(action, subject, (body, payload), Whom::Any, (busy, told));
         keeping.change((&change, durability), sent, holder).await
     }
 
@@ -207,7 +192,7 @@ impl Client {
 
     /// A question to a metadata server, asked until it is answered.
     pub(crate) async fn ask_meta(&self, action: &str, subject: &str, body: Vec<u8>, payload: Bytes) -> Asked {
-        self.ask_meta_unless_busy(action, subject, body, payload, (WhenBusy::Wait, None)).await
+        self.ask_meta_unless_busy(action, subject, (body, payload), Whom::Any, (WhenBusy::Wait, None)).await
     }
 
     /// `keeping`: it is told as soon as a try may have changed something that is kept.
@@ -215,20 +200,21 @@ impl Client {
         &self,
         action: &str,
         subject: &str,
-        body: Vec<u8>,
-        payload: Bytes,
+        (body, payload): (Vec<u8>, Bytes),
+        whom: Whom,
         (busy, keeping): (WhenBusy, Option<Arc<Keeping>>),
     ) -> Asked {
         let failed = |error| Asked { reply: Err(error), payload: Bytes::new() };
         let shared = &self.shared;
         let mut retry = Retry::new(shared.options.deadline);
+        self.refresh_servers(false);
         loop {
-            let (turn, address) = shared.servers.now();
+            let chosen = shared.servers.choose(whom);
             let time = retry.left().min(ATTEMPT_MAX);
             // The body is kept for the next attempt: some hundred bytes.
             let sent = attempt::<std::result::Result<MetaReply, MetaError>>(
                 &shared.small,
-                address,
+                &chosen.address,
                 Channel::Meta,
                 body.clone(),
                 payload.clone(),
@@ -249,13 +235,18 @@ impl Client {
                         return Asked { reply: Err(error), payload };
                     }
                     is_doubtful = refused == MetaError::Unavailable;
+                    if is_doubtful {
+                        // Another one may reach the store, or the others.
+                        shared.servers.pass_over(&chosen);
+                    }
                     error
                 }
                 Err(trouble) => {
-                    shared.servers.pass_over(turn);
+                    shared.servers.pass_over(&chosen);
+                    self.refresh_servers(true);
                     is_doubtful = !matches!(trouble, Trouble::Call(CallError::TooLarge));
                     let is_final = trouble.is_final();
-                    let error = trouble.into_error(action, subject, address);
+                    let error = trouble.into_error(action, subject, &chosen.address);
                     if is_final {
                         return failed(error);
                     }
@@ -289,10 +280,10 @@ impl Client {
         time: Duration,
     ) -> Result<std::result::Result<ManagerReply, ManagerError>> {
         let shared = &self.shared;
-        let (turn, address) = shared.servers.now();
+        let chosen = shared.servers.choose(Whom::Manager);
         let sent = attempt::<std::result::Result<ManagerReply, ManagerError>>(
             &shared.small,
-            address,
+            &chosen.address,
             Channel::Manager,
             encode(request),
             Bytes::new(),
@@ -301,14 +292,14 @@ impl Client {
         match sent.await {
             Ok((Err(refused), _)) => {
                 if matches!(refused, ManagerError::NotManager | ManagerError::Unavailable) {
-                    shared.servers.pass_over(turn);
+                    shared.servers.pass_over(&chosen);
                 }
                 Ok(Err(refused))
             }
             Ok((reply, _)) => Ok(reply),
             Err(trouble) => {
-                shared.servers.pass_over(turn);
-                Err(trouble.into_error(action, "", address))
+                shared.servers.pass_over(&chosen);
+                Err(trouble.into_error(action, "", &chosen.address))
             }
         }
     }

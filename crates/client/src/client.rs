@@ -1,11 +1,11 @@
 //! The client: what all calls share.
 
-use crate::call::Servers;
 use crate::keeping::Keeping;
 use crate::lanes::Lanes;
 use crate::lease::Leases;
 use crate::nearness::Nearness;
 use crate::routes::Routes;
+use crate::servers::Servers;
 use crate::{Context, ContextSecurity, File, Options, Result, retry};
 use net::{Credentials, Identity, Pool, PoolOptions, Security, User};
 use std::sync::Arc;

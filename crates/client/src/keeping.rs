@@ -2,6 +2,7 @@
 
 use crate::call::{Asked, attempt};
 use crate::renewal::Renewal;
+use crate::servers::Whom;
 use crate::retry::jitter;
 use crate::session::Live;
 use crate::{Client, Error, Result};
@@ -457,13 +458,19 @@ impl Client {
 
     /// Asks once for recalls. `None`: there was no answer; `Err`: it is no holder.
     async fn hear(&self, request: &MetaRequest) -> Option<std::result::Result<Recalls, ()>> {
-        let (address, body, time) = (self.shared.servers.address(), encode(request), RECALLS_WAIT + ASK_MAX);
+        let servers = &self.shared.servers;
+        let (chosen, body, time) = (servers.choose(Whom::Any), encode(request), RECALLS_WAIT + ASK_MAX);
         let pool = &self.shared.small;
-        let answer = attempt(pool, &address, Channel::Meta, body, Bytes::new(), time).await;
+        let answer = attempt(pool, &chosen.address, Channel::Meta, body, Bytes::new(), time).await;
         match answer {
             Ok((Ok(MetaReply::Recalls(recalls)), _)) => Some(Ok(recalls)),
             Ok((Err(MetaError::SessionOver), _)) => Some(Err(())),
-            Ok((Ok(_) | Err(_), _)) | Err(_) => None,
+            Ok((Ok(_) | Err(_), _)) | Err(_) => {
+                // Another one says that this is no holder of its, and then it begins there.
+                servers.pass_over(&chosen);
+                self.refresh_servers(true);
+                None
+            }
         }
     }
 }

@@ -44,6 +44,7 @@ mod recode;
 mod renewal;
 mod retry;
 mod routes;
+mod servers;
 mod session;
 mod snapshot;
 mod span;

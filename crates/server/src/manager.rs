@@ -13,15 +13,16 @@ mod moves;
 mod placing;
 pub mod raise;
 pub(crate) mod record;
-mod serve;
 mod state;
 
 pub use self::class::{CLASSES_MAX, ClassError, NAME_MAX, SLOTS_MAX};
 pub use self::ledger::LedgerError;
 pub use self::record::Placement;
+pub(crate) use self::ledger::reign;
+pub(crate) use self::record::{BEAT, REIGN, Write};
 
 use self::state::{Plan, State};
-use cluster::{Presence, Terms};
+use cluster::{Presence, Room, Terms};
 use env::{Clock, watch};
 use kv::{KvError, Store};
 use net::Identity;
@@ -120,6 +121,8 @@ pub struct Manager<S: Store> {
     deposed: AtomicBool,
     /// A commit's outcome is unknown: read before the next.
     unsure: AtomicBool,
+    /// No lease that it gives may last longer than this; `None`: nobody else can manage.
+    authority: Mutex<Option<Duration>>,
 }
 
 impl<S: Store> Manager<S> {
@@ -130,11 +133,26 @@ impl<S: Store> Manager<S> {
         options: ManagerOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Manager<S>, LedgerError> {
+        Manager::open_if(store, options, clock, |_| Some(Vec::new())).await
+    }
+
+    /// The same, if it may follow the manager of this term (0: there was none), with what is to be written in the same moment.
+    /// [`LedgerError::Deposed`]: it may not.
+    pub(crate) async fn open_if(
+        store: Arc<S>,
+        options: ManagerOptions,
+        clock: Arc<dyn Clock>,
+        may: impl Fn(u64) -> Option<Vec<Write>>,
+    ) -> Result<Manager<S>, LedgerError> {
         for _ in 0..REIGN_ATTEMPTS {
-            let mut state = State::new(clock.monotonic(), options.terms);
+            let began = clock.monotonic();
+            let mut state = State::new(began, options.terms);
             let (before, read_at) = ledger::load(&*store, &mut state).await?;
+            let term = before.as_ref().map_or(0, |reign| reign.term);
+            let more = may(term).ok_or(LedgerError::Deposed)?;
             let fresh = before.is_none();
-            let Some(reign) = ledger::reign(&*store, before, read_at, new_key()?).await? else { continue };
+            let taken = ledger::take(&*store, before, read_at, (new_key()?, more)).await?;
+            let Some(reign) = taken else { continue };
             if fresh || state.classes.is_empty() {
                 let classes = class::built_in(&options);
                 ledger::write(&*store, reign.term, classes.iter().map(record::class).collect()).await?;
@@ -158,11 +176,40 @@ impl<S: Store> Manager<S> {
                 published: AtomicU64::new(0),
                 deposed: AtomicBool::new(false),
                 unsure: AtomicBool::new(false),
+                authority: Mutex::new(None),
             };
+            if manager.store.is_shared() {
+                manager.confirm(began);
+            }
             manager.publish();
             return Ok(manager);
         }
         Err(LedgerError::Deposed)
+    }
+
+    /// This manager's term.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Nobody else manages before this moment of its clock.
+    pub fn confirm(&self, until: Duration) {
+        let mut authority = self.authority.lock().unwrap_or_else(PoisonError::into_inner);
+        *authority = (*authority).max(Some(until));
+    }
+
+    /// Another manager took over.
+    pub fn depose(&self) {
+        if !self.deposed.swap(true, Ordering::SeqCst) {
+            tracing::warn!(term = self.term, "another manager took over");
+        }
+    }
+
+    /// How long a lease may be that is given now.
+    pub(crate) fn lease(&self) -> Duration {
+        let authority = *self.authority.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = authority.map(|until| until.saturating_sub(self.clock.monotonic()));
+        left.map_or(self.options.terms.lease, |left| left.min(self.options.terms.lease))
     }
 
     /// The key that capabilities are sealed with: drawn when the cluster was made.
@@ -220,6 +267,31 @@ impl<S: Store> Manager<S> {
             ManagerRequest::Direct(direction) => {
                 self.direct(peer, direction).await.map(|()| ManagerReply::Done)
             }
+            ManagerRequest::MakeClass(_) | ManagerRequest::Fence { .. } => match peer {
+                Identity::Node(_) => self.order(request).await,
+                Identity::User(_) => Err(ManagerError::Denied),
+            },
+        }
+    }
+
+    /// Does what a metadata server needs.
+    pub(crate) async fn order(&self, request: ManagerRequest) -> Result<ManagerReply, ManagerError> {
+        match request {
+            ManagerRequest::MakeClass(wanted) => {
+                let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+                match self.make_class(wanted.class, wanted.shortfall).await {
+                    Ok(_) => Ok(ManagerReply::Done),
+                    Err(ClassError::Exists) => Err(ManagerError::Present),
+                    Err(ClassError::Invalid) => Err(ManagerError::Invalid),
+                    Err(ClassError::TooFewTargets(Room { targets, apart })) => {
+                        Err(ManagerError::TooFewTargets { targets: count(targets), apart: count(apart) })
+                    }
+                    Err(ClassError::NotManager) => Err(ManagerError::NotManager),
+                    Err(ClassError::Unavailable) => Err(ManagerError::Unavailable),
+                }
+            }
+            ManagerRequest::Fence { snapshot } => self.fence(snapshot).await.map(|()| ManagerReply::Done),
+            _ => Err(ManagerError::Invalid),
         }
     }
 
@@ -306,7 +378,7 @@ impl<S: Store> Manager<S> {
         self.hear(from, given_up)?;
         drop(planning);
         // Nor does it get one before it has the routing without it.
-        let lease = if self.state().may_act(node) { self.options.terms.lease } else { Duration::ZERO };
+        let lease = if self.state().may_act(node) { self.lease() } else { Duration::ZERO };
         Ok(ManagerReply::Lease { lease_ms: milliseconds(lease), routing: self.version() })
     }
 
@@ -397,9 +469,7 @@ impl<S: Store> Manager<S> {
     fn failed(&self, error: &LedgerError) -> ManagerError {
         match error {
             LedgerError::Deposed => {
-                if !self.deposed.swap(true, Ordering::SeqCst) {
-                    tracing::warn!(term = self.term, "another manager took over");
-                }
+                self.depose();
                 ManagerError::NotManager
             }
             LedgerError::Unavailable(_) | LedgerError::Damaged(_) => {

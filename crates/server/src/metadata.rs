@@ -36,7 +36,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
 use types::peer::{PeerRequest, ServerInfo};
 use types::storage::Durability;
@@ -188,23 +188,31 @@ impl<S: Store> MetaService<S> {
         Ok(MetaService { shared, tasks: Arc::new(Mutex::new(tasks)) })
     }
 
-    /// Starts giving the space of removed files back, and keeping bytes for snapshots, through `chunks`.
-    pub fn reclaim<C: Chunks + Cloner>(&self, chunks: Arc<C>) {
+    /// Keeps bytes for snapshots through `cloner`.
+    pub fn keep_bytes_through(&self, cloner: Arc<dyn Cloner>) {
         // A second time the first one goes on.
-        let _ = self.shared.cloner.set(chunks.clone());
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.spawn(reclaim::run(self.shared.clone(), chunks));
+        let _ = self.shared.cloner.set(cloner);
     }
 
-    /// Starts writing the records of inodes to the chains, through `chains` as `routing` has them. Needs
-    /// [`MetaOptions::export`]. One at a time may do so over a store.
-    pub fn mirror<C: RecordChains>(&self, routing: watch::Receiver<Arc<Routing>>, chains: Arc<C>)
+    /// Gives the space of removed files back, through `chunks`, until the handle is aborted. One service over a store is enough.
+    pub fn reclaim<C: Chunks>(&self, chunks: Arc<C>) -> AbortHandle {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(reclaim::run(self.shared.clone(), chunks))
+    }
+
+    /// Writes the records of inodes to the chains, through `chains` as `routing` has them, until the handle is aborted. Needs
+    /// [`MetaOptions::export`]. One service over a store does so.
+    pub fn mirror<C: RecordChains>(
+        &self,
+        routing: watch::Receiver<Arc<Routing>>,
+        chains: Arc<C>,
+    ) -> Option<AbortHandle>
     where
         S: Clone,
     {
-        let Some(export) = self.shared.options.export.clone() else { return };
+        let export = self.shared.options.export.clone()?;
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.spawn(Mirror::new(self.shared.store.clone(), export, routing, chains).run());
+        Some(tasks.spawn(Mirror::new(self.shared.store.clone(), export, routing, chains).run()))
     }
 
     /// Answers a request as it came over a connection. Servers act as the administrator.

@@ -7,9 +7,10 @@ use chunk::Step;
 use env::{Random, watch};
 use net::{Identity, Security, Server, ServerOptions};
 use server::dispatch::Dispatch;
-use server::manager::{Manager, ManagerOptions};
+use server::manager::ManagerOptions;
 use server::metadata::{MetaOptions, MetaService};
 use server::metrics::Metrics;
+use server::office::Office;
 use server::reclaimer::ChainHeads;
 use server::storage::{ScrubOptions, Storage, StorageOptions, TargetOptions};
 use std::collections::BTreeMap;
@@ -192,26 +193,27 @@ async fn serve_meta(
         chunk_size: 64 * 1024,
         ..ManagerOptions::default()
     };
-    let manager = Manager::open(store.clone(), options, parts.clock.clone());
-    let manager = Arc::new(manager.await.map_err(|error| error.to_string())?);
+    let office = Office::open(store.clone(), options, parts.clock.clone(), None);
+    let office = Arc::new(office.await.map_err(|error| error.to_string())?);
     let options = MetaOptions {
         server: 1,
-        key: manager.capability_key().clone(),
+        key: office.capability_key().clone(),
         clock: parts.clock.clone(),
-        classes: manager.clone(),
+        classes: office.clone(),
         export: Some(store.clone()),
         peers: None,
     };
     let meta = MetaService::start((*store).clone(), options).await.map_err(|error| error.to_string())?;
     let client = ClientId(parts.random.number());
-    let heads = Arc::new(ChainHeads::new(manager.subscribe(), security(parts), client));
+    let heads = Arc::new(ChainHeads::new(office.subscribe(), security(parts), client));
+    meta.keep_bytes_through(heads.clone());
     meta.reclaim(heads.clone());
-    meta.mirror(manager.subscribe(), heads);
-    window.lock().routing = Some(manager.subscribe());
+    meta.mirror(office.subscribe(), heads);
+    window.lock().routing = Some(office.subscribe());
     let (_stop, stopped) = watch::channel(false);
-    let run = manager.clone();
+    let run = office.clone();
     let clockwork = tokio::spawn(async move { run.run(stopped).await });
-    let dispatch = Dispatch::new(Arc::new(Metrics::new()), Some(Arc::new(meta)), Some(manager));
+    let dispatch = Dispatch::new(Arc::new(Metrics::new()), Some(Arc::new(meta)), Some(office));
     let _server =
         Server::bind(&meta_address(), security(parts), Arc::new(dispatch), ServerOptions::default())
             .await

@@ -1,7 +1,9 @@
 //! Messages of the cluster manager.
 
 use crate::movement::{Direction, Movement};
-use crate::{CapabilityKey, ChainId, Epoch, Incarnation, NodeId, Routing, TargetId, Version};
+use crate::{
+    CapabilityKey, ChainId, Epoch, Incarnation, NodeId, Routing, Shortfall, StorageClass, TargetId, Version,
+};
 use serde::{Deserialize, Serialize};
 
 /// A request to the manager.
@@ -18,6 +20,19 @@ pub enum ManagerRequest {
     Movement,
     /// Does what an administrator says, durably. Answered with [`ManagerReply::Done`].
     Direct(Direction),
+    /// Makes a class, for a metadata server. Its `id`, `table` and `slots` are the manager's to choose. Refused with
+    /// [`ManagerError::Present`] when the name is taken. Answered with [`ManagerReply::Done`].
+    MakeClass(WantedClass),
+    /// Has all storage servers refuse capabilities to write from before this snapshot, for a metadata server. Answered with
+    /// [`ManagerReply::Done`] when they do.
+    Fence { snapshot: u64 },
+}
+
+/// See [`ManagerRequest::MakeClass`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedClass {
+    pub class: StorageClass,
+    pub shortfall: Shortfall,
 }
 
 /// See [`ManagerRequest::Register`].

@@ -69,12 +69,23 @@ pub(super) async fn load<S: Store>(
     }
 }
 
-/// Takes over: raises the term. At the very first start, keeps `key`.
-pub(super) async fn reign<S: Store>(
+/// The term, and the key of the cluster. `None`: there was no manager yet.
+pub(crate) async fn reign<S: Snapshot>(snapshot: &S) -> Result<Option<(u64, CapabilityKey)>, LedgerError> {
+    match snapshot.get(REIGN).await? {
+        None => Ok(None),
+        Some(value) => match Record::read(REIGN, &value) {
+            Ok(Record::Reign(reign)) => Ok(Some((reign.term, reign.key))),
+            Ok(_) | Err(_) => Err(LedgerError::Damaged(hexadecimal(REIGN))),
+        },
+    }
+}
+
+/// Takes over: raises the term, and writes more. At the very first start, keeps `key`.
+pub(super) async fn take<S: Store>(
     store: &S,
     before: Option<Reign>,
     read_at: Revision,
-    key: CapabilityKey,
+    (key, more): (CapabilityKey, Vec<Write>),
 ) -> Result<Option<Reign>, LedgerError> {
     let reign = match before {
         Some(before) => Reign { term: before.term + 1, key: before.key },
@@ -84,7 +95,7 @@ pub(super) async fn reign<S: Store>(
         snapshot: read_at,
         keys: vec![REIGN.to_vec()],
         ranges: vec![(FIRST.to_vec(), END.to_vec())],
-        writes: vec![record::reign(&reign)],
+        writes: more.into_iter().chain([record::reign(&reign)]).collect(),
         ..Commit::default()
     };
     match store.commit(commit).await? {

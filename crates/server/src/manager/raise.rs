@@ -59,7 +59,7 @@ pub fn raise(import: &mut Import<'_>, now: Time) -> Result<usize, KvError> {
                     put(import, record::page(table, page, &chains))?;
                 }
                 // There is no snapshot any more that it is for.
-                Record::Fence(_) => import.write(key, None)?,
+                Record::Fence(_) | Record::Beat => import.write(key, None)?,
                 Record::Node(..)
                 | Record::Target(..)
                 | Record::Class(..)

@@ -19,6 +19,8 @@ pub(crate) const FIRST: &[u8] = b"C";
 pub(crate) const END: &[u8] = b"D";
 /// The key of [`Reign`].
 pub(crate) const REIGN: &[u8] = b"Cm";
+/// The key of what the manager says again and again, so that others know that it is there: see `office`.
+pub(crate) const BEAT: &[u8] = b"Cb";
 /// The key of [`CareRecord`].
 const CARE: &[u8] = b"Cs";
 /// The key of [`Routing::fence`](types::Routing::fence).
@@ -119,6 +121,8 @@ pub(crate) enum Record {
     Drain(TargetId),
     Care(CareRecord),
     Fence(u64),
+    /// See [`BEAT`].
+    Beat,
     /// The chains of a table from slot `page * PAGE_CHAINS` on.
     Page(TableId, u16, Vec<Chain>),
 }
@@ -135,6 +139,7 @@ impl Record {
                 let () = open(value)?;
                 Ok(Record::Drain(TargetId(number(rest)?)))
             }
+            b'b' if rest.is_empty() => Ok(Record::Beat),
             b's' if rest.is_empty() => Ok(Record::Care(open(value)?)),
             b'f' if rest.is_empty() => Ok(Record::Fence(open(value)?)),
             b'c' => {

@@ -122,7 +122,7 @@ impl State {
     pub(super) fn recall(&mut self, record: Record) {
         (self.dirty, self.unpublished) = (true, true);
         match record {
-            Record::Reign(_) => {}
+            Record::Reign(_) | Record::Beat => {}
             Record::Node(id, record) => {
                 self.nodes.entry(id).or_insert_with(|| Node::unheard(record));
             }

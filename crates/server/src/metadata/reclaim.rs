@@ -27,6 +27,8 @@ const CHUNKS_MAX: usize = 1000;
 const CALLS_MAX: usize = 16;
 /// The longest wait before the queue is looked at although nothing was announced.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// The same where other servers may have queued something, who do not announce it here.
+const IDLE_SHARED: Duration = Duration::from_secs(5);
 /// What [`Mistake::EarlyGarbage`] is early by.
 const EARLY: Duration = Duration::from_secs(3600);
 /// How long to wait after the store failed.
@@ -80,6 +82,7 @@ pub(super) async fn run<S: Store, C: Chunks>(shared: Arc<Shared<S>>, chunks: Arc
             // Half the time is left to clients.
             Ok(None) => sleep(started.elapsed()).await,
             Ok(Some(idle)) => {
+                let idle = if shared.peers.is_some() { idle.min(IDLE_SHARED) } else { idle };
                 let _ = timeout(idle, shared.reclaim.notified()).await;
             }
             Err(error) => {

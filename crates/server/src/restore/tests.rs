@@ -97,6 +97,7 @@ fn nothing_is_used_twice_after_a_restore() {
             Record::Node(..)
             | Record::Target(..)
             | Record::Class(..)
+            | Record::Beat
             | Record::Drain(_)
             | Record::Care(_)
             | Record::Fence(_) => panic!("there were none"),

@@ -1,0 +1,207 @@
+//! The metadata servers: which there are, and which one is asked.
+//!
+//! Every client begins with another one, so that they share the load, and stays with it. Changes of a client that keeps nothing go to
+//! the server that is their directory's, so that servers do not run them again because another one changed the same directory; any
+//! other does as well, when that one does not answer.
+
+use crate::{Client, retry};
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::time::Instant;
+use types::Duration;
+use types::making::Making;
+use types::meta::{Change, MetaReply, MetaRequest, Place};
+use types::wire::encode;
+
+/// One that did not answer is not asked again for this long, if there are others.
+const DOWN: Duration = Duration::from_secs(5);
+/// How often it is asked which servers there are.
+const REFRESH: Duration = Duration::from_secs(30);
+/// The same after one did not answer.
+const REFRESH_SOON: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    /// Those that whoever made the client named.
+    named: Vec<String>,
+    /// Those that the servers named, then the others.
+    all: RwLock<Arc<[String]>>,
+    /// Counts the changes from one to the next; of those that may be the manager, too.
+    turn: AtomicUsize,
+    manager_turn: AtomicUsize,
+    down: Mutex<HashMap<String, Instant>>,
+    /// When they were asked for last: milliseconds since `began`.
+    refreshed: AtomicU64,
+    began: Instant,
+}
+
+/// Which of them to ask.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whom {
+    /// The one that is spoken to.
+    Any,
+    /// The one that this number leads to.
+    Steered(u64),
+    /// The one that is the manager, as far as is known.
+    Manager,
+}
+
+/// The one that was asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) address: String,
+    whom: Whom,
+    turn: usize,
+}
+
+impl Servers {
+    pub(crate) fn new(named: Vec<String>) -> Servers {
+        let start = usize::try_from(retry::random() >> 33).unwrap_or(0);
+        Servers {
+            all: RwLock::new(named.clone().into()),
+            named,
+            turn: AtomicUsize::new(start),
+            manager_turn: AtomicUsize::new(start),
+            down: Mutex::default(),
+            refreshed: AtomicU64::new(0),
+            began: Instant::now(),
+        }
+    }
+
+    fn all(&self) -> Arc<[String]> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Which one to ask.
+    pub(crate) fn choose(&self, whom: Whom) -> Chosen {
+        let all = self.all();
+        let (turn, address) = match whom {
+            Whom::Any => turned(&all, &self.turn),
+            Whom::Manager => turned(&all, &self.manager_turn),
+            Whom::Steered(number) => {
+                let down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                let is_up = |address: &&String| down.get(*address).is_none_or(|until| *until < now);
+                let weight = |address: &&String| FixedState::with_seed(number).hash_one(address);
+                let found = all.iter().filter(is_up).max_by_key(weight).or_else(|| all.iter().max_by_key(weight));
+                (0, found.cloned().unwrap_or_default())
+            }
+        };
+        Chosen { address, whom, turn }
+    }
+
+    /// This one did not answer: another is chosen next, unless that was so already.
+    pub(crate) fn pass_over(&self, chosen: &Chosen) {
+        let turn = match chosen.whom {
+            Whom::Any => &self.turn,
+            Whom::Manager => &self.manager_turn,
+            Whom::Steered(_) => {
+                let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+                down.insert(chosen.address.clone(), Instant::now() + DOWN);
+                return;
+            }
+        };
+        let next = chosen.turn.wrapping_add(1);
+        // If this loses, another caller has passed over the same server.
+        let _ = turn.compare_exchange(chosen.turn, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether it is time to ask which there are.
+    fn is_due(&self, every: Duration) -> bool {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.refreshed.load(Ordering::Relaxed);
+        let is_due = last == 0 || now >= last.saturating_add(u64::try_from(every.as_millis()).unwrap_or(0));
+        is_due
+            && self
+                .refreshed
+                .compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// These are there.
+    fn learn(&self, told: Vec<String>) {
+        if told.is_empty() {
+            return;
+        }
+        let mut fresh = told;
+        for named in &self.named {
+            if !fresh.contains(named) {
+                fresh.push(named.clone());
+            }
+        }
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        if **all == *fresh {
+            return;
+        }
+        // Whoever is spoken to stays so.
+        for turn in [&self.turn, &self.manager_turn] {
+            let now = turned(&all, turn).1;
+            if let Some(at) = fresh.iter().position(|address| *address == now) {
+                turn.store(at, Ordering::Relaxed);
+            }
+        }
+        *all = fresh.into();
+    }
+}
+
+fn turned(all: &[String], turn: &AtomicUsize) -> (usize, String) {
+    let turn = turn.load(Ordering::Relaxed);
+    (turn, all.get(turn % all.len().max(1)).cloned().unwrap_or_default())
+}
+
+/// The number of the directory in which a change changes names, if it does.
+pub(crate) fn steer(change: &Change) -> Whom {
+    let place = match change {
+        Change::Create { place, .. }
+        | Change::MakeDirectory { place, .. }
+        | Change::MakeSymbolicLink { place, .. }
+        | Change::Unlink { place }
+        | Change::RemoveDirectory { place }
+        | Change::SetAttributes { place, .. }
+        | Change::Rename { from: place, .. }
+        | Change::Link { to: place, .. } => place,
+        Change::Publish(publish) => &publish.place,
+        Change::Make { what, .. } => match &**what {
+            Making::Create { place, .. } | Making::Directory { place, .. } => place,
+            Making::Publish(publish) => &publish.place,
+            Making::Nameless { directory, .. } => directory,
+        },
+        _ => return Whom::Any,
+    };
+    Whom::Steered(directory_of(place))
+}
+
+/// The same for all names in a directory that is reached in the same way.
+fn directory_of(place: &Place) -> u64 {
+    let path = place.path.trim_matches('/');
+    let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+    FixedState::with_seed(0).hash_one((place.base, above))
+}
+
+impl Client {
+    /// Asks in the background which servers there are, if that was long ago.
+    pub(crate) fn refresh_servers(&self, after_trouble: bool) {
+        let every = if after_trouble { REFRESH_SOON } else { REFRESH };
+        if !self.shared.servers.is_due(every) {
+            return;
+        }
+        let shared = Arc::downgrade(&self.shared);
+        let body = encode(&MetaRequest::Servers);
+        tokio::spawn(async move {
+            let Some(shared) = shared.upgrade() else { return };
+            let chosen = shared.servers.choose(Whom::Any);
+            if let Some(Ok(MetaReply::Servers(told))) = crate::call::ask_once(&shared, &chosen, body, Bytes::new()).await
+            {
+                shared.servers.learn(told.into_iter().map(|server| server.address).collect());
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+use super::*;
+use std::collections::HashSet;
+use types::{InodeId, Mode};
+
+fn servers() -> Servers {
+    Servers::new(vec!["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned()])
+}
+
+#[test]
+fn clients_begin_with_different_servers_and_move_on_once() {
+    let begun: HashSet<String> = (0..100).map(|_| servers().choose(Whom::Any).address).collect();
+    assert_eq!(begun.len(), 3);
+    let servers = servers();
+    let first = servers.choose(Whom::Any);
+    let manager = servers.choose(Whom::Manager);
+    // Of many that were under way the first counts.
+    servers.pass_over(&first);
+    servers.pass_over(&first);
+    let second = servers.choose(Whom::Any);
+    assert_ne!(second.address, first.address);
+    assert_eq!(servers.choose(Whom::Manager).address, manager.address);
+    servers.pass_over(&second);
+    servers.pass_over(&servers.choose(Whom::Any));
+    assert_eq!(servers.choose(Whom::Any).address, first.address);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_has_its_server_and_another_one_while_that_is_away() {
+    let servers = servers();
+    let chosen = |number| servers.choose(Whom::Steered(number)).address;
+    let first: Vec<String> = (0..300).map(chosen).collect();
+    for address in ["a:1", "b:1", "c:1"] {
+        assert!(first.iter().filter(|first| *first == address).count() > 60, "{address}");
+    }
+    servers.pass_over(&servers.choose(Whom::Steered(0)));
+    let moved = (0..300).filter(|number| chosen(*number) != first[usize::try_from(*number).unwrap()]);
+    // Those of the one that is away, and no others.
+    assert!(moved.clone().all(|number| first[usize::try_from(number).unwrap()] == first[0]));
+    assert_eq!(moved.count(), first.iter().filter(|address| **address == first[0]).count());
+    tokio::time::advance(DOWN + Duration::from_millis(1)).await;
+    assert_eq!((0..300).map(chosen).collect::<Vec<_>>(), first);
+}
+
+#[test]
+fn what_servers_say_comes_first_and_whoever_is_spoken_to_stays_so() {
+    let servers = servers();
+    servers.learn(Vec::new());
+    assert_eq!(servers.all().len(), 3);
+    let before = servers.choose(Whom::Any).address;
+    servers.learn(["d:1", "b:1", "a:1", "c:1"].map(str::to_owned).to_vec());
+    assert_eq!(servers.choose(Whom::Any).address, before);
+    servers.learn(vec!["d:1".to_owned()]);
+    assert_eq!(*servers.all(), ["d:1", "a:1", "b:1", "c:1"]);
+}
+
+#[test]
+fn changes_of_one_directory_go_one_way() {
+    let mkdir = |place: Place| steer(&Change::MakeDirectory { place, mode: Mode(0o755), parents: false });
+    let unlink = |place: Place| steer(&Change::Unlink { place });
+    let number = |whom| match whom {
+        Whom::Steered(number) => number,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(number(mkdir("/a/b/x".into())), number(unlink("a/b/y".into())));
+    assert_ne!(number(mkdir("/a/b/x".into())), number(mkdir("/a/c/x".into())));
+    let below = |inode, path: &str| Place { base: InodeId(inode), path: path.to_owned() };
+    assert_eq!(number(mkdir(below(7, "x"))), number(mkdir(below(7, "y"))));
+    assert_ne!(number(mkdir(below(7, "x"))), number(mkdir(below(8, "x"))));
+    assert!(matches!(steer(&Change::SetXattr {
+        place: "/a".into(),
+        follow: types::meta::Follow::No,
+        name: "user.x".to_owned(),
+        value: Vec::new(),
+        replace: types::meta::XattrReplace::Either,
+    }), Whom::Any));
+}
