@@ -61,6 +61,16 @@ pub enum Security {
     Memory(Identity, Arc<dyn Network>),
 }
 
+impl Security {
+    /// Who this side is. `None`: its certificate is not one of ours.
+    pub fn identity(&self) -> Option<Identity> {
+        match self {
+            Security::Tls(credentials) => credentials.identity(),
+            Security::Plain(identity) | Security::Memory(identity, _) => Some(identity.clone()),
+        }
+    }
+}
+
 /// Whom a client wants to find at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Expect {

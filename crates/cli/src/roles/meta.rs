@@ -44,6 +44,9 @@ pub(crate) struct Meta {
     /// Address to listen on [default: 127.0.0.1:7400]
     #[arg(long)]
     listen: Option<String>,
+    /// Address that others reach it by [default: where it listens]. Of use with --store only
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
     /// Copies of each chunk in the default class of a new cluster [default: 2]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
     copies: Option<u8>,
@@ -80,6 +83,7 @@ struct Config {
     dir: Option<PathBuf>,
     store: Option<String>,
     listen: Option<String>,
+    address: Option<String>,
     copies: Option<u8>,
     targets: Option<u32>,
     domain: Option<Domain>,
@@ -123,15 +127,34 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
         },
         ..ManagerOptions::default()
     };
-    let server = serving::Serving::start(&machine, &listen, security, Some((store, options))).await?;
+    let address = match kv::Store::is_shared(&*store) {
+        true => Some(address_for_others(arguments.address.or(config.address), &listen)?),
+        false => None,
+    };
+    let metadata = serving::MetadataPlace { store, options, address };
+    let server = serving::Serving::start(&machine, &listen, security, Some(metadata)).await?;
     if directory.has("admin.pem") {
-        let context = ca::context_for("admin", vec![server.address().to_string()], &directory);
+        let context = ca::context_for("admin", server.metadata_servers(), &directory);
         context.save(&directory.path("context.toml")).map_err(|error| error.to_string())?;
     }
     println!("metadata server at {}", server.address());
     println!("ready");
     ready::told_to_stop().await;
     server.stop().await
+}
+
+/// How other metadata servers reach this one.
+fn address_for_others(address: Option<String>, listen: &str) -> Result<String, String> {
+    if let Some(address) = address {
+        return Ok(address);
+    }
+    let is_for_all = listen.starts_with("0.0.0.0:") || listen.starts_with("[::]:");
+    if is_for_all || listen.ends_with(":0") {
+        return Err(format!(
+            "other servers cannot reach {listen}: say which address they should use with --address HOST:PORT"
+        ));
+    }
+    Ok(listen.to_owned())
 }
 
 /// Opens the metadata where others keep it.

@@ -5,24 +5,124 @@ use super::parts::Machine;
 use env::watch;
 use kv::AnyStore;
 use server::dispatch::{Dispatch, Port};
-use server::manager::{Manager, ManagerOptions};
-use server::metadata::{MetaOptions, MetaService};
+use server::links::Links;
+use server::manager::ManagerOptions;
+use server::metadata::{MetaOptions, MetaService, PeerOptions};
 use server::metrics::{Metrics, StateLabel};
+use server::office::{Candidate, Office};
 use server::reclaimer::ChainHeads;
 use server::storage::Storage;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use types::{ClientId, MemberState};
 
 /// A listening server.
 pub(crate) struct Serving {
     net: net::Server,
     dispatch: Arc<Dispatch>,
-    /// Stops the manager's clockwork, and tells when it has.
-    manager: Option<(watch::Sender<bool>, JoinHandle<()>)>,
-    /// Moves the data of files to the class of their path; ends with the server.
-    follower: Option<Follower>,
+    metadata: Option<Metadata>,
+}
+
+/// The metadata role, and what runs beside it.
+struct Metadata {
+    service: MetaService<AnyStore>,
+    office: Arc<Office<AnyStore>>,
+    heads: Arc<ChainHeads>,
+    /// Stops the manager, and tells when it has.
+    stop: watch::Sender<bool>,
+    manages: JoinHandle<()>,
+    /// Does what only the server does that manages.
+    duties: Option<Duty>,
+}
+
+/// What the metadata role is made with.
+pub(crate) struct MetadataPlace {
+    pub(crate) store: Arc<AnyStore>,
+    pub(crate) options: ManagerOptions,
+    /// `host:port` that other metadata servers reach this one by, if there may be others.
+    pub(crate) address: Option<String>,
+}
+
+impl Metadata {
+    async fn start(
+        machine: &Machine,
+        security: &Arc<net::Security>,
+        place: MetadataPlace,
+    ) -> Result<Metadata, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("cannot start the metadata service: {error}");
+        let MetadataPlace { store, options, address } = place;
+        let others = match (address, security.identity()) {
+            (Some(address), Some(net::Identity::Node(node))) => {
+                Some((node, address, Arc::new(Links::new(security.clone()))))
+            }
+            (Some(_), _) => return Err(failed(&"its certificate is not a server's")),
+            (None, _) => None,
+        };
+        let candidate = others
+            .clone()
+            .map(|(node, address, links)| Candidate { node, address, link: links });
+        let peers = others.map(|(node, address, links)| PeerOptions { node, address, link: links });
+        let office = Office::open(store.clone(), options, machine.clock.clone(), candidate).await;
+        let office = Arc::new(office.map_err(|error| failed(&error))?);
+        let options = MetaOptions {
+            server: 1,
+            key: office.capability_key().clone(),
+            clock: machine.clock.clone(),
+            classes: office.clone(),
+            export: Some(store.clone()),
+            peers,
+        };
+        let service = MetaService::start((*store).clone(), options).await.map_err(|error| failed(&error))?;
+        let client = ClientId(super::parts::random());
+        let heads = Arc::new(ChainHeads::new(office.subscribe(), security.clone(), client));
+        service.keep_bytes_through(heads.clone());
+        show_metrics(&machine.metrics, &office);
+        let (stop, stopped) = watch::channel(false);
+        let manages = tokio::spawn({
+            let office = office.clone();
+            async move { office.run(stopped).await }
+        });
+        Ok(Metadata { service, office, heads, stop, manages, duties: None })
+    }
+}
+
+/// What one server does for all; dropped, it ends.
+struct Duty(AbortHandle);
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Metadata {
+    /// Does what one server does for all, whenever this one manages. `address` is its own.
+    fn begin_duties(&mut self, address: SocketAddr, security: Arc<net::Security>) {
+        let (office, service, heads) = (self.office.clone(), self.service.clone(), self.heads.clone());
+        let duties = tokio::spawn(async move {
+            let mut seat = office.seat();
+            while seat.wait_for(Option::is_some).await.is_ok() {
+                let _reclaims = Duty(service.reclaim(heads.clone()));
+                let _mirrors = service.mirror(office.subscribe(), heads.clone()).map(Duty);
+                let _follower = Follower::start(address, security.clone(), office.subscribe());
+                if seat.wait_for(Option::is_none).await.is_err() {
+                    return;
+                }
+            }
+        });
+        self.duties = Some(Duty(duties.abort_handle()));
+    }
+
+    /// Has others take over.
+    async fn stop(self) {
+        // What it was about is taken up again by the next one.
+        drop(self.duties);
+        self.service.leave().await;
+        self.stop.send_replace(true);
+        // A panic of it has been reported where it happened.
+        let _ = self.manages.await;
+    }
 }
 
 impl Serving {
@@ -31,37 +131,14 @@ impl Serving {
         machine: &Machine,
         listen: &str,
         security: Arc<net::Security>,
-        metadata: Option<(Arc<AnyStore>, ManagerOptions)>,
+        metadata: Option<MetadataPlace>,
     ) -> Result<Serving, String> {
-        let mut tree: Option<Arc<dyn Port>> = None;
-        let mut cluster: Option<Arc<dyn Port>> = None;
-        let mut clockwork = None;
-        let mut routing = None;
-        if let Some((store, options)) = metadata {
-            let failed =
-                |error: &dyn std::fmt::Display| format!("cannot start the metadata service: {error}");
-            let manager = Manager::open(store.clone(), options, machine.clock.clone()).await;
-            let manager = Arc::new(manager.map_err(|error| failed(&error))?);
-            let options = MetaOptions {
-                server: 1,
-                key: manager.capability_key().clone(),
-                clock: machine.clock.clone(),
-                classes: manager.clone(),
-                export: Some(store.clone()),
-            };
-            let meta = MetaService::start((*store).clone(), options).await.map_err(|error| failed(&error))?;
-            let client = ClientId(super::parts::random());
-            let heads = Arc::new(ChainHeads::new(manager.subscribe(), security.clone(), client));
-            meta.reclaim(heads.clone());
-            meta.mirror(manager.subscribe(), heads);
-            routing = Some(manager.subscribe());
-            show_metrics(&machine.metrics, &manager);
-            let (stop, stopped) = watch::channel(false);
-            let run = manager.clone();
-            clockwork = Some((stop, tokio::spawn(async move { run.run(stopped).await })));
-            tree = Some(Arc::new(meta));
-            cluster = Some(manager);
-        }
+        let mut metadata = match metadata {
+            Some(place) => Some(Metadata::start(machine, &security, place).await?),
+            None => None,
+        };
+        let tree = metadata.as_ref().map(|metadata| Arc::new(metadata.service.clone()) as Arc<dyn Port>);
+        let cluster = metadata.as_ref().map(|metadata| metadata.office.clone() as Arc<dyn Port>);
         let dispatch = Arc::new(Dispatch::new(machine.metrics.clone(), tree, cluster));
         let metrics = machine.metrics.clone();
         let pages: net::Pages = Arc::new(move |path: &str| {
@@ -74,12 +151,24 @@ impl Serving {
                 format!("cannot listen on {listen}: {error}; choose another address with --listen HOST:PORT")
             },
         )?;
-        let follower = routing.map(|routing| Follower::start(reached_at(net.address()), security, routing));
-        Ok(Serving { net, dispatch, manager: clockwork, follower })
+        if let Some(metadata) = &mut metadata {
+            metadata.begin_duties(reached_at(net.address()), security);
+        }
+        Ok(Serving { net, dispatch, metadata })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.net.address()
+    }
+
+    /// Where clients find the metadata: here, and where others serve it.
+    pub(crate) fn metadata_servers(&self) -> Vec<String> {
+        let others = self.metadata.as_ref().map(|metadata| metadata.service.servers()).unwrap_or_default();
+        let own = self.address().to_string();
+        match others.is_empty() {
+            true => vec![own],
+            false => others.into_iter().map(|server| server.address).collect(),
+        }
     }
 
     pub(crate) fn add_storage(&self, storage: Arc<Storage>) {
@@ -87,17 +176,13 @@ impl Serving {
     }
 
     /// Takes no more requests, answers those it took, and writes everything to disk.
-    pub(crate) async fn stop(mut self) -> Result<(), String> {
-        // What it was about is taken up again by the next run.
-        drop(self.follower.take());
+    pub(crate) async fn stop(self) -> Result<(), String> {
         self.net.stop().await;
         if let Some(storage) = self.dispatch.storage() {
             storage.stop().await;
         }
-        if let Some((stop, clockwork)) = self.manager {
-            stop.send_replace(true);
-            // A panic of it has been reported where it happened.
-            let _ = clockwork.await;
+        if let Some(metadata) = self.metadata {
+            metadata.stop().await;
         }
         Ok(())
     }
@@ -111,10 +196,10 @@ pub(super) fn reached_at(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn show_metrics(metrics: &Metrics, manager: &Arc<Manager<AnyStore>>) {
-    let manager = Arc::downgrade(manager);
+fn show_metrics(metrics: &Metrics, office: &Arc<Office<AnyStore>>) {
+    let office = Arc::downgrade(office);
     metrics.add_probe(Box::new(move |metrics| {
-        let Some(manager) = manager.upgrade() else { return };
+        let Some(manager) = office.upgrade().and_then(|office| office.manager()) else { return };
         let members = manager.status().members;
         for (state, name) in [
             (MemberState::Serving, "serving"),

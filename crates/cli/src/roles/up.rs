@@ -87,9 +87,9 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         domain: FailureDomain::Target,
         ..ManagerOptions::default()
     };
+    let metadata = serving::MetadataPlace { store, options, address: None };
     let server =
-        serving::Serving::start(&machine, &arguments.listen, security.clone(), Some((store, options)))
-            .await?;
+        serving::Serving::start(&machine, &arguments.listen, security.clone(), Some(metadata)).await?;
     // One that listens everywhere is here too.
     let address = serving::reached_at(server.address()).to_string();
 

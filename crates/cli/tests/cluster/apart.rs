@@ -1,6 +1,7 @@
-//! A cluster of separate processes: one metadata server, and storage servers that can be killed one by one.
+//! A cluster of separate processes: metadata servers, one as a rule, and storage servers, that can be killed one by one.
 
 use crate::cloud::{SR, Server, client, succeed};
+use kv::conformance::etcd::ports;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ const RETURN_MAX: Duration = Duration::from_secs(90);
 /// What anything else may take that is waited for.
 const UNTIL_MAX: Duration = Duration::from_secs(180);
 
+/// Where the arguments of a metadata server have its address.
+const LISTEN: usize = 4;
+
 /// Waits until something is so that nothing tells an outsider of: it is asked for, again and again, for some minutes at most.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -20,11 +24,11 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// One metadata server and some storage servers, each with one target and a host name of its own.
+/// Metadata servers and some storage servers, each with one target and a host name of its own.
 pub(crate) struct Apart {
     pub(crate) home: TempDir,
-    meta: Option<Server>,
-    meta_arguments: Vec<String>,
+    /// Each with its arguments.
+    metas: Vec<(Option<Server>, Vec<String>)>,
     pub(crate) storage: Vec<Server>,
     storage_arguments: Vec<Vec<String>>,
 }
@@ -32,43 +36,48 @@ pub(crate) struct Apart {
 impl Apart {
     /// Starts `servers` storage servers, for files of `copies` copies.
     pub(crate) fn new(servers: u32, copies: u32) -> Apart {
-        Apart::with(servers, copies, &[])
+        Apart::with(&["127.0.0.1:0".to_owned()], (servers, copies), &[])
     }
 
-    /// The metadata server has more arguments.
-    pub(crate) fn with(servers: u32, copies: u32, more: &[&str]) -> Apart {
+    /// So many metadata servers have one store.
+    pub(crate) fn over(store: &str, metas: u32, servers: u32, copies: u32) -> Apart {
+        let listen = ports(metas.try_into().unwrap());
+        let listen: Vec<String> = listen.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        Apart::with(&listen, (servers, copies), &["--store", store])
+    }
+
+    fn with(listen: &[String], (servers, copies): (u32, u32), more: &[&str]) -> Apart {
         let home = TempDir::new().unwrap();
         let at = |name: &str| home.path().join(name).display().to_string();
         admin(&["ca", "init", &at("authority")]);
-        admin(&["ca", "node", &at("authority"), &at("meta"), "--id", "1"]);
         let (copies, count) = (copies.to_string(), servers.to_string());
-        let arguments = [
-            "meta",
-            "--dir",
-            &at("meta"),
-            "--listen",
-            "127.0.0.1:0",
-            "--copies",
-            &copies,
-            "--targets",
-            &count,
-        ];
-        let arguments = [&arguments[..], more].concat();
-        let meta = Server::start(home.path(), &arguments);
-        let address = meta.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
-        let mut meta_arguments: Vec<String> =
-            arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        meta_arguments[4] = address.clone(); // Comes back where it was.
-        let user = ["--name", "admin", "--uid", "0", "--gid", "0", "--server", &address];
+        let (mut metas, mut addresses) = (Vec::new(), Vec::new());
+        for (id, listen) in (1..).zip(listen) {
+            // The first is where it always was.
+            let directory = at(&if id == 1 { "meta".to_owned() } else { format!("meta-{id}") });
+            admin(&["ca", "node", &at("authority"), &directory, "--id", &id.to_string()]);
+            let arguments = ["meta", "--dir", &directory, "--listen", listen];
+            let cluster = ["--copies", &copies, "--targets", &count];
+            let arguments = [&arguments[..], &cluster, more].concat();
+            let meta = Server::start(home.path(), &arguments);
+            let address = meta.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
+            let mut arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+            arguments[LISTEN].clone_from(&address); // Comes back where it was.
+            metas.push((Some(meta), arguments));
+            addresses.push(address);
+        }
+        let user = ["--name", "admin", "--uid", "0", "--gid", "0"];
+        let known = addresses.iter().flat_map(|address| ["--server", address]);
+        let user: Vec<&str> = user.into_iter().chain(known).collect();
         admin(&[&["ca", "user", &at("authority"), &at("admin")][..], &user].concat());
         let (mut storage, mut storage_arguments) = (Vec::new(), Vec::new());
         for id in 11..11 + servers {
-            let arguments = join(&at, id, &address);
+            let arguments = join(&at, id, &addresses);
             let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
             storage.push(Server::start(home.path(), &texts));
             storage_arguments.push(arguments);
         }
-        let apart = Apart { home, meta: Some(meta), meta_arguments, storage, storage_arguments };
+        let apart = Apart { home, metas, storage, storage_arguments };
         apart.wait_serving();
         apart
     }
@@ -77,7 +86,9 @@ impl Apart {
     pub(crate) fn add_storage(&mut self) {
         let id = 11 + u32::try_from(self.storage.len()).unwrap();
         let at = |name: &str| self.home.path().join(name).display().to_string();
-        let arguments = join(&at, id, &self.meta_arguments[4]);
+        let addresses: Vec<String> =
+            self.metas.iter().map(|(_, arguments)| arguments[LISTEN].clone()).collect();
+        let arguments = join(&at, id, &addresses);
         let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.storage.push(Server::start(self.home.path(), &texts));
         self.storage_arguments.push(arguments);
@@ -126,7 +137,16 @@ impl Apart {
     }
 
     pub(crate) fn kill_meta(&mut self) {
-        self.meta.as_mut().unwrap().kill();
+        self.kill_one_meta(0);
+    }
+
+    pub(crate) fn kill_one_meta(&mut self, number: usize) {
+        self.meta(number).kill();
+    }
+
+    /// A metadata server that runs.
+    pub(crate) fn meta(&mut self, number: usize) -> &mut Server {
+        self.metas[number].0.as_mut().unwrap()
     }
 
     /// Where the storage servers listen.
@@ -136,8 +156,13 @@ impl Apart {
     }
 
     pub(crate) fn start_meta(&mut self) {
-        let arguments: Vec<&str> = self.meta_arguments.iter().map(String::as_str).collect();
-        self.meta = Some(Server::start(self.home.path(), &arguments));
+        self.start_one_meta(0);
+    }
+
+    pub(crate) fn start_one_meta(&mut self, number: usize) {
+        let (meta, arguments) = &mut self.metas[number];
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        *meta = Some(Server::start(self.home.path(), &arguments));
     }
 
     /// Starts a storage server again that has ended, with `more` arguments.
@@ -165,13 +190,14 @@ impl Apart {
 }
 
 /// Makes the certificate of a storage server; answers how it is started.
-fn join(at: &impl Fn(&str) -> String, id: u32, manager: &str) -> Vec<String> {
+fn join(at: &impl Fn(&str) -> String, id: u32, managers: &[String]) -> Vec<String> {
     let directory = at(&format!("storage-{id}"));
     let id = id.to_string();
     admin(&["ca", "node", &at("authority"), &directory, "--id", &id]);
     let host = format!("host-{id}");
-    let arguments = ["storage", "--dir", &directory, "--id", &id, "--manager", manager, "--host", &host];
-    arguments.map(str::to_owned).to_vec()
+    let own = ["storage", "--dir", &directory, "--id", &id, "--host", &host];
+    let managers = managers.iter().flat_map(|address| ["--manager", address]);
+    own.into_iter().chain(managers).map(str::to_owned).collect()
 }
 
 fn admin(arguments: &[&str]) {

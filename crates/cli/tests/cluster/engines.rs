@@ -4,13 +4,14 @@ use crate::apart::{Apart, until};
 use crate::mount::{Mounted, is_possible};
 use kv::conformance::etcd::Cluster;
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// A cluster with its metadata in an empty place of etcd.
 fn over(etcd: &Cluster) -> Apart {
-    Apart::with(2, 2, &["--store", &etcd.place()])
+    Apart::over(&etcd.place(), 1, 2, 2)
 }
 
 #[test]
@@ -77,14 +78,14 @@ print(count, longest)
 struct Writers(Vec<(PathBuf, Child)>);
 
 impl Writers {
-    fn start(mount: &Mounted, count: usize, seconds: u32) -> Writers {
+    fn start(mount: &Mounted, numbers: Range<usize>, seconds: u32) -> Writers {
         let start = |number: usize| {
             let folder = mount.path(&number.to_string());
             let mut python = Command::new("python3");
             python.args(["-c", WRITE]).arg(&folder).arg(seconds.to_string());
             (folder, python.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
         };
-        Writers((0..count).map(start).collect())
+        Writers(numbers.map(start).collect())
     }
 
     /// Waits for them, and compares what is there with what they have done.
@@ -121,7 +122,7 @@ fn nothing_is_lost_and_nobody_fails_while_members_of_etcd_and_the_server_die() {
     let mut etcd = Cluster::start(3);
     let mut cluster = over(&etcd);
     let mount = Mounted::by(|arguments| cluster.command(arguments), cluster.path("mnt"), &[]);
-    let writers = Writers::start(&mount, 4, 16);
+    let writers = Writers::start(&mount, 0..4, 16);
     for member in 0..3 {
         std::thread::sleep(Duration::from_millis(1500));
         etcd.members[member].kill();
@@ -132,4 +133,33 @@ fn nothing_is_lost_and_nobody_fails_while_members_of_etcd_and_the_server_die() {
     writers.verify(12.0);
     until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
     drop(mount);
+}
+
+#[test]
+fn metadata_servers_die_one_after_the_other_and_nobody_fails() {
+    if !is_possible() {
+        return;
+    }
+    let etcd = Cluster::start(1);
+    let mut cluster = Apart::over(&etcd.place(), 3, 2, 2);
+    let mounts = ["one", "two"].map(|name| {
+        Mounted::by(|arguments| cluster.command(arguments), cluster.path(name), &[])
+    });
+    let writers = [(0, 0..2), (1, 2..4)].map(|(mount, numbers)| Writers::start(&mounts[mount], numbers, 20));
+    // One of them is the manager.
+    for number in 0..3 {
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.kill_one_meta(number);
+        std::thread::sleep(Duration::from_secs(4));
+        cluster.start_one_meta(number);
+    }
+    for writers in writers {
+        writers.verify(5.0);
+    }
+    until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
+    // Each sees what the other has.
+    fs::write(mounts[0].path("note"), "from one").unwrap();
+    assert_eq!(fs::read_to_string(mounts[1].path("note")).unwrap(), "from one");
+    fs::write(mounts[1].path("note"), "from two").unwrap();
+    assert_eq!(fs::read_to_string(mounts[0].path("note")).unwrap(), "from two");
 }

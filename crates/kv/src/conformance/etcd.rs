@@ -32,7 +32,7 @@ fn program() -> PathBuf {
 }
 
 /// Ports that are free, and that the kernel does not give to anybody else meanwhile: below those that it gives to who wants any.
-fn ports(count: usize) -> Vec<u16> {
+pub fn ports(count: usize) -> Vec<u16> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut ports = Vec::new();
     while ports.len() < count {
