@@ -2,8 +2,8 @@
 
 use crate::call::{Asked, attempt};
 use crate::renewal::Renewal;
-use crate::servers::Whom;
 use crate::retry::jitter;
+use crate::servers::Whom;
 use crate::session::Live;
 use crate::{Client, Error, Result};
 use bytes::Bytes;

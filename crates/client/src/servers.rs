@@ -88,7 +88,8 @@ impl Servers {
                 let now = Instant::now();
                 let is_up = |address: &&String| down.get(*address).is_none_or(|until| *until < now);
                 let weight = |address: &&String| FixedState::with_seed(number).hash_one(address);
-                let found = all.iter().filter(is_up).max_by_key(weight).or_else(|| all.iter().max_by_key(weight));
+                let found =
+                    all.iter().filter(is_up).max_by_key(weight).or_else(|| all.iter().max_by_key(weight));
                 (0, found.cloned().unwrap_or_default())
             }
         };
@@ -117,10 +118,7 @@ impl Servers {
         let last = self.refreshed.load(Ordering::Relaxed);
         let is_due = last == 0 || now >= last.saturating_add(u64::try_from(every.as_millis()).unwrap_or(0));
         is_due
-            && self
-                .refreshed
-                .compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+            && self.refreshed.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// These are there.
@@ -195,7 +193,8 @@ impl Client {
         tokio::spawn(async move {
             let Some(shared) = shared.upgrade() else { return };
             let chosen = shared.servers.choose(Whom::Any);
-            if let Some(Ok(MetaReply::Servers(told))) = crate::call::ask_once(&shared, &chosen, body, Bytes::new()).await
+            if let Some(Ok(MetaReply::Servers(told))) =
+                crate::call::ask_once(&shared, &chosen, body, Bytes::new()).await
             {
                 shared.servers.learn(told.into_iter().map(|server| server.address).collect());
             }

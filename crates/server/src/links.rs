@@ -24,7 +24,9 @@ pub struct Links {
 
 impl Links {
     pub fn new(security: Arc<Security>) -> Links {
-        Links { pool: Arc::new(Pool::new(security, PoolOptions { connections: 1, ..PoolOptions::default() })) }
+        Links {
+            pool: Arc::new(Pool::new(security, PoolOptions { connections: 1, ..PoolOptions::default() })),
+        }
     }
 
     /// One call. `None`: no answer in this time.

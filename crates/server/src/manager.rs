@@ -17,8 +17,8 @@ mod state;
 
 pub use self::class::{CLASSES_MAX, ClassError, NAME_MAX, SLOTS_MAX};
 pub use self::ledger::LedgerError;
-pub use self::record::Placement;
 pub(crate) use self::ledger::reign;
+pub use self::record::Placement;
 pub(crate) use self::record::{BEAT, REIGN, Write};
 
 use self::state::{Plan, State};

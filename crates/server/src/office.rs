@@ -22,12 +22,15 @@ use tokio::time::sleep;
 use types::manager::{ManagerError, ManagerReply, ManagerRequest};
 use types::{CapabilityKey, NodeId, Routing};
 
-/// Between two beats, and between two looks at them.
-const BEAT: Duration = Duration::from_millis(500);
-/// How long after a beat was sent that was written its manager may give leases.
-const AUTHORITY: Duration = Duration::from_secs(3);
+/// Between two beats.
+const BEAT: Duration = Duration::from_millis(400);
+/// Between two looks at them.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long after a beat was sent that was written its manager may give leases. As long as a lease: storage servers whose manager is
+/// gone then wait for the next one for a moment only. A store that takes longer to elect a leader stops them for as much longer.
+const AUTHORITY: Duration = Duration::from_secs(2);
 /// How long the others wait for a new beat: longer than [`AUTHORITY`] by any clock that is not wrong by more than a quarter.
-const PATIENCE: Duration = Duration::from_millis(3800);
+const PATIENCE: Duration = Duration::from_millis(2600);
 /// How long the manager is asked to wait for a newer routing.
 const WATCH: Duration = Duration::from_secs(10);
 /// The pause after it did not answer.
@@ -266,7 +269,7 @@ impl<S: Store> Office<S> {
         let mut seen: Option<Beat> = None;
         let mut since = self.clock.monotonic();
         loop {
-            sleep(BEAT).await;
+            sleep(LOOK).await;
             let asked = self.clock.monotonic();
             let found = async {
                 let snapshot = self.store.snapshot().await?;

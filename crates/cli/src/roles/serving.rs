@@ -59,9 +59,7 @@ impl Metadata {
             (Some(_), _) => return Err(failed(&"its certificate is not a server's")),
             (None, _) => None,
         };
-        let candidate = others
-            .clone()
-            .map(|(node, address, links)| Candidate { node, address, link: links });
+        let candidate = others.clone().map(|(node, address, links)| Candidate { node, address, link: links });
         let peers = others.map(|(node, address, links)| PeerOptions { node, address, link: links });
         let office = Office::open(store.clone(), options, machine.clock.clone(), candidate).await;
         let office = Arc::new(office.map_err(|error| failed(&error))?);

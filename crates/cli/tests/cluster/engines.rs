@@ -142,9 +142,8 @@ fn metadata_servers_die_one_after_the_other_and_nobody_fails() {
     }
     let etcd = Cluster::start(1);
     let mut cluster = Apart::over(&etcd.place(), 3, 2, 2);
-    let mounts = ["one", "two"].map(|name| {
-        Mounted::by(|arguments| cluster.command(arguments), cluster.path(name), &[])
-    });
+    let mounts = ["one", "two"]
+        .map(|name| Mounted::by(|arguments| cluster.command(arguments), cluster.path(name), &[]));
     let writers = [(0, 0..2), (1, 2..4)].map(|(mount, numbers)| Writers::start(&mounts[mount], numbers, 20));
     // One of them is the manager.
     for number in 0..3 {
@@ -157,6 +156,17 @@ fn metadata_servers_die_one_after_the_other_and_nobody_fails() {
         writers.verify(5.0);
     }
     until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
+    // They are stopped, and taken for gone; and when they go on they do not know.
+    let writers = [(0, 4..6), (1, 6..8)].map(|(mount, numbers)| Writers::start(&mounts[mount], numbers, 22));
+    for number in 0..3 {
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.meta(number).signal("STOP");
+        std::thread::sleep(Duration::from_secs(6));
+        cluster.meta(number).signal("CONT");
+    }
+    for writers in writers {
+        writers.verify(6.0);
+    }
     // Each sees what the other has.
     fs::write(mounts[0].path("note"), "from one").unwrap();
     assert_eq!(fs::read_to_string(mounts[1].path("note")).unwrap(), "from one");

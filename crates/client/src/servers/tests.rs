@@ -66,11 +66,14 @@ fn changes_of_one_directory_go_one_way() {
     let below = |inode, path: &str| Place { base: InodeId(inode), path: path.to_owned() };
     assert_eq!(number(mkdir(below(7, "x"))), number(mkdir(below(7, "y"))));
     assert_ne!(number(mkdir(below(7, "x"))), number(mkdir(below(8, "x"))));
-    assert!(matches!(steer(&Change::SetXattr {
-        place: "/a".into(),
-        follow: types::meta::Follow::No,
-        name: "user.x".to_owned(),
-        value: Vec::new(),
-        replace: types::meta::XattrReplace::Either,
-    }), Whom::Any));
+    assert!(matches!(
+        steer(&Change::SetXattr {
+            place: "/a".into(),
+            follow: types::meta::Follow::No,
+            name: "user.x".to_owned(),
+            value: Vec::new(),
+            replace: types::meta::XattrReplace::Either,
+        }),
+        Whom::Any
+    ));
 }

@@ -164,9 +164,8 @@ impl<S: Store> MetaService<S> {
             return Err(MetaError::SessionOver);
         }
         let holder = HolderId(env::random::number());
-        let begin = || {
-            delegations.granter().begin(holder, (session, turn), caller.uid, self.shared.monotonic())
-        };
+        let begin =
+            || delegations.granter().begin(holder, (session, turn), caller.uid, self.shared.monotonic());
         let begun = match &self.shared.peers {
             None => begin(),
             Some(peers) => {
@@ -201,8 +200,7 @@ impl<S: Store> MetaService<S> {
         }
         let is_holder = {
             let mut granter = delegations.granter();
-            granter.is_holder(holder, caller.uid)
-                && granter.hear(holder, session, returned, now)
+            granter.is_holder(holder, caller.uid) && granter.hear(holder, session, returned, now)
         };
         if !returned.is_empty() {
             delegations.something_let_go();

@@ -103,8 +103,10 @@ pub(super) enum Footing {
         /// Those that may have granted something.
         others: Vec<Entry>,
     },
-    /// This server is not on the roll, or somebody is suspended.
+    /// Somebody is suspended.
     NotNow,
+    /// This server is not on the roll.
+    Off,
 }
 
 /// That others hold back what was asked for; dropped, they need no longer.
@@ -218,8 +220,8 @@ impl Peers {
     ) -> Result<Footing, KvError> {
         let roll = read(snapshot).await?;
         self.saw(&roll);
-        let Some(run) = self.run() else { return Ok(Footing::NotNow) };
-        let Some(own) = roll.live(run) else { return Ok(Footing::NotNow) };
+        let Some(run) = self.run() else { return Ok(Footing::Off) };
+        let Some(own) = roll.live(run) else { return Ok(Footing::Off) };
         self.verified(run, seen);
         if roll.suspended().next().is_some() {
             return Ok(Footing::NotNow);
@@ -557,7 +559,10 @@ async fn look<S: Store>(shared: &Shared<S>, peers: &Peers, watched: &mut Watched
         if answer.is_some() {
             *heard = seen;
         } else if seen > *heard + SILENCE {
-            tracing::warn!(address = entry.address, "a metadata server does not answer: it is taken off the list");
+            tracing::warn!(
+                address = entry.address,
+                "a metadata server does not answer: it is taken off the list"
+            );
             change(&shared.store, |roll| roll.suspend(entry.run)).await?;
         }
     }

@@ -5,6 +5,7 @@
 use super::Shared;
 use super::delegations::Delegations;
 use super::peers::{Cleared, Elsewhere, Footing, Peers};
+use super::roll::Entry;
 use delegation::{Changes, Committed};
 use env::simulation::{self, Mistake};
 use kv::{Commit, KvError, Store};
@@ -161,8 +162,8 @@ fn take_free<S>(shared: &Shared<S>, blocked: &mut Vec<Waiting>, waiting: &mut Ve
     let mut granter = shared.delegations.granter();
     granter.expire(shared.monotonic());
     let room = BATCH_JOBS_MAX.saturating_sub(waiting.len());
-    let free = blocked
-        .extract_if(.., |job| !job.is_elsewhere() && !granter.others_hold(job.holder, &job.held_back));
+    let free =
+        blocked.extract_if(.., |job| !job.is_elsewhere() && !granter.others_hold(job.holder, &job.held_back));
     waiting.extend(free.take(room));
 }
 
@@ -217,6 +218,8 @@ async fn transact<S: Store>(
                 }
                 tokio::time::sleep(PEERS_LOOK).await;
             }
+            // Others do it at once.
+            Ok(Attempt::Off) => break,
             Ok(Attempt::Conflict) | Err(KvError::SnapshotTooOld) => {
                 attempt += 1;
                 shared.counters.conflicts.fetch_add(1, Relaxed);
@@ -278,7 +281,11 @@ enum Attempt {
     Again,
     /// Another server does not answer, or is being struck off.
     NotNow,
+    /// This one was struck off.
+    Off,
 }
+
+/// Runs the jobs, has others let go of what they change, and commits.
 
 async fn attempt_once<S: Store>(
     shared: &Arc<Shared<S>>,
@@ -293,69 +300,18 @@ async fn attempt_once<S: Store>(
         Some(peers) => match peers.footing(&snapshot, started).await? {
             Footing::Firm { number, others } => (number, others),
             Footing::NotNow => return Ok(Attempt::NotNow),
+            Footing::Off => return Ok(Attempt::Off),
         },
     };
     let classes = shared.options.classes.all();
     let context = Context { now: shared.now(), key: &shared.options.key, classes: &classes };
     let revision = kv::Snapshot::revision(&snapshot);
     let mut batch = Batch::new(snapshot, ids);
-    let mut outcomes = Vec::with_capacity(waiting.len());
     let mut run = Run { delegations: &shared.delegations, changes: Vec::with_capacity(waiting.len()) };
-    shared.delegations.granter().expire(started);
-    for waiting in waiting.iter_mut() {
-        if batch.weight() > BATCH_BYTES_MAX {
-            break;
-        }
-        if waiting.is_elsewhere() {
-            outcomes.push(None);
-            run.changes.push(Changes::default());
-            continue;
-        }
-        let answer = meta::run(&mut batch, &context, &waiting.job).await?;
-        let touched = batch.touched();
-        let mut granter = shared.delegations.granter();
-        let may = granter.may_change(waiting.holder, &touched.inodes, started);
-        if !may && !simulation::has(Mistake::UnaskedChange) {
-            batch.undo();
-            if waiting.held_back.is_empty() {
-                shared.counters.recalls.fetch_add(1, Relaxed);
-            }
-            hold_back(&mut granter, waiting, &touched.inodes);
-            outcomes.push(None);
-            run.changes.push(Changes::default());
-            continue;
-        }
-        granter.hold_back(&touched.inodes);
-        drop(granter);
-        let mut outcome = Outcome::from(answer);
-        if waiting.holder.is_some() {
-            let Left { attributes, names } = batch.left(&touched)?;
-            let gone = touched.gone.clone();
-            outcome.news = News { changed: attributes, names, gone, ..News::default() };
-        }
-        let Touched { inodes, made, gone } = touched;
-        run.changes.push(Changes { by: waiting.holder, inodes, made, gone });
-        outcomes.push(Some(outcome));
-    }
-    let cleared = match &shared.peers {
-        Some(peers) if !others.is_empty() => {
-            let mut inodes: Vec<InodeId> = run.changes.iter().flat_map(|job| &job.inodes).copied().collect();
-            inodes.sort_unstable();
-            inodes.dedup();
-            if inodes.is_empty() {
-                None
-            } else {
-                let Ok((cleared, held)) = peers.clear(&others, inodes).await else {
-                    return Ok(Attempt::NotNow);
-                };
-                if !held.is_empty() {
-                    await_elsewhere(shared, (&run, waiting), cleared, &held);
-                    return Ok(Attempt::Again);
-                }
-                Some(cleared)
-            }
-        }
-        Some(_) | None => None,
+    let mut outcomes = run_jobs(shared, (&mut batch, &context), waiting, &mut run).await?;
+    let cleared = match clear(shared, &others, &run, waiting).await {
+        Ok(cleared) => cleared,
+        Err(instead) => return Ok(instead),
     };
     let Finished { commit, ids, took_ids, garbage } = batch.finish(server, context.now).await?;
     let ran = clock.monotonic();
@@ -400,6 +356,76 @@ async fn attempt_once<S: Store>(
         shared.reclaim.notify_one();
     }
     Ok(Attempt::Done(ids, outcomes))
+}
+
+/// Runs as many jobs as one transaction takes. What came of them; `None`: it waits.
+async fn run_jobs<S: Store>(
+    shared: &Shared<S>,
+    (batch, context): (&mut Batch<S::Snapshot>, &Context<'_>),
+    waiting: &mut [Waiting],
+    run: &mut Run<'_>,
+) -> Result<Vec<Option<Outcome>>, KvError> {
+    let mut outcomes = Vec::with_capacity(waiting.len());
+    let now = shared.monotonic();
+    shared.delegations.granter().expire(now);
+    for waiting in waiting.iter_mut() {
+        if batch.weight() > BATCH_BYTES_MAX {
+            break;
+        }
+        if waiting.is_elsewhere() {
+            outcomes.push(None);
+            run.changes.push(Changes::default());
+            continue;
+        }
+        let answer = meta::run(batch, context, &waiting.job).await?;
+        let touched = batch.touched();
+        let mut granter = shared.delegations.granter();
+        let may = granter.may_change(waiting.holder, &touched.inodes, now);
+        if !may && !simulation::has(Mistake::UnaskedChange) {
+            batch.undo();
+            if waiting.held_back.is_empty() {
+                shared.counters.recalls.fetch_add(1, Relaxed);
+            }
+            hold_back(&mut granter, waiting, &touched.inodes);
+            outcomes.push(None);
+            run.changes.push(Changes::default());
+            continue;
+        }
+        granter.hold_back(&touched.inodes);
+        drop(granter);
+        let mut outcome = Outcome::from(answer);
+        if waiting.holder.is_some() {
+            let Left { attributes, names } = batch.left(&touched)?;
+            let gone = touched.gone.clone();
+            outcome.news = News { changed: attributes, names, gone, ..News::default() };
+        }
+        let Touched { inodes, made, gone } = touched;
+        run.changes.push(Changes { by: waiting.holder, inodes, made, gone });
+        outcomes.push(Some(outcome));
+    }
+    Ok(outcomes)
+}
+
+/// Has other servers get back what the jobs change. `Err`: it cannot be committed like this.
+async fn clear<S: Store>(
+    shared: &Arc<Shared<S>>,
+    others: &[Entry],
+    run: &Run<'_>,
+    waiting: &mut [Waiting],
+) -> Result<Option<Cleared>, Attempt> {
+    let Some(peers) = shared.peers.as_ref().filter(|_| !others.is_empty()) else { return Ok(None) };
+    let mut inodes: Vec<InodeId> = run.changes.iter().flat_map(|job| &job.inodes).copied().collect();
+    inodes.sort_unstable();
+    inodes.dedup();
+    if inodes.is_empty() {
+        return Ok(None);
+    }
+    let Ok((cleared, held)) = peers.clear(others, inodes).await else { return Err(Attempt::NotNow) };
+    if held.is_empty() {
+        return Ok(Some(cleared));
+    }
+    await_elsewhere(shared, (run, waiting), cleared, &held);
+    Err(Attempt::Again)
 }
 
 /// Has nothing of these granted until a job is done, which waits for others to let go of them.

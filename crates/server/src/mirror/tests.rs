@@ -249,7 +249,7 @@ impl World {
             clock: self.clock.clone(),
             classes: Arc::new(TwoClasses),
             export: Some(Arc::new(store.clone())),
-        peers: None,
+            peers: None,
         };
         let service = MetaService::start(store.clone(), options).await.unwrap();
         let export = Arc::new(store.clone());

@@ -80,9 +80,12 @@ impl ManagerLink for Wire {
     }
 }
 
+/// What cuts a server's way to the store, what stops it, and its end.
+type Server = (Arc<AtomicBool>, watch::Sender<bool>, JoinHandle<()>);
+
 struct World {
     offices: Offices,
-    running: BTreeMap<u32, (Arc<AtomicBool>, watch::Sender<bool>, JoinHandle<()>)>,
+    running: BTreeMap<u32, Server>,
     store: MemoryStore,
     random: Arc<Mutex<Random>>,
 }
@@ -152,7 +155,7 @@ async fn another_manages_when_the_manager_is_gone_and_never_two() {
         let [first] = world.managing()[..] else { panic!() };
         world.kill(first);
         let nobody = world.pass(8 * SECOND).await;
-        assert!(nobody > SECOND && nobody < 6 * SECOND, "{nobody:?}");
+        assert!(nobody > SECOND / 2 && nobody < 4 * SECOND, "{nobody:?}");
         let [second] = world.managing()[..] else { panic!() };
         // It comes back, and nothing changes.
         world.start(first).await;
@@ -161,7 +164,7 @@ async fn another_manages_when_the_manager_is_gone_and_never_two() {
         // One that does not reach the store gives no leases any more when another does.
         world.running[&second].0.store(true, Ordering::Relaxed);
         let nobody = world.pass(10 * SECOND).await;
-        assert!(nobody > Duration::ZERO && nobody < 6 * SECOND, "{nobody:?}");
+        assert!(nobody > Duration::ZERO && nobody < 4 * SECOND, "{nobody:?}");
         assert_ne!(world.managing(), [second]);
         assert_eq!(world.managing().len(), 1);
         world.running[&second].0.store(false, Ordering::Relaxed);

@@ -247,8 +247,8 @@ impl Client {
         drop(service);
         sleep(self.world.delay(3)).await;
         // An answer may be lost, more often than not when its server is.
-        let lost = self.world.below(300) == 0
-            || self.world.service(server).is_none() && self.world.below(2) == 0;
+        let lost =
+            self.world.below(300) == 0 || self.world.service(server).is_none() && self.world.below(2) == 0;
         (!lost).then_some(told)
     }
 
