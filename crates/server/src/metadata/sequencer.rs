@@ -286,7 +286,6 @@ enum Attempt {
 }
 
 /// Runs the jobs, has others let go of what they change, and commits.
-
 async fn attempt_once<S: Store>(
     shared: &Arc<Shared<S>>,
     ids: IdBlock,
