@@ -13,8 +13,10 @@ mod conflict;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod etcd;
+mod known;
 pub mod local;
 pub mod memory;
+mod newest;
 
 pub use any::AnyStore;
 pub use etcd::EtcdStore;
@@ -165,7 +167,7 @@ pub enum Outcome {
 }
 
 /// Why the store did not answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum KvError {
     /// Not reachable, or not any more. A commit may or may not have been applied.
     Unavailable(String),
