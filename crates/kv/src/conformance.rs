@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 pub mod etcd;
 mod history;
+mod ports;
+pub mod postgres;
 
 /// Runs the whole suite. `open` makes an empty store each time. Wants a runtime with threads.
 pub async fn check<S: Store>(open: impl AsyncFn() -> S) {
