@@ -7,7 +7,9 @@ use env::Random;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub mod counting;
 pub mod etcd;
+pub mod following;
 mod history;
 mod ports;
 pub mod postgres;

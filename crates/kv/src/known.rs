@@ -48,6 +48,8 @@ pub(crate) struct Moment {
 pub(crate) enum Became {
     Removed,
     Written(Value),
+    /// Written, and what is not told.
+    Other,
 }
 
 #[derive(Clone)]
@@ -162,6 +164,10 @@ impl Known {
                 let (written, value) = match became {
                     Became::Removed => (0, None),
                     Became::Written(value) => (at, Some(value)),
+                    Became::Other => {
+                        self.rows.remove(&key);
+                        continue;
+                    }
                 };
                 self.rows.insert(key, Row { written, value, since: at });
             }
@@ -228,6 +234,8 @@ mod tests {
         told(&known, &[("a", 14, Some("z"))]);
         assert_eq!(get(&known, "a", 20), Some((0, None)));
         assert_eq!(known.through(), 20);
+        known.take(21, [(21, b"none".to_vec(), Became::Other)]);
+        assert_eq!(get(&known, "none", 21), None);
     }
 
     #[test]

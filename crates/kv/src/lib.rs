@@ -9,6 +9,7 @@ use types::storage::Durability;
 
 pub mod any;
 pub mod backup;
+mod causes;
 mod conflict;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -17,11 +18,13 @@ mod known;
 pub mod local;
 pub mod memory;
 mod newest;
+pub mod postgres;
 
 pub use any::AnyStore;
 pub use etcd::EtcdStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 
 /// The longest key that every engine can take. An empty key is no key: engines may panic on one.
 pub const KEY_MAX: usize = 512;

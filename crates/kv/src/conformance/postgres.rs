@@ -56,7 +56,9 @@ impl Server {
         let password = server.write("password", PASSWORD);
         server.own(server.home.path());
         let mut command = server.command("initdb");
-        command.args(["--locale=C", "--encoding=UTF8", "--auth=scram-sha-256", "--no-sync"]);
+        // A collation by which text is not in the order of its bytes.
+        command.args(["--locale=C", "--locale-provider=icu", "--icu-locale=de", "--encoding=UTF8"]);
+        command.args(["--auth=scram-sha-256", "--no-sync"]);
         command.arg(format!("--username={USER}")).arg("--pwfile").arg(password);
         let done = command.arg("--pgdata").arg(server.data()).status().unwrap();
         assert!(done.success(), "initdb: {}", server.log());
@@ -106,7 +108,9 @@ impl Server {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data());
         let port = format!("port={}", self.port);
-        for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", &port] {
+        for setting in
+            ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300", &port]
+        {
             command.args(["-c", setting]);
         }
         for setting in &self.settings {
@@ -140,6 +144,11 @@ impl Server {
         processes
             .into_iter()
             .any(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|folder| folder == data))
+    }
+
+    /// Adds settings, for when it is started again.
+    pub fn set(&mut self, settings: &[&str]) {
+        self.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
     }
 
     /// Host and port.
