@@ -19,9 +19,9 @@ const AGE: &str = "UPDATE kept SET oldest = was.revision FROM ( \
 /// What only older states need. First it is not promised any more, then removed.
 const FORGET: [&str; 2] = [
     "DELETE FROM old WHERE ctid = ANY (ARRAY( \
-        SELECT old.ctid FROM old CROSS JOIN kept WHERE old.replaced <= kept.oldest LIMIT $1))",
+        SELECT old.ctid FROM old WHERE old.replaced <= (SELECT kept.oldest FROM kept) LIMIT $1))",
     "DELETE FROM log WHERE ctid = ANY (ARRAY( \
-        SELECT log.ctid FROM log CROSS JOIN kept WHERE log.revision <= kept.oldest LIMIT $1))",
+        SELECT log.ctid FROM log WHERE log.revision <= (SELECT kept.oldest FROM kept) LIMIT $1))",
 ];
 const FORGET_MOMENTS: &str = "DELETE FROM moments USING kept WHERE moments.revision < kept.oldest";
 /// A mark that was not moved for so long is of a server that is no more.

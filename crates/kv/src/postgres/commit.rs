@@ -38,6 +38,7 @@ struct Queue {
 struct Batch {
     all: Vec<Pending>,
     written: BTreeSet<Key>,
+    /// Of all that is read and written: a message to the server has a limit.
     bytes: usize,
 }
 
@@ -54,7 +55,10 @@ impl Batch {
     }
 
     fn push(&mut self, pending: Pending) {
-        for (key, value) in &pending.commit.writes {
+        let Commit { keys, ranges, writes, .. } = &pending.commit;
+        let read = keys.iter().chain(ranges.iter().flat_map(|(from, to)| [from, to]));
+        self.bytes += read.map(Vec::len).sum::<usize>();
+        for (key, value) in writes {
             self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
             self.written.insert(key.clone());
         }
@@ -279,5 +283,54 @@ impl Shared {
             _ if !changed.is_empty() => Ok(Outcome::Conflict),
             _ => Ok(Outcome::Committed(Revision(newest.unsigned_abs()))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Commits that wait, each with a letter for each key that it reads (small) or writes (large), and `-` for reading the range from one to
+    /// the next; and the batches that they are sent in.
+    async fn check(commits: &str, expected: &str) {
+        let (sender, next) = mpsc::channel(WAITING);
+        for text in commits.split(' ') {
+            let mut commit = Commit { snapshot: Revision(text.len() as u64), ..Commit::default() };
+            match text.split_once('-') {
+                Some((from, to)) => commit.ranges.push((from.into(), to.into())),
+                None => {
+                    for letter in text.chars() {
+                        let key = letter.to_ascii_lowercase().to_string().into_bytes();
+                        match letter.is_ascii_lowercase() {
+                            true => commit.keys.push(key),
+                            false => commit.writes.push((key, None)),
+                        }
+                    }
+                }
+            }
+            let (answer, _) = oneshot::channel();
+            sender.send(Pending { commit, answer }).await.unwrap();
+        }
+        drop(sender);
+        let mut queue = Queue { next, put_off: VecDeque::new() };
+        let mut batches = Vec::new();
+        while let Some(batch) = queue.batch().await {
+            batches.push(batch.all.len().to_string());
+        }
+        assert_eq!(batches.join(" "), expected, "{commits}");
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_what_does_not_depend_on_what_is_before_it_in_the_batch() {
+        check("A", "1").await;
+        check("A B C", "3").await;
+        check("aA bB aC", "2 1").await;
+        check("aB A", "2").await;
+        check("A A A B", "2 1 1").await;
+        check("aA aA bB aA bB", "2 2 1").await;
+        check("B a-c b-c c-d", "2 2").await;
+        check("B a-b c-a", "3").await;
+        check(&["Z"; 3].join(" "), "1 1 1").await;
+        check(&["a"; 600].join(" "), "256 256 88").await;
     }
 }

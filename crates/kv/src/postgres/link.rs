@@ -35,14 +35,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The oldest server that is spoken to.
 const VERSION_MIN: i32 = 13;
 
-/// What holds for a connection, besides the schema. Everything is found by an index; without the first the server, which has no statistics of a
-/// young table, may read it all. One who is gone, or a server that is slow, does not keep others from the head of the history for long.
-const SESSION: &str = "SET enable_seqscan = off; SET jit = off; SET default_transaction_isolation = 'read committed'; \
-     SET statement_timeout = '12s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
-     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
-     SET client_min_messages = warning; \
-     SELECT current_setting('server_version_num')::int / 10000, current_setting('fsync'), \
-     current_setting('full_page_writes'), current_setting('synchronous_commit')";
+/// What holds for a connection, besides the schema.
+///
+/// Everything is found by an index, row by row: the server, which knows a table as it was some time ago and not how little is asked for, would now
+/// and then read it all. One who is gone, or a server that is slow, does not keep others from the head of the history for long.
+const SESSION: &str = "\
+    SET enable_seqscan = off; SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0; SET jit = off; \
+    SET plan_cache_mode = force_generic_plan; SET default_transaction_isolation = 'read committed'; \
+    SET statement_timeout = '12s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
+    SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+    SET client_min_messages = warning; \
+    SELECT current_setting('server_version_num')::int / 10000, current_setting('fsync'), \
+        current_setting('full_page_writes'), current_setting('synchronous_commit')";
 
 /// Why a question has no answer.
 #[derive(Debug)]
@@ -367,4 +371,30 @@ fn check_settings(version: &str, needed: [&str; 2], synchronous: &str) -> Result
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(code: &SqlState, severity: Severity, expected: &str) {
+        let failure = meaning(code, Some(severity), "why".to_owned());
+        assert_eq!(format!("{failure:?}"), expected, "{code:?}");
+    }
+
+    #[test]
+    fn an_error_says_whether_it_passes() {
+        let (unknown, refused) = ("Unknown(\"why\")", "Refused(Unavailable(\"why\"))");
+        check(&SqlState::DISK_FULL, Severity::Error, "Refused(Full)");
+        check(&SqlState::PROGRAM_LIMIT_EXCEEDED, Severity::Error, "Refused(TooLarge)");
+        check(&SqlState::INSUFFICIENT_PRIVILEGE, Severity::Error, refused);
+        check(&SqlState::INVALID_PASSWORD, Severity::Fatal, refused);
+        check(&SqlState::T_R_SERIALIZATION_FAILURE, Severity::Error, unknown);
+        check(&SqlState::LOCK_NOT_AVAILABLE, Severity::Error, unknown);
+        check(&SqlState::QUERY_CANCELED, Severity::Error, unknown);
+        check(&SqlState::READ_ONLY_SQL_TRANSACTION, Severity::Error, unknown);
+        check(&SqlState::TOO_MANY_CONNECTIONS, Severity::Fatal, unknown);
+        check(&SqlState::CANNOT_CONNECT_NOW, Severity::Fatal, unknown);
+        check(&SqlState::ADMIN_SHUTDOWN, Severity::Fatal, unknown);
+    }
 }

@@ -54,6 +54,9 @@ CREATE TABLE moments (
     revision bigint NOT NULL
 );
 
+-- Each has one row: the server would take them for large.
+ANALYZE head, kept;
+
 -- Which of some commits read what has changed since, as numbers from 1 on. A commit has a snapshot, and keys and ranges that name it by
 -- its number.
 CREATE FUNCTION changed(
@@ -109,11 +112,17 @@ BEGIN
     ) AS ranked;
 
     INSERT INTO old (key, written, replaced, value)
-        SELECT rows.key, rows.written, results[w.number], rows.value
-        FROM unnest(write_of, write_keys) AS w(number, key) JOIN rows ON rows.key = w.key
+        SELECT was.key, was.written, results[w.number], was.value
+        FROM unnest(write_of, write_keys) AS w(number, key)
+        -- Planned while the table is empty, a plain join would read all of it from then on.
+        CROSS JOIN LATERAL (
+            SELECT rows.key, rows.written, rows.value FROM rows WHERE rows.key = w.key OFFSET 0
+        ) AS was
         WHERE results[w.number] > 0;
-    DELETE FROM rows USING unnest(write_of, write_keys, write_values) AS w(number, key, value)
-        WHERE rows.key = w.key AND w.value IS NULL AND results[w.number] > 0;
+    DELETE FROM rows WHERE rows.key = ANY (ARRAY(
+        SELECT w.key FROM unnest(write_of, write_keys, write_values) AS w(number, key, value)
+        WHERE w.value IS NULL AND results[w.number] > 0
+    ));
     INSERT INTO rows (key, written, value)
         SELECT w.key, results[w.number], w.value
         FROM unnest(write_of, write_keys, write_values) AS w(number, key, value)
@@ -129,12 +138,13 @@ END
 $$;
 
 -- Sees to it that the batch that a mark was sent with is done by now or never will be, and gives what became of it: null if it was not
--- done. It writes in any case, so that with its own end all before it is where commits have to be: on the disks of standbys, too.
+-- done. It writes in any case, so that with its own end all before it is where commits have to be: on the disks of standbys, too. One
+-- that comes late, when the mark is further already, changes nothing.
 CREATE FUNCTION settle(mark bytea, mark_number bigint) RETURNS bigint[] LANGUAGE sql AS $$
     INSERT INTO marks AS m (name, number, outcomes, moved) VALUES (mark, mark_number, NULL, now())
     ON CONFLICT (name) DO UPDATE SET
-        number = mark_number,
-        outcomes = CASE WHEN m.number = mark_number THEN m.outcomes END,
+        number = greatest(m.number, mark_number),
+        outcomes = CASE WHEN m.number >= mark_number THEN m.outcomes END,
         moved = now()
     RETURNING m.outcomes
 $$;

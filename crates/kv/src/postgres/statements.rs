@@ -1,9 +1,12 @@
 //! What is asked of the server, prepared once on each connection.
+//!
+//! A statement is planned when it is first asked, which may be when the tables are empty: the server would read all of one, as that is nothing, and go
+//! on doing so. `OFFSET 0` has it look for each row by itself.
 
 use tokio_postgres::{Client, Error, Statement};
 
 /// A row at a revision.
-const GET: &str = "\
+pub(super) const GET: &str = "\
     SELECT kept.oldest, found.written, found.value FROM kept LEFT JOIN LATERAL ( \
         SELECT rows.written, rows.value FROM rows WHERE rows.key = $1 AND rows.written <= $2 \
         UNION ALL \
@@ -15,7 +18,7 @@ const GET: &str = "\
 
 /// Rows of a range at a revision. What was replaced since is little, and is looked for by that: a key that changes all the time has
 /// many old versions. The empty bytes keep the server from looking for it by its key.
-const SCAN: &str = "\
+pub(super) const SCAN: &str = "\
     WITH past AS MATERIALIZED ( \
         SELECT old.key, old.value FROM old WHERE old.replaced > $3 AND old.written <= $3 \
         AND old.key || ''::bytea >= $1 AND old.key || ''::bytea < $2 \
@@ -30,7 +33,7 @@ const SCAN: &str = "\
 
 /// The newest revision, and what was changed since one: `$2` writes at most, the newest of each key, with values up to `$3` bytes. One
 /// statement sees one state: a row is as the last of its writes left it, or is not there.
-const NEWEST: &str = "\
+pub(super) const NEWEST: &str = "\
     SELECT head.revision, kept.oldest, news.key, news.at, rows.key IS NOT NULL, \
         CASE WHEN octet_length(rows.value) <= $3 THEN rows.value END, news.count \
     FROM head CROSS JOIN kept \
@@ -39,18 +42,22 @@ const NEWEST: &str = "\
             SELECT log.key, log.revision FROM log WHERE log.revision > $1 ORDER BY log.revision LIMIT $2 \
         ) AS recent GROUP BY recent.key \
     ) AS news ON true \
-    LEFT JOIN rows ON rows.key = news.key \
+    LEFT JOIN LATERAL (SELECT rows.key, rows.value FROM rows WHERE rows.key = news.key OFFSET 0) AS rows ON true \
     WHERE head.one AND kept.one";
 
 /// The history after a revision, `$2` writes at most.
-const HISTORY: &str = "\
+pub(super) const HISTORY: &str = "\
     SELECT head.revision, kept.oldest, told.revision, told.key, told.value \
     FROM head CROSS JOIN kept LEFT JOIN LATERAL ( \
         SELECT next.revision, next.key, coalesce(rows.value, old.value) AS value FROM ( \
             SELECT log.revision, log.key FROM log WHERE log.revision > $1 ORDER BY log.revision, log.key LIMIT $2 \
         ) AS next \
-        LEFT JOIN rows ON rows.key = next.key AND rows.written = next.revision \
-        LEFT JOIN old ON old.key = next.key AND old.written = next.revision \
+        LEFT JOIN LATERAL ( \
+            SELECT rows.value FROM rows WHERE rows.key = next.key AND rows.written = next.revision OFFSET 0 \
+        ) AS rows ON true \
+        LEFT JOIN LATERAL ( \
+            SELECT old.value FROM old WHERE old.key = next.key AND old.written = next.revision OFFSET 0 \
+        ) AS old ON true \
     ) AS told ON true WHERE head.one AND kept.one ORDER BY told.revision, told.key";
 
 /// Whether what a commit read has changed.
