@@ -2,16 +2,17 @@
 //!
 //! Commits that wait are sent together: each batch is one transaction of PostgreSQL's, one question and one answer, and what the disk takes is paid for
 //! once. Whether one was done whose answer was lost is not known: the server may be doing it yet. So each also moves a *mark*, which only
-//! its lane moves, and is done only if the mark is where the one before it left it. Who has no answer moves the mark without doing anything
+//! its sender moves, and is done only if the mark is where the one before it left it. Who has no answer moves the mark without doing anything
 //! else: the transaction was done before that, and the mark says so, or it never will be.
 
-use super::link::{Failure, LANES, Link, Patience};
+use super::link::{Failure, Link, Patience};
 use super::{Shared, number, unexpected};
 use crate::{COMMIT_MAX, Commit, Key, KvError, Outcome, Revision};
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -22,8 +23,10 @@ pub(super) const WAITING: usize = 1024;
 
 /// A commit, and who waits for its end.
 pub(super) struct Pending {
-    pub(super) commit: Commit,
-    pub(super) answer: oneshot::Sender<Result<Outcome, KvError>>,
+    commit: Commit,
+    answer: oneshot::Sender<Result<Outcome, KvError>>,
+    /// Since when he waits: while no server answers, those who come later do not wait for the ends of those before them, too.
+    since: Instant,
 }
 
 /// Commits that nobody has sent yet.
@@ -91,22 +94,18 @@ impl Queue {
     }
 }
 
-/// Starts to send what comes, for as long as somebody may send something.
+/// Starts to send what comes, one batch after the other, for as long as somebody may send something. Two at once were slower: the second
+/// waited for the first, and was the smaller for having been taken early.
 pub(super) fn start(link: &Arc<Link>) -> mpsc::Sender<Pending> {
     let (sender, next) = mpsc::channel(WAITING);
-    let queue = Arc::new(Mutex::new(Queue { next, put_off: VecDeque::new() }));
-    for lane in 0..LANES {
-        tokio::spawn(send_all(lane, link.clone(), queue.clone()));
-    }
+    tokio::spawn(send_all(link.clone(), Queue { next, put_off: VecDeque::new() }));
     sender
 }
 
-async fn send_all(lane: usize, link: Arc<Link>, queue: Arc<Mutex<Queue>>) {
+async fn send_all(link: Arc<Link>, mut queue: Queue) {
     let mut mark = None;
-    loop {
-        let batch = queue.lock().await.batch().await;
-        let Some(Batch { all, .. }) = batch else { return };
-        let outcomes = send(lane, &link, &mut mark, &all).await;
+    while let Some(Batch { all, .. }) = queue.batch().await {
+        let outcomes = send(&link, &mut mark, &all).await;
         for (index, Pending { answer, .. }) in all.into_iter().enumerate() {
             let outcome = match &outcomes {
                 Ok(outcomes) => outcome(outcomes.get(index).copied()),
@@ -146,8 +145,8 @@ impl Mark {
     }
 
     /// Finds out what came of the last batch that was sent with it, and has it come to nothing if it is not done yet.
-    async fn settle(&self, lane: usize, link: &Link) -> Result<Option<Vec<i64>>, KvError> {
-        outcomes(&link.settle(lane, &[&self.name.as_slice(), &self.number]).await?)
+    async fn settle(&self, link: &Link, patience: &mut Patience) -> Result<Option<Vec<i64>>, KvError> {
+        outcomes(&link.settle(&[&self.name.as_slice(), &self.number], patience).await?)
     }
 }
 
@@ -193,12 +192,7 @@ impl<'a> Reads<'a> {
 }
 
 /// Sends a batch until it is known what came of it: a number for each commit.
-async fn send(
-    lane: usize,
-    link: &Link,
-    current: &mut Option<Mark>,
-    batch: &[Pending],
-) -> Result<Vec<i64>, KvError> {
+async fn send(link: &Link, current: &mut Option<Mark>, batch: &[Pending]) -> Result<Vec<i64>, KvError> {
     let (mut reads, mut write_of) = (Reads::default(), Vec::new());
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for Pending { commit, .. } in batch {
@@ -209,13 +203,14 @@ async fn send(
             values.push(value.as_deref());
         }
     }
-    let mut patience = Patience::new();
+    let oldest = batch.iter().map(|pending| pending.since).min();
+    let mut patience = oldest.map_or_else(Patience::new, Patience::since);
     // One whose state is not known is not used again.
     let mut mark = match current.take() {
         Some(mark) => mark,
         None => {
             let mark = Mark::new()?;
-            mark.settle(lane, link).await?;
+            mark.settle(link, &mut patience).await?;
             mark
         }
     };
@@ -225,7 +220,7 @@ async fn send(
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&name, &mark.number];
         parameters.extend(reads.parameters());
         parameters.extend::<[&(dyn ToSql + Sync); 3]>([&write_of, &keys, &values]);
-        let why = match link.commit_once(lane, &parameters).await {
+        let why = match link.commit_once(&parameters).await {
             Ok(rows) => {
                 if let Some(outcomes) = outcomes(&rows)? {
                     *current = Some(mark);
@@ -241,7 +236,7 @@ async fn send(
             Err(Failure::Unknown(why)) => why,
         };
         // Whatever is wrong with that question says nothing of the commits.
-        let settled = mark.settle(lane, link).await;
+        let settled = mark.settle(link, &mut patience).await;
         if let Some(outcomes) = settled.map_err(|error| KvError::Unavailable(error.to_string()))? {
             *current = Some(mark);
             return Ok(outcomes);
@@ -261,7 +256,7 @@ impl Shared {
         }
         let closed = || KvError::Unavailable("the store is closed".to_owned());
         let (answer, outcome) = oneshot::channel();
-        self.queue.send(Pending { commit, answer }).await.map_err(|_| closed())?;
+        self.queue.send(Pending { commit, answer, since: Instant::now() }).await.map_err(|_| closed())?;
         outcome.await.map_err(|_| closed())?
     }
 
@@ -309,7 +304,7 @@ mod tests {
                 }
             }
             let (answer, _) = oneshot::channel();
-            sender.send(Pending { commit, answer }).await.unwrap();
+            sender.send(Pending { commit, answer, since: Instant::now() }).await.unwrap();
         }
         drop(sender);
         let mut queue = Queue { next, put_off: VecDeque::new() };

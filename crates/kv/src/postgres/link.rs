@@ -16,13 +16,14 @@ use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Row, SimpleQueryMessage, Statement};
 
-/// Senders of commits, each with a connection of its own: while one waits for the disk, the next one's batch is with the server
-/// already.
-pub(super) const LANES: usize = 2;
-/// The connection that is asked for what is newest: nothing else keeps that waiting.
-const NEWEST: usize = LANES;
+/// The connection that commits are sent on.
+const COMMITS: usize = 0;
+/// The one that is asked for what is newest: nothing else keeps that waiting.
+const NEWEST: usize = 1;
 /// Connections for all other questions, many of which are under way on each.
 const READERS: usize = 4;
+/// The first of them.
+const READER: usize = 2;
 
 /// Until a connection is there, and ready.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -124,7 +125,12 @@ pub(super) struct Patience(Instant);
 
 impl Patience {
     pub(super) fn new() -> Patience {
-        Patience(Instant::now() + PATIENCE)
+        Patience::since(Instant::now())
+    }
+
+    /// Of somebody who began to wait then.
+    pub(super) fn since(start: Instant) -> Patience {
+        Patience(start + PATIENCE)
     }
 
     /// Waits before the next try; if it is time to give up, that is for `why`.
@@ -163,7 +169,7 @@ pub(super) struct Link {
     hosts: Vec<(String, Config)>,
     encryption: Encryption,
     schema: String,
-    /// Those of lanes, the one for what is newest, and those of readers.
+    /// See [`COMMITS`], [`NEWEST`], [`READER`].
     slots: Vec<Mutex<Option<Arc<Connection>>>>,
     /// Which reader is next.
     turn: AtomicUsize,
@@ -205,7 +211,7 @@ impl Link {
         let encryption = Encryption::new(authorities)
             .map_err(|why| KvError::Unavailable(format!("sslrootcert of {place:?}: {why}")))?;
         let hosts = place.hosts.iter().map(|host| (host.to_string(), config(place, host))).collect();
-        let slots = std::iter::repeat_with(Mutex::default).take(LANES + 1 + READERS).collect();
+        let slots = std::iter::repeat_with(Mutex::default).take(READER + READERS).collect();
         let schema = place.schema.clone();
         Ok(Link { hosts, encryption, schema, slots, turn: AtomicUsize::new(0), current: AtomicUsize::new(0) })
     }
@@ -296,8 +302,8 @@ impl Link {
         slot: usize,
         which: fn(&Statements) -> &Statement,
         parameters: &[&(dyn ToSql + Sync)],
+        patience: &mut Patience,
     ) -> Result<Vec<Row>, KvError> {
-        let mut patience = Patience::new();
         loop {
             match self.once(slot, which, parameters).await {
                 Err(Failure::Unknown(why)) => patience.wait(why).await?,
@@ -312,31 +318,27 @@ impl Link {
         which: fn(&Statements) -> &Statement,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, KvError> {
-        let reader = NEWEST + 1 + self.turn.fetch_add(1, Ordering::Relaxed) % READERS;
-        self.ask(reader, which, parameters).await
+        let reader = READER + self.turn.fetch_add(1, Ordering::Relaxed) % READERS;
+        self.ask(reader, which, parameters, &mut Patience::new()).await
     }
 
     /// Asks for what is newest.
     pub(super) async fn read_newest(&self, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, KvError> {
-        self.ask(NEWEST, |statements| &statements.newest, parameters).await
+        self.ask(NEWEST, |statements| &statements.newest, parameters, &mut Patience::new()).await
     }
 
     /// Has a batch of commits done once: asks, and not again.
-    pub(super) async fn commit_once(
-        &self,
-        lane: usize,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Failure> {
-        self.once(lane, |statements| &statements.commit, parameters).await
+    pub(super) async fn commit_once(&self, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
+        self.once(COMMITS, |statements| &statements.commit, parameters).await
     }
 
     /// Has a mark moved, see [`super::commit`].
     pub(super) async fn settle(
         &self,
-        lane: usize,
         parameters: &[&(dyn ToSql + Sync)],
+        patience: &mut Patience,
     ) -> Result<Vec<Row>, KvError> {
-        self.ask(lane, |statements| &statements.settle, parameters).await
+        self.ask(COMMITS, |statements| &statements.settle, parameters, patience).await
     }
 
     /// Does something that is done seldom, once; tells how many rows it changed.
@@ -345,7 +347,7 @@ impl Link {
         statement: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, Failure> {
-        let connection = self.connection(NEWEST + 1).await?;
+        let connection = self.connection(READER).await?;
         let done = timeout(TRY, connection.session.client.execute(statement, parameters)).await;
         let done = done.map_err(|_| Failure::Unknown("PostgreSQL: no answer".to_owned()))?;
         Ok(done?)
