@@ -166,7 +166,18 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// Has it end at once, and leave no memory behind that is shared: who is killed cannot see to that.
     fn drop(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        let asked = Command::new("kill").args(["-QUIT", &process.id().to_string()]).status();
+        let end = Instant::now() + PATIENCE;
+        while asked.is_ok() && Instant::now() < end {
+            if !matches!(process.try_wait(), Ok(None)) {
+                self.process = None;
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.kill();
     }
 }
