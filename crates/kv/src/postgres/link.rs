@@ -92,19 +92,18 @@ fn not_connected(error: tokio_postgres::Error) -> Failure {
 
 /// What the server says by the code of an error.
 fn meaning(code: &SqlState, severity: Option<Severity>, text: String) -> Failure {
-    if *code == SqlState::DISK_FULL {
-        return Failure::Refused(KvError::Full);
-    }
     match code.code().get(..2) {
+        // Whom it does not let in it tells so with one of these.
+        Some("28" | "3D") => Failure::Refused(KvError::Unavailable(text)),
+        // Whatever ends more than the statement may have come after its commit.
+        _ if severity != Some(Severity::Error) => Failure::Unknown(text),
+        _ if *code == SqlState::DISK_FULL => Failure::Refused(KvError::Full),
         Some("54") => Failure::Refused(KvError::TooLarge),
         // The connection, too many of them, a conflict, a lock that was not given in time, a stop, the system: that passes.
         Some("08" | "40" | "53" | "55" | "57" | "58" | "XX") => Failure::Unknown(text),
         // It became a standby.
         _ if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Failure::Unknown(text),
-        // Whom it does not let in it tells so with that.
-        Some("28" | "3D") => Failure::Refused(KvError::Unavailable(text)),
-        _ if severity == Some(Severity::Error) => Failure::Refused(KvError::Unavailable(text)),
-        _ => Failure::Unknown(text),
+        _ => Failure::Refused(KvError::Unavailable(text)),
     }
 }
 
@@ -207,8 +206,7 @@ fn config(place: &PostgresPlace, host: &PostgresHost) -> Config {
 impl Link {
     /// Nothing is connected yet.
     pub(super) fn new(place: &PostgresPlace) -> Result<Link, KvError> {
-        let authorities = place.authorities.as_deref().unwrap_or_default();
-        let encryption = Encryption::new(authorities)
+        let encryption = Encryption::new(place.authorities.as_deref())
             .map_err(|why| KvError::Unavailable(format!("sslrootcert of {place:?}: {why}")))?;
         let hosts = place.hosts.iter().map(|host| (host.to_string(), config(place, host))).collect();
         let slots = std::iter::repeat_with(Mutex::default).take(READER + READERS).collect();
@@ -388,6 +386,7 @@ mod tests {
     fn an_error_says_whether_it_passes() {
         let (unknown, refused) = ("Unknown(\"why\")", "Refused(Unavailable(\"why\"))");
         check(&SqlState::DISK_FULL, Severity::Error, "Refused(Full)");
+        check(&SqlState::DISK_FULL, Severity::Panic, unknown);
         check(&SqlState::PROGRAM_LIMIT_EXCEEDED, Severity::Error, "Refused(TooLarge)");
         check(&SqlState::INSUFFICIENT_PRIVILEGE, Severity::Error, refused);
         check(&SqlState::INVALID_PASSWORD, Severity::Fatal, refused);

@@ -123,6 +123,10 @@ async fn a_batch_that_comes_after_its_mark_was_moved_does_nothing() {
     let snapshot = store.snapshot().await.unwrap();
     assert_eq!(snapshot.revision().0, before.0 + 1);
     assert_eq!(snapshot.get(b"b").await.unwrap(), Some(b"x".to_vec()));
+    // Of one that was idle for long the mark is forgotten.
+    outside(&store, "DELETE FROM marks").await;
+    let outcome = store.commit(put("a", "2")).await.unwrap();
+    assert_eq!(outcome, Outcome::Committed(Revision(before.0 + 2)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -350,6 +354,8 @@ async fn is_spoken_to_encrypted_if_the_certificate_is_right() {
     assert!(session.client.query_one(encrypted, &[]).await.unwrap().get::<_, bool>(0));
     let error = fails(&format!("{place}&sslrootcert={other}")).await;
     assert!(error.contains("certificate"), "{error}");
+    let none = fails(&format!("{place}&sslrootcert={key_file}")).await;
+    assert!(none.contains("no certificate"), "{none}");
     // The certificate is for the address alone.
     let error = fails(&format!("{place}&sslrootcert={right}").replace("@127.0.0.1", "@localhost")).await;
     assert!(error.contains("certificate"), "{error}");

@@ -22,15 +22,18 @@ use x509_parser::oid_registry::{
 pub(super) struct Encryption(Arc<ClientConfig>);
 
 impl Encryption {
-    /// To servers whose certificates these authorities sign: PEM. Without any, no server is one.
+    /// To servers whose certificates these authorities sign: PEM. `None`: to no server, as nothing is to be encrypted.
     ///
     /// # Errors
     /// That is no certificate.
-    pub(super) fn new(authorities: &[u8]) -> Result<Encryption, String> {
+    pub(super) fn new(authorities: Option<&[u8]>) -> Result<Encryption, String> {
         let mut roots = RootCertStore::empty();
-        for authority in CertificateDer::pem_slice_iter(authorities) {
+        for authority in CertificateDer::pem_slice_iter(authorities.unwrap_or_default()) {
             let authority = authority.map_err(|error| error.to_string())?;
             roots.add(authority).map_err(|error| error.to_string())?;
+        }
+        if authorities.is_some() && roots.is_empty() {
+            return Err("there is no certificate in it".to_owned());
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
