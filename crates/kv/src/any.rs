@@ -1,14 +1,17 @@
 //! Whichever engine a server was told to use.
 
-use crate::etcd::{EtcdSnapshot, EtcdStore};
+use crate::etcd::{EtcdPlace, EtcdSnapshot, EtcdStore};
 use crate::local::LocalSnapshot;
+use crate::postgres::{PostgresPlace, PostgresSnapshot, PostgresStore};
 use crate::{Commit, Export, Follow, Key, KvError, LocalStore, Outcome, Revision, Snapshot, Store, Value};
+use std::fmt::Debug;
 
 /// One of the durable engines. Clones are the same store.
 #[derive(Clone)]
 pub enum AnyStore {
     Local(LocalStore),
     Etcd(EtcdStore),
+    Postgres(PostgresStore),
 }
 
 /// A state of an [`AnyStore`].
@@ -16,6 +19,7 @@ pub enum AnyStore {
 pub enum AnySnapshot {
     Local(LocalSnapshot),
     Etcd(EtcdSnapshot),
+    Postgres(PostgresSnapshot),
 }
 
 impl From<LocalStore> for AnyStore {
@@ -30,6 +34,34 @@ impl From<EtcdStore> for AnyStore {
     }
 }
 
+impl From<PostgresStore> for AnyStore {
+    fn from(store: PostgresStore) -> AnyStore {
+        AnyStore::Postgres(store)
+    }
+}
+
+impl AnyStore {
+    /// Opens the store at a place where others keep it: `etcd://…` or `postgres://…`.
+    ///
+    /// # Errors
+    /// What is wrong with the place, or with what is there. A password in it is not repeated.
+    pub async fn open(place: &str) -> Result<AnyStore, String> {
+        let failed =
+            |place: &dyn Debug, error: KvError| format!("cannot open the metadata in {place:?}: {error}");
+        if PostgresPlace::is_one(place) {
+            let place = PostgresPlace::parse(place)?;
+            let store = PostgresStore::open(&place).await;
+            return store.map(AnyStore::Postgres).map_err(|error| failed(&place, error));
+        }
+        if place.starts_with("etcd://") {
+            let place = EtcdPlace::parse(place)?;
+            let store = EtcdStore::open(&place).await;
+            return store.map(AnyStore::Etcd).map_err(|error| failed(&place, error));
+        }
+        Err("metadata is kept in etcd://… or postgres://…, and the place is neither".to_owned())
+    }
+}
+
 impl Store for AnyStore {
     type Snapshot = AnySnapshot;
 
@@ -37,6 +69,7 @@ impl Store for AnyStore {
         match self {
             AnyStore::Local(store) => store.is_shared(),
             AnyStore::Etcd(store) => store.is_shared(),
+            AnyStore::Postgres(store) => store.is_shared(),
         }
     }
 
@@ -44,6 +77,7 @@ impl Store for AnyStore {
         match self {
             AnyStore::Local(store) => store.snapshot().await.map(AnySnapshot::Local),
             AnyStore::Etcd(store) => store.snapshot().await.map(AnySnapshot::Etcd),
+            AnyStore::Postgres(store) => store.snapshot().await.map(AnySnapshot::Postgres),
         }
     }
 
@@ -51,6 +85,7 @@ impl Store for AnyStore {
         match self {
             AnyStore::Local(store) => store.commit(commit).await,
             AnyStore::Etcd(store) => store.commit(commit).await,
+            AnyStore::Postgres(store) => store.commit(commit).await,
         }
     }
 }
@@ -60,6 +95,7 @@ impl Snapshot for AnySnapshot {
         match self {
             AnySnapshot::Local(snapshot) => snapshot.revision(),
             AnySnapshot::Etcd(snapshot) => snapshot.revision(),
+            AnySnapshot::Postgres(snapshot) => snapshot.revision(),
         }
     }
 
@@ -67,6 +103,7 @@ impl Snapshot for AnySnapshot {
         match self {
             AnySnapshot::Local(snapshot) => snapshot.get(key).await,
             AnySnapshot::Etcd(snapshot) => snapshot.get(key).await,
+            AnySnapshot::Postgres(snapshot) => snapshot.get(key).await,
         }
     }
 
@@ -74,6 +111,7 @@ impl Snapshot for AnySnapshot {
         match self {
             AnySnapshot::Local(snapshot) => snapshot.scan(from, to, limit).await,
             AnySnapshot::Etcd(snapshot) => snapshot.scan(from, to, limit).await,
+            AnySnapshot::Postgres(snapshot) => snapshot.scan(from, to, limit).await,
         }
     }
 }
@@ -83,6 +121,7 @@ impl Export for AnyStore {
         match self {
             AnyStore::Local(store) => store.rows(from, bytes_max),
             AnyStore::Etcd(store) => store.rows(from, bytes_max),
+            AnyStore::Postgres(store) => store.rows(from, bytes_max),
         }
     }
 
@@ -90,6 +129,7 @@ impl Export for AnyStore {
         match self {
             AnyStore::Local(store) => store.follow(after),
             AnyStore::Etcd(store) => store.follow(after),
+            AnyStore::Postgres(store) => store.follow(after),
         }
     }
 }

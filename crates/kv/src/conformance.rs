@@ -7,8 +7,12 @@ use env::Random;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub mod counting;
 pub mod etcd;
+pub mod following;
 mod history;
+pub mod ports;
+pub mod postgres;
 
 /// Runs the whole suite. `open` makes an empty store each time. Wants a runtime with threads.
 pub async fn check<S: Store>(open: impl AsyncFn() -> S) {

@@ -6,12 +6,12 @@
 //!
 //! Everything is on the disks of most members when it is answered, whatever durability was asked for.
 
+use crate::known::{Known, Moment};
+use crate::newest::Newest;
 use crate::{Commit, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
 use commit::Marks;
-use known::Known;
 use link::Link;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 
@@ -19,9 +19,9 @@ mod api;
 mod care;
 mod commit;
 mod feed;
-mod known;
 mod link;
 mod place;
+mod watch;
 
 pub use link::EtcdTls;
 pub use place::EtcdPlace;
@@ -50,17 +50,9 @@ struct Shared {
     rows: Vec<u8>,
     marks: Marks,
     known: Known,
-    newest: Newest,
+    newest: Newest<Moment>,
     /// What was read of the newest snapshots.
     reads: Mutex<VecDeque<Arc<Reads>>>,
-}
-
-/// A moment of a store's history: a revision of etcd's, and the newest change of this store that it shows, or one after that and before the
-/// next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Moment {
-    revision: i64,
-    committed: i64,
 }
 
 /// What was read at a moment: keys and when they were written, 0 for those that are not there.
@@ -109,7 +101,7 @@ impl EtcdStore {
         };
         let shared = Arc::new(shared);
         tokio::spawn(care::compact(Arc::downgrade(&shared)));
-        tokio::spawn(known::follow(Arc::downgrade(&shared)));
+        tokio::spawn(watch::follow(Arc::downgrade(&shared)));
         Ok(EtcdStore { shared, runtime: Handle::current() })
     }
 }
@@ -204,30 +196,10 @@ impl Shared {
     }
 }
 
-/// Asks for the newest commit, for all who want to know at the same time.
-#[derive(Default)]
-struct Newest {
-    /// How many have wanted to know.
-    wanted: AtomicU64,
-    /// So many of them the last answer is for, and the answer.
-    last: tokio::sync::Mutex<(u64, Option<Moment>)>,
-}
-
 impl Shared {
     /// The newest moment: all commits that were answered before this was asked were made by then.
     async fn newest(&self) -> Result<Moment, KvError> {
-        let number = self.newest.wanted.fetch_add(1, Ordering::SeqCst);
-        let mut last = self.newest.last.lock().await;
-        match *last {
-            // It was asked for after this was.
-            (wanted, Some(moment)) if wanted > number => Ok(moment),
-            _ => {
-                let wanted = self.newest.wanted.load(Ordering::SeqCst);
-                let moment = self.newest_mark().await?;
-                *last = (wanted, Some(moment));
-                Ok(moment)
-            }
-        }
+        self.newest.ask(|| self.newest_mark()).await
     }
 }
 

@@ -9,17 +9,22 @@ use types::storage::Durability;
 
 pub mod any;
 pub mod backup;
+mod causes;
 mod conflict;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod etcd;
+mod known;
 pub mod local;
 pub mod memory;
+mod newest;
+pub mod postgres;
 
 pub use any::AnyStore;
 pub use etcd::EtcdStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 
 /// The longest key that every engine can take. An empty key is no key: engines may panic on one.
 pub const KEY_MAX: usize = 512;
@@ -171,7 +176,7 @@ pub enum Outcome {
 }
 
 /// Why the store did not answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum KvError {
     /// Not reachable, or not any more. A commit may or may not have been applied.
     Unavailable(String),

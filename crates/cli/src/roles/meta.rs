@@ -38,7 +38,8 @@ pub(crate) struct Meta {
     /// Where the metadata is kept
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Keep the metadata in an etcd cluster: etcd://HOST:PORT,HOST:PORT/PREFIX?ca=FILE&cert=FILE&key=FILE
+    /// Keep the metadata in etcd: etcd://HOST:PORT,HOST:PORT/PREFIX?ca=FILE&cert=FILE&key=FILE; or in PostgreSQL:
+    /// postgres://USER@HOST:PORT,HOST:PORT/DATABASE?schema=NAME&passfile=FILE&sslrootcert=FILE
     #[arg(long, value_name = "PLACE")]
     store: Option<String>,
     /// Address to listen on [default: 127.0.0.1:7400]
@@ -109,7 +110,7 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
     })?));
     let machine = Machine::new();
     let store = Arc::new(match arguments.store.or(config.store) {
-        Some(place) => open_elsewhere(&place).await?,
+        Some(place) => kv::AnyStore::open(&place).await?,
         None => parts::open_metadata(&machine, &directory).await?.into(),
     });
     let copies = arguments.copies.or(config.copies).unwrap_or(2);
@@ -155,11 +156,4 @@ fn address_for_others(address: Option<String>, listen: &str) -> Result<String, S
         ));
     }
     Ok(listen.to_owned())
-}
-
-/// Opens the metadata where others keep it.
-async fn open_elsewhere(place: &str) -> Result<kv::AnyStore, String> {
-    let parsed = kv::etcd::EtcdPlace::parse(place)?;
-    let store = kv::EtcdStore::open(&parsed).await;
-    store.map(kv::AnyStore::Etcd).map_err(|error| format!("cannot open the metadata in {parsed:?}: {error}"))
 }

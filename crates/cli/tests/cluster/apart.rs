@@ -1,7 +1,7 @@
 //! A cluster of separate processes: metadata servers, one as a rule, and storage servers, that can be killed one by one.
 
 use crate::cloud::{SR, Server, client, succeed};
-use kv::conformance::etcd::ports;
+use kv::conformance::ports::free as ports;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

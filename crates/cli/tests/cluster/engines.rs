@@ -1,23 +1,28 @@
-//! The metadata in an etcd cluster: what is seen is the same, and members die without anybody noticing.
+//! The metadata in etcd and in PostgreSQL: what is seen is the same, and servers of both kinds die without anybody noticing.
 
 use crate::apart::{Apart, until};
 use crate::mount::{Mounted, is_possible};
 use kv::conformance::etcd::Cluster;
+use kv::conformance::postgres::Server;
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A cluster with its metadata in an empty place of etcd.
-fn over(etcd: &Cluster) -> Apart {
-    Apart::over(&etcd.place(), 1, 2, 2)
-}
-
 #[test]
 fn a_cluster_with_its_metadata_in_etcd_is_as_any_other() {
     let etcd = Cluster::start(1);
-    let mut cluster = over(&etcd);
+    is_as_any_other(Apart::over(&etcd.place(), 1, 2, 2));
+}
+
+#[test]
+fn a_cluster_with_its_metadata_in_postgresql_is_as_any_other() {
+    let postgres = Server::start();
+    is_as_any_other(Apart::over(&postgres.place(), 1, 2, 2));
+}
+
+fn is_as_any_other(mut cluster: Apart) {
     let home = cluster.path("");
     let at = |name: &str| home.join(name).display().to_string();
     cluster.sr(&["put", "-r", "/usr/include/linux", "/tree"]);
@@ -38,7 +43,7 @@ fn a_cluster_with_its_metadata_in_etcd_is_as_any_other() {
         names
     };
     let before = names(&cluster);
-    // The state is in etcd, and nowhere else.
+    // The state is there, and nowhere else.
     assert!(!cluster.path("meta/meta").exists());
     cluster.restart_meta();
     cluster.wait_serving();
@@ -120,7 +125,7 @@ fn nothing_is_lost_and_nobody_fails_while_members_of_etcd_and_the_server_die() {
         return;
     }
     let mut etcd = Cluster::start(3);
-    let mut cluster = over(&etcd);
+    let mut cluster = Apart::over(&etcd.place(), 1, 2, 2);
     let mount = Mounted::by(|arguments| cluster.command(arguments), cluster.path("mnt"), &[]);
     let writers = Writers::start(&mount, 0..4, 16);
     for member in 0..3 {
@@ -136,12 +141,41 @@ fn nothing_is_lost_and_nobody_fails_while_members_of_etcd_and_the_server_die() {
 }
 
 #[test]
-fn metadata_servers_die_one_after_the_other_and_nobody_fails() {
+fn nothing_is_lost_and_nobody_fails_while_postgresql_dies() {
     if !is_possible() {
         return;
     }
+    let mut postgres = Server::start();
+    let cluster = Apart::over(&postgres.place(), 2, 2, 2);
+    let mount = Mounted::by(|arguments| cluster.command(arguments), cluster.path("mnt"), &[]);
+    let writers = Writers::start(&mount, 0..4, 12);
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_secs(3));
+        postgres.kill();
+        std::thread::sleep(Duration::from_secs(1));
+        postgres.start_again();
+    }
+    writers.verify(12.0);
+    until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
+}
+
+#[test]
+fn metadata_servers_over_etcd_die_one_after_the_other_and_nobody_fails() {
     let etcd = Cluster::start(1);
-    let mut cluster = Apart::over(&etcd.place(), 3, 2, 2);
+    metadata_servers_die(&etcd.place());
+}
+
+#[test]
+fn metadata_servers_over_postgresql_die_one_after_the_other_and_nobody_fails() {
+    let postgres = Server::start();
+    metadata_servers_die(&postgres.place());
+}
+
+fn metadata_servers_die(place: &str) {
+    if !is_possible() {
+        return;
+    }
+    let mut cluster = Apart::over(place, 3, 2, 2);
     let mounts = ["one", "two"]
         .map(|name| Mounted::by(|arguments| cluster.command(arguments), cluster.path(name), &[]));
     let writers = [(0, 0..2), (1, 2..4)].map(|(mount, numbers)| Writers::start(&mounts[mount], numbers, 20));

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error it did not ask for is over")]
 
+use super::ports;
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,21 +29,6 @@ fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let found = test.ancestors().map(|folder| folder.join("inputs/bin/etcd")).find(|path| path.exists());
     found.expect("etcd is not there: run `cargo xtask inputs` once")
-}
-
-/// Ports that are free, and that the kernel does not give to anybody else meanwhile: below those that it gives to who wants any.
-pub fn ports(count: usize) -> Vec<u16> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut ports = Vec::new();
-    while ports.len() < count {
-        // Each process has others than the last ones.
-        let number = u64::from(std::process::id()) * 100 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + u16::try_from(number % 20_000).unwrap();
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            ports.push(port);
-        }
-    }
-    ports
 }
 
 impl Member {
@@ -85,7 +70,7 @@ impl Cluster {
     /// With other arguments than those.
     pub fn with(count: usize, more: &[&str]) -> Cluster {
         let home = tempfile::tempdir().unwrap();
-        let ports = ports(2 * count);
+        let ports = ports::free(2 * count);
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let (clients, peers) = ports.split_at(count);
         let all: Vec<_> =

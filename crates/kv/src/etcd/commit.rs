@@ -5,7 +5,8 @@
 //! transaction was not done and will not be; if it is refused, what the mark says tells what moved it.
 
 use super::link::{CallError, Link};
-use super::{Moment, Reads, Shared, api, revision_of};
+use super::{Reads, Shared, api, revision_of};
+use crate::known::Moment;
 use crate::{Commit, KvError, Outcome, Revision};
 use env::Clock;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,6 +2,7 @@
 
 use super::api;
 use crate::KvError;
+use crate::causes::with_causes;
 use http::uri::PathAndQuery;
 use prost::Message;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -246,16 +247,4 @@ fn meaning(member: &str, status: &Status) -> CallError {
         | Code::FailedPrecondition => CallError::Refused(KvError::Unavailable(why())),
         _ => CallError::Unknown(why()),
     }
-}
-
-/// An error with what it comes from: the outermost says little.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

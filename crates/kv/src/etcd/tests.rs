@@ -1,7 +1,9 @@
 use super::*;
+use crate::conformance::counting;
 use crate::conformance::etcd::Cluster;
-use crate::{Change, Export, FeedError, Follow};
-use std::time::{Duration, Instant};
+use crate::conformance::following::{copied, next};
+use crate::{Export, FeedError};
+use std::time::Duration;
 
 /// A place in a cluster that is empty.
 fn empty(cluster: &Cluster) -> EtcdPlace {
@@ -39,98 +41,31 @@ async fn too_small_limits_are_told_with_what_to_do() {
     }
 }
 
-/// Adds one to a number, as often as it takes. `None`: whether it was added is not known.
-async fn add_one(store: &EtcdStore) -> Option<u64> {
-    loop {
-        let snapshot = store.snapshot().await.ok()?;
-        let value = snapshot.get(b"count").await.ok()?;
-        let count = value.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap())) + 1;
-        let commit = Commit {
-            snapshot: snapshot.revision(),
-            keys: vec![b"count".to_vec()],
-            writes: vec![
-                (b"count".to_vec(), Some(count.to_le_bytes().to_vec())),
-                (format!("n{count:08}").into_bytes(), Some(Vec::new())),
-            ],
-            ..Commit::default()
-        };
-        match store.commit(commit).await {
-            Ok(Outcome::Committed(_)) => return Some(count),
-            Ok(Outcome::Conflict) | Err(KvError::SnapshotTooOld) => {}
-            Err(_) => return None,
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_commit_is_done_once_while_members_die_and_stop() {
     let mut cluster = Cluster::start(3);
     let place = empty(&cluster);
-    let end = Instant::now() + Duration::from_secs(20);
-    let mut clients = Vec::new();
+    let mut stores = Vec::new();
     for _ in 0..4 {
-        let store = open(&place).await;
-        clients.push(tokio::spawn(async move {
-            let (mut counts, mut longest) = (Vec::new(), Duration::ZERO);
-            while Instant::now() < end {
-                let start = Instant::now();
-                counts.push(add_one(&store).await.expect("its end is known"));
-                longest = longest.max(start.elapsed());
-            }
-            (counts, longest)
-        }));
+        stores.push(open(&place).await);
     }
     // Whichever leads is hit once in three times at least.
-    for round in 0..6 {
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        let member = &mut cluster.members[round % 3];
-        if round < 3 {
-            member.kill();
-            tokio::time::sleep(Duration::from_millis(1000)).await;
-            member.start();
-        } else {
-            member.signal("STOP");
-            tokio::time::sleep(Duration::from_millis(2000)).await;
-            member.signal("CONT");
+    let disturb = async || {
+        for round in 0..6 {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let member = &mut cluster.members[round % 3];
+            if round < 3 {
+                member.kill();
+                tokio::time::sleep(Duration::from_millis(1000)).await;
+                member.start();
+            } else {
+                member.signal("STOP");
+                tokio::time::sleep(Duration::from_millis(2000)).await;
+                member.signal("CONT");
+            }
         }
-    }
-    let mut all = Vec::new();
-    for client in clients {
-        let (counts, longest) = client.await.unwrap();
-        assert!(longest < Duration::from_secs(5), "somebody waited for {longest:?}");
-        all.extend(counts);
-    }
-    all.sort_unstable();
-    let expected: Vec<u64> = (1..=all.len() as u64).collect();
-    assert_eq!(all, expected, "each count was given once");
-    let snapshot = open(&place).await.snapshot().await.unwrap();
-    let rows = snapshot.scan(b"n", b"o", usize::MAX).await.unwrap();
-    assert_eq!(rows.len(), all.len());
-}
-
-/// The rows of a store, as whoever keeps a copy of them has them: all of a moment, and what was committed since.
-async fn copied(store: &EtcdStore) -> (Vec<(Key, Value)>, Revision) {
-    let store = store.clone();
-    let copying = tokio::task::spawn_blocking(move || {
-        let (mut rows, mut from) = (Vec::new(), Vec::new());
-        let mut first = None;
-        loop {
-            let (piece, revision) = store.rows(&from, 2000).unwrap();
-            first.get_or_insert(revision);
-            let Some((last, _)) = piece.last() else { return (rows, first.unwrap()) };
-            from = [last.as_slice(), &[0]].concat();
-            rows.extend(piece);
-        }
-    });
-    copying.await.unwrap()
-}
-
-async fn next(mut feed: Box<dyn Follow>, bytes: usize) -> (Box<dyn Follow>, Result<Vec<Change>, FeedError>) {
-    let reading = move || {
-        let next = feed.next(bytes);
-        (feed, next)
     };
-    tokio::task::spawn_blocking(reading).await.unwrap()
+    counting::check(stores, Duration::from_secs(20), Duration::from_secs(5), disturb).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,7 +88,7 @@ async fn the_history_is_told_whole_and_in_order_whoever_dies_meanwhile() {
             member.start();
         }
     }
-    let (rows, revision) = copied(&store).await;
+    let (rows, revision) = copied(&store).await.unwrap();
     let snapshot = store.snapshot().await.unwrap();
     assert_eq!(rows, snapshot.scan(b"", &[0xFF; 8], usize::MAX).await.unwrap());
     assert!(revision <= snapshot.revision());

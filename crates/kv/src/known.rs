@@ -1,20 +1,18 @@
-//! Rows that are known without asking: etcd tells of each change, and what was read and is not told to have changed is so still.
+//! Rows that are known without asking: the store tells of each change, and what was read and is not told to have changed is so still.
 //!
 //! A row is kept with the revision from which on it is as it is. It is right for a snapshot that is not older than that, when all commits that
-//! the snapshot shows have been told ([`Known::through`]). Which is the newest of them is known with the snapshot, for each commit moves a
-//! mark; and that it is told takes little time as a rule, for the watch that tells of rows tells of marks, too.
+//! the snapshot shows have been told ([`Known::through`]). How the engine is told, and how it knows which commit is the newest that a
+//! snapshot shows, is its own.
 
-use super::link::Stream;
-use super::{Moment, Shared, api};
 use crate::conflict::Recent;
 use crate::{Commit, Key, Revision, Value};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// Bytes of rows that are kept.
 const CAPACITY: u64 = 128 << 20;
@@ -24,19 +22,34 @@ const ROW: u64 = 128;
 const RECENT: usize = 16 << 20;
 /// A snapshot that is ahead of what was told waits for so long: longer, and it asks.
 const LATE: Duration = Duration::from_millis(20);
-/// Between two tries to have changes told.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Nothing is known.
 const NOTHING: i64 = -1;
 
 /// A row, or that there is none.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// When it was written; 0: it is not there.
-    pub(super) written: i64,
-    pub(super) value: Option<Value>,
+    pub(crate) written: i64,
+    pub(crate) value: Option<Value>,
     /// It is so from this revision on.
     since: i64,
+}
+
+/// A moment of a store's history: a revision, and the newest change of this store that it shows, or one after that and before the
+/// next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) revision: i64,
+    pub(crate) committed: i64,
+}
+
+/// What a row has become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Became {
+    Removed,
+    Written(Value),
+    /// Written, and what is not told.
+    Other,
 }
 
 #[derive(Clone)]
@@ -50,7 +63,7 @@ impl Weighter<Key, Row> for ByLength {
 }
 
 /// What is known.
-pub(super) struct Known {
+pub(crate) struct Known {
     rows: Cache<Key, Row, ByLength>,
     /// All changes up to this revision were told, and are in `rows`.
     through: AtomicI64,
@@ -61,7 +74,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn new() -> Known {
+    pub(crate) fn new() -> Known {
         Known {
             rows: Cache::with_weighter(100_000, CAPACITY, ByLength),
             through: AtomicI64::new(NOTHING),
@@ -74,12 +87,13 @@ impl Known {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn through(&self) -> i64 {
+    /// All changes up to this revision are told; negative: none are.
+    pub(crate) fn through(&self) -> i64 {
         self.through.load(Ordering::Acquire)
     }
 
     /// The row as it is at a moment, if that is known.
-    pub(super) fn get(&self, key: &[u8], at: Moment) -> Option<Row> {
+    pub(crate) fn get(&self, key: &[u8], at: Moment) -> Option<Row> {
         // In this order: the rows have all that was told before this.
         if at.committed > self.through() {
             return None;
@@ -88,7 +102,7 @@ impl Known {
     }
 
     /// Keeps what was read at a revision, unless it changed since or that is not known.
-    pub(super) fn put(&self, key: &[u8], written: i64, value: Option<&Value>, at: i64) {
+    pub(crate) fn put(&self, key: &[u8], written: i64, value: Option<&Value>, at: i64) {
         let changes = self.changes();
         let Some(recent) = &*changes else { return };
         let read =
@@ -100,7 +114,7 @@ impl Known {
     }
 
     /// Waits until all commits are told that were made at a moment, but not for long.
-    pub(super) async fn catch_up(&self, at: Moment) {
+    pub(crate) async fn catch_up(&self, at: Moment) {
         let caught_up = async {
             loop {
                 let mut told = std::pin::pin!(self.told.notified());
@@ -117,7 +131,7 @@ impl Known {
     }
 
     /// From now on changes after `revision` are told.
-    fn begin(&self, revision: i64) {
+    pub(crate) fn begin(&self, revision: i64) {
         let mut changes = self.changes();
         self.rows.clear();
         *changes = Some(Recent::new(Revision(revision.unsigned_abs()), RECENT));
@@ -126,74 +140,40 @@ impl Known {
     }
 
     /// Changes are not told any more.
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut changes = self.changes();
         self.through.store(NOTHING, Ordering::Release);
         *changes = None;
         self.told.notify_waiters();
     }
 
-    /// Takes changes in: all of some revisions, none left out since the last.
-    fn take(&self, events: Vec<api::Event>, prefix: &[u8]) {
+    /// Takes changes in: all of the revisions up to `through`, none left out since the last. What was told already is no news.
+    pub(crate) fn take(&self, through: i64, news: impl IntoIterator<Item = (i64, Key, Became)>) {
         let mut changes = self.changes();
         let Some(recent) = &mut *changes else { return };
-        let mut through = self.through();
-        for event in events {
-            let Some(row) = event.kv else { continue };
-            let at = row.mod_revision;
-            through = through.max(at);
-            let Some(key) = row.key.strip_prefix(prefix) else { continue };
-            let is_there = event.kind != api::DELETED;
-            recent.record(Revision(at.unsigned_abs()), &[(key.to_vec(), is_there.then(Vec::new))]);
-            if self.rows.contains_key(key) {
-                let (written, value) = if is_there { (at, Some(row.value)) } else { (0, None) };
-                self.rows.insert(key.to_vec(), Row { written, value, since: at });
+        let told = self.through();
+        for (at, key, became) in news {
+            if at <= told {
+                continue;
+            }
+            let present = (became != Became::Removed).then(Vec::new);
+            let write = [(key, present)];
+            recent.record(Revision(at.unsigned_abs()), &write);
+            let [(key, _)] = write;
+            if self.rows.contains_key(&key) {
+                let (written, value) = match became {
+                    Became::Removed => (0, None),
+                    Became::Written(value) => (at, Some(value)),
+                    Became::Other => {
+                        self.rows.remove(&key);
+                        continue;
+                    }
+                };
+                self.rows.insert(key, Row { written, value, since: at });
             }
         }
-        self.through.store(through, Ordering::Release);
+        self.through.store(told.max(through), Ordering::Release);
         self.told.notify_waiters();
-    }
-}
-
-/// Has etcd tell of changes for as long as the store is open.
-pub(super) async fn follow(shared: Weak<Shared>) {
-    loop {
-        let Some(strong) = shared.upgrade() else { return };
-        let opened = open(&strong).await;
-        drop(strong);
-        match opened {
-            Ok(stream) => listen(&shared, stream).await,
-            Err(why) => {
-                tracing::debug!(why, "etcd does not tell of changes: each row is asked for");
-                sleep(PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn open(shared: &Shared) -> Result<Stream, String> {
-    let newest = shared.newest_mark().await.map_err(|error| error.to_string())?.revision;
-    let stream = shared.link.watch(&shared.prefix, newest + 1).await?;
-    shared.known.begin(newest);
-    Ok(stream)
-}
-
-async fn listen(shared: &Weak<Shared>, mut stream: Stream) {
-    loop {
-        let told = stream.next().await;
-        let Some(shared) = shared.upgrade() else { return };
-        match told {
-            Ok(told) if !told.canceled && told.compact_revision == 0 => {
-                shared.known.take(told.events, &shared.rows);
-            }
-            told => {
-                let why = told.map_or_else(|why| why, |told| told.cancel_reason);
-                tracing::debug!(why, "etcd does not tell of changes any more");
-                shared.known.end();
-                shared.link.pass_over(stream.asked);
-                return;
-            }
-        }
     }
 }
 
@@ -201,13 +181,14 @@ async fn listen(shared: &Weak<Shared>, mut stream: Stream) {
 mod tests {
     use super::*;
 
-    const PREFIX: &[u8] = b"p/r/";
-
-    fn event(key: &str, at: i64, value: Option<&str>) -> api::Event {
-        let key = [PREFIX, key.as_bytes()].concat();
-        let kind = if value.is_some() { 0 } else { api::DELETED };
-        let value = value.unwrap_or_default().into();
-        api::Event { kind, kv: Some(api::KeyValue { key, mod_revision: at, value }) }
+    fn told(known: &Known, news: &[(&str, i64, Option<&str>)]) {
+        let news = news.iter().map(|(key, at, value)| {
+            let became = value.map_or(Became::Removed, |value| Became::Written(value.into()));
+            (*at, key.as_bytes().to_vec(), became)
+        });
+        let news: Vec<_> = news.collect();
+        let through = news.iter().map(|(at, ..)| *at).max().unwrap();
+        known.take(through, news);
     }
 
     fn get(known: &Known, key: &str, at: i64) -> Option<(i64, Option<String>)> {
@@ -235,29 +216,33 @@ mod tests {
         for (at, expected) in [(9, None), (10, Some((0, None))), (11, None)] {
             assert_eq!(get(&known, "none", at), expected, "at {at}");
         }
-        known.take(vec![event("b", 12, Some("y")), event("b", 13, None)], PREFIX);
+        told(&known, &[("b", 12, Some("y")), ("b", 13, None)]);
         assert_eq!(get(&known, "a", 13), there("x"));
         assert_eq!(get(&known, "b", 13), None, "nobody asked for it");
-        known.take(vec![event("a", 14, Some("z")), event("none", 14, Some("n"))], PREFIX);
+        told(&known, &[("a", 14, Some("z")), ("none", 14, Some("n"))]);
         assert_eq!(get(&known, "a", 13), None);
         assert_eq!(get(&known, "a", 14), Some((14, Some("z".to_owned()))));
         assert_eq!(get(&known, "none", 14), Some((14, Some("n".to_owned()))));
-        known.take(vec![event("a", 15, None)], PREFIX);
+        told(&known, &[("a", 15, None)]);
         assert_eq!(get(&known, "a", 15), Some((0, None)));
         // Nothing of this store was changed since.
         let later = Moment { revision: 99, committed: 15 };
         assert_eq!(known.get(b"a", later).unwrap().written, 0);
-        // A mark of another server says how far it is told.
-        let mark = api::KeyValue { key: b"p/m/1".to_vec(), mod_revision: 20, value: Vec::new() };
-        known.take(vec![api::Event { kind: 0, kv: Some(mark) }], PREFIX);
+        known.take(20, []);
         assert_eq!(get(&known, "a", 20), Some((0, None)));
+        // Told again, it is no news.
+        told(&known, &[("a", 14, Some("z"))]);
+        assert_eq!(get(&known, "a", 20), Some((0, None)));
+        assert_eq!(known.through(), 20);
+        known.take(21, [(21, b"none".to_vec(), Became::Other)]);
+        assert_eq!(get(&known, "none", 21), None);
     }
 
     #[test]
     fn what_changed_while_it_was_read_is_not_kept() {
         let known = Known::new();
         known.begin(10);
-        known.take(vec![event("a", 12, Some("new"))], PREFIX);
+        told(&known, &[("a", 12, Some("new"))]);
         put(&known, "a", 5, Some("old"), 11);
         assert_eq!(get(&known, "a", 12), None);
         put(&known, "a", 12, Some("new"), 12);
