@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-/// How late a question comes: the client has tried again by then.
-const LATE: Duration = Duration::from_millis(50);
+/// How late a question comes: the client has tried again by then, and gone on.
+const LATE: Duration = Duration::from_millis(200);
 
 /// What is done wrong, once.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, next: &Mutex<Next>)
                     sleep(LATE).await;
                     server.write_all(&question[..count]).await?;
                     // Nobody hears what it answers.
-                    let _ = timeout(20 * LATE, server.read(&mut answer)).await;
+                    let _ = timeout(5 * LATE, server.read(&mut answer)).await;
                     return Ok(());
                 }
                 count => {
