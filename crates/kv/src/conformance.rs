@@ -13,6 +13,7 @@ pub mod following;
 mod history;
 pub mod ports;
 pub mod postgres;
+pub mod relay;
 
 /// Runs the whole suite. `open` makes an empty store each time. Wants a runtime with threads.
 pub async fn check<S: Store>(open: impl AsyncFn() -> S) {

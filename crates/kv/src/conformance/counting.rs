@@ -1,7 +1,7 @@
 //! Clients that count with one number, while something is done to what keeps it: a commit that is done twice, or is said to be done and was
 //! not, shows in the counts.
 
-use super::{Commit, KvError, Outcome, Snapshot, Store};
+use super::{Commit, KvError, Outcome, Snapshot, Store, Value};
 use std::time::{Duration, Instant};
 
 /// Adds one to a number, as often as it takes. `None`: whether it was added is not known.
@@ -27,6 +27,16 @@ async fn add_one<S: Store>(store: &S) -> Option<u64> {
     }
 }
 
+/// Writes a number to a key that nobody else writes to, whatever is there.
+async fn write<S: Store>(store: &S, key: &str, number: usize) -> Result<Outcome, KvError> {
+    let writes = vec![(key.into(), Some(number.to_string().into_bytes()))];
+    store.commit(Commit { writes, ..Commit::default() }).await
+}
+
+async fn read<S: Store>(store: &S, key: &str) -> Result<Option<Value>, KvError> {
+    store.snapshot().await?.get(key.as_bytes()).await
+}
+
 /// Has a client count on each of some stores that are one, for so long. Each has to come through whatever `disturb` does, in `longest` a
 /// count. Gives how often they counted.
 pub async fn check<S: Store>(
@@ -37,12 +47,17 @@ pub async fn check<S: Store>(
 ) -> usize {
     let end = Instant::now() + lasting;
     let mut clients = Vec::new();
-    for store in stores {
+    for (number, store) in stores.into_iter().enumerate() {
         clients.push(tokio::spawn(async move {
             let mut counts = Vec::new();
+            let own = format!("own{number}");
             while Instant::now() < end {
                 let start = Instant::now();
+                write(&store, &own, counts.len()).await.expect("its end is known");
+                let written = counts.len().to_string().into_bytes();
                 counts.push(add_one(&store).await.expect("its end is known"));
+                // One that depends on nothing, and was sent again, may be done by its first sending when the next is done already.
+                assert_eq!(read(&store, &own).await.expect("a row is read"), Some(written));
                 assert!(start.elapsed() < longest, "somebody waited for {:?}", start.elapsed());
             }
             (counts, store)

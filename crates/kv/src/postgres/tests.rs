@@ -2,6 +2,7 @@ use super::*;
 use crate::conformance::counting;
 use crate::conformance::following::{copied, next};
 use crate::conformance::postgres::Server;
+use crate::conformance::relay::{Fault, Relay};
 use crate::{AnyStore, Export, FeedError};
 use std::time::Duration;
 
@@ -91,6 +92,29 @@ async fn each_commit_is_done_once_while_the_server_dies_and_connections_end() {
     };
     let counted = counting::check(stores, Duration::from_secs(15), Duration::from_secs(10), disturb).await;
     assert!(counted > 100, "they counted to {counted} only");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_commit_is_done_once_though_answers_are_lost_and_questions_are_late() {
+    let server = Server::start();
+    let relay = Relay::start(server.address()).await;
+    let place = server.place().replace(&server.address(), &relay.address);
+    let place = PostgresPlace::parse(&place).unwrap();
+    let mut stores = Vec::new();
+    for _ in 0..4 {
+        stores.push(open(&place).await);
+    }
+    let disturb = async || {
+        for round in 0..150 {
+            // Commits: with the first key in it that is counted, and with one that is written whatever is there.
+            match round % 2 {
+                0 => relay.fail(Fault::LoseAnswer, b"n0"),
+                _ => relay.fail(Fault::DelayQuestion, b"own"),
+            }
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+    };
+    counting::check(stores, Duration::from_secs(6), Duration::from_secs(10), disturb).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
