@@ -207,6 +207,7 @@ impl Client {
         let failed = |error| Asked { reply: Err(error), payload: Bytes::new() };
         let shared = &self.shared;
         let mut retry = Retry::new(shared.options.deadline);
+        let mut finals = 0;
         self.refresh_servers(false);
         loop {
             let chosen = shared.servers.choose(whom);
@@ -245,7 +246,9 @@ impl Client {
                     shared.servers.pass_over(&chosen);
                     self.refresh_servers(true);
                     is_doubtful = !matches!(trouble, Trouble::Call(CallError::TooLarge));
-                    let is_final = trouble.is_final();
+                    // Another one may be of the right version, or have the right certificate.
+                    finals += usize::from(trouble.is_final());
+                    let is_final = trouble.is_final() && (!is_doubtful || finals >= shared.servers.count());
                     let error = trouble.into_error(action, subject, &chosen.address);
                     if is_final {
                         return failed(error);
@@ -293,6 +296,8 @@ impl Client {
             Ok((Err(refused), _)) => {
                 if matches!(refused, ManagerError::NotManager | ManagerError::Unavailable) {
                     shared.servers.pass_over(&chosen);
+                    // The manager may be one that is not known yet.
+                    self.refresh_servers(true);
                 }
                 Ok(Err(refused))
             }

@@ -29,6 +29,8 @@ const ROOM: usize = 400_000;
 const ASK_MAX: Duration = Duration::from_secs(3);
 /// The pause after one that failed.
 const FAILED_PAUSE: Duration = Duration::from_millis(200);
+/// What is kept is about to be over: another server is asked.
+const URGENT: Duration = Duration::from_millis(1500);
 /// Of a directory with more pages the rest is not fetched so.
 const PAGES_MAX: u32 = 4;
 /// Entries of a page.
@@ -369,7 +371,7 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents
         let request = MetaRequest::Hold { session: id, turn: keeping.turns.fetch_add(1, Ordering::Relaxed) };
         let begun = tokio::select! {
             biased;
-            begun = client.hear(&request) => begun,
+            begun = client.hear(&request, true) => begun,
             () = keeping.wake.notified() => continue,
         };
         let Some(Ok(Recalls { holder, .. })) = begun else {
@@ -407,12 +409,13 @@ async fn hold(
         forget(forgetting, dependents, evicted);
         let some = returned.iter().copied().take(RETURNED_MAX).collect();
         let request = MetaRequest::Recalls { session: id, holder, heard, returned: some };
+        let is_urgent = keeping.state().kept.until() < asked + URGENT;
         tokio::select! {
             biased;
             () = keeping.wake.notified() => return,
             // Whoever waits for it is to know at once.
             Some(forgotten) = forgetting.join_next() => returned.extend(forgotten.unwrap_or_default()),
-            answer = client.hear(&request) => match answer {
+            answer = client.hear(&request, is_urgent) => match answer {
                 Some(Ok(Recalls { recalls, .. })) => {
                     returned.drain(..returned.len().min(RETURNED_MAX));
                     keeping.state().kept.hear(holder, asked, &recalls);
@@ -457,7 +460,7 @@ impl Client {
     }
 
     /// Asks once for recalls. `None`: there was no answer; `Err`: it is no holder.
-    async fn hear(&self, request: &MetaRequest) -> Option<std::result::Result<Recalls, ()>> {
+    async fn hear(&self, request: &MetaRequest, is_urgent: bool) -> Option<std::result::Result<Recalls, ()>> {
         let servers = &self.shared.servers;
         let (chosen, body, time) = (servers.choose(Whom::Any), encode(request), RECALLS_WAIT + ASK_MAX);
         let pool = &self.shared.small;
@@ -465,6 +468,8 @@ impl Client {
         match answer {
             Ok((Ok(MetaReply::Recalls(recalls)), _)) => Some(Ok(recalls)),
             Ok((Err(MetaError::SessionOver), _)) => Some(Err(())),
+            // It may reach the store again soon; what is kept holds for a while.
+            Ok((Err(MetaError::Unavailable), _)) if !is_urgent => None,
             Ok((Ok(_) | Err(_), _)) | Err(_) => {
                 // Another one says that this is no holder of its, and then it begins there.
                 servers.pass_over(&chosen);

@@ -29,8 +29,8 @@ const REFRESH_SOON: Duration = Duration::from_secs(1);
 pub(crate) struct Servers {
     /// Those that whoever made the client named.
     named: Vec<String>,
-    /// Those that the servers named, then the others.
-    all: RwLock<Arc<[String]>>,
+    /// Those that the servers named, then the others; and how many the former are (none: all).
+    all: RwLock<(Arc<[String]>, usize)>,
     /// Counts the changes from one to the next; of those that may be the manager, too.
     turn: AtomicUsize,
     manager_turn: AtomicUsize,
@@ -63,7 +63,7 @@ impl Servers {
     pub(crate) fn new(named: Vec<String>) -> Servers {
         let start = usize::try_from(retry::random() >> 33).unwrap_or(0);
         Servers {
-            all: RwLock::new(named.clone().into()),
+            all: RwLock::new((named.clone().into(), 0)),
             named,
             turn: AtomicUsize::new(start),
             manager_turn: AtomicUsize::new(start),
@@ -74,12 +74,17 @@ impl Servers {
     }
 
     fn all(&self) -> Arc<[String]> {
-        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.all.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.all().len()
     }
 
     /// Which one to ask.
     pub(crate) fn choose(&self, whom: Whom) -> Chosen {
-        let all = self.all();
+        let (all, told) = self.all.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (turn, address) = match whom {
             Whom::Any => turned(&all, &self.turn),
             Whom::Manager => turned(&all, &self.manager_turn),
@@ -88,8 +93,11 @@ impl Servers {
                 let now = Instant::now();
                 let is_up = |address: &&String| down.get(*address).is_none_or(|until| *until < now);
                 let weight = |address: &&String| FixedState::with_seed(number).hash_one(address);
-                let found =
-                    all.iter().filter(is_up).max_by_key(weight).or_else(|| all.iter().max_by_key(weight));
+                // Those that are there; of the others one may be what is left.
+                let there = all.get(..told).filter(|there| !there.is_empty()).unwrap_or(&all);
+                let found = there.iter().filter(is_up).max_by_key(weight);
+                let found = found.or_else(|| all.iter().filter(is_up).max_by_key(weight));
+                let found = found.or_else(|| all.iter().max_by_key(weight));
                 (0, found.cloned().unwrap_or_default())
             }
         };
@@ -126,24 +134,24 @@ impl Servers {
         if told.is_empty() {
             return;
         }
-        let mut fresh = told;
+        let (mut fresh, count) = (told.clone(), told.len());
         for named in &self.named {
             if !fresh.contains(named) {
                 fresh.push(named.clone());
             }
         }
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        if **all == *fresh {
+        if *all.0 == *fresh && all.1 == count {
             return;
         }
         // Whoever is spoken to stays so.
         for turn in [&self.turn, &self.manager_turn] {
-            let now = turned(&all, turn).1;
+            let now = turned(&all.0, turn).1;
             if let Some(at) = fresh.iter().position(|address| *address == now) {
                 turn.store(at, Ordering::Relaxed);
             }
         }
-        *all = fresh.into();
+        *all = (fresh.into(), count);
     }
 }
 

@@ -103,6 +103,11 @@ impl Granter {
         }
     }
 
+    /// Whether a session holds something for this turn or a later one.
+    pub fn holds_for(&self, session: SessionId, turn: u64) -> bool {
+        self.holders.values().any(|holder| holder.session == session && holder.turn >= turn)
+    }
+
     /// Nobody holds anything any more.
     pub fn end_all(&mut self) {
         self.holders.clear();

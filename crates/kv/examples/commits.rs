@@ -4,6 +4,9 @@
 //!
 //! `PLACE` is `etcd://…`, `postgres://…`, or a directory for the local engine. Prints the commits a second.
 
+#![allow(clippy::print_stdout, reason = "a program that prints its figures")]
+#![allow(clippy::expect_used, reason = "what fails ends the measurement")]
+
 use env::RealDisk;
 use env::table::{FjallOptions, FjallTable};
 use kv::{AnyStore, Commit, LocalStore, Outcome, Snapshot, Store};

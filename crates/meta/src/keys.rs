@@ -116,9 +116,19 @@ pub fn roll() -> Key {
     vec![ROLL]
 }
 
+/// The row of [`roll`].
+pub fn roll_range() -> (Key, Key) {
+    (vec![ROLL], vec![ROLL + 1])
+}
+
 /// With which server a session holds delegations.
 pub fn holding(id: SessionId) -> Key {
     with_id(HOLDING, InodeId(id.0))
+}
+
+/// The session of a key of [`holding`].
+pub fn holding_session(key: &[u8]) -> Option<SessionId> {
+    Some(SessionId(u64::from_be_bytes(key.strip_prefix(&[HOLDING])?.try_into().ok()?)))
 }
 
 /// With which servers sessions hold delegations.

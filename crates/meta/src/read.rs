@@ -102,7 +102,7 @@ pub async fn read<S: Snapshot>(
         MetaRequest::Change { .. }
         | MetaRequest::ChangeFor { .. }
         | MetaRequest::Flush { .. }
-        | MetaRequest::Peer(_)
+        | MetaRequest::Peer { .. }
         | MetaRequest::Servers => return Err(MetaError::Invalid.into()),
     };
     Ok(Found::Reply(reply))

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use types::InodeId;
 use types::manager::ManagerRequest;
 use types::meta::{MetaError, MetaReply, MetaRequest};
-use types::peer::PeerRequest;
+use types::peer::{PeerRequest, ServerRun};
 use types::wire::{Channel, decode, encode};
 
 /// Connections to other metadata servers, as this one. Clones share them.
@@ -50,10 +50,10 @@ impl PeerLink for Links {
     fn ask(
         &self,
         address: &str,
-        request: PeerRequest,
+        (to, request): (ServerRun, PeerRequest),
         time: Duration,
     ) -> Pin<Box<dyn Future<Output = Option<Vec<InodeId>>> + Send>> {
-        let body = encode(&MetaRequest::Peer(request));
+        let body = encode(&MetaRequest::Peer { to, request });
         let call = self.call::<Result<MetaReply, MetaError>>(address, (Channel::Meta, body), time);
         Box::pin(async move {
             match call.await {

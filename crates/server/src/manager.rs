@@ -205,6 +205,11 @@ impl<S: Store> Manager<S> {
         }
     }
 
+    /// Whether nobody else may manage by now.
+    fn has_authority(&self) -> bool {
+        !self.deposed.load(Ordering::SeqCst) && !self.lease().is_zero()
+    }
+
     /// How long a lease may be that is given now.
     pub(crate) fn lease(&self) -> Duration {
         let authority = *self.authority.lock().unwrap_or_else(PoisonError::into_inner);
@@ -249,7 +254,7 @@ impl<S: Store> Manager<S> {
         peer: &Identity,
         request: ManagerRequest,
     ) -> Result<ManagerReply, ManagerError> {
-        if self.deposed.load(Ordering::SeqCst) {
+        if !self.has_authority() {
             return Err(ManagerError::NotManager);
         }
         match request {

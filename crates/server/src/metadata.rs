@@ -34,11 +34,11 @@ use sequencer::Sequencer;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use types::meta::{Change, MetaError, MetaReply, MetaRequest, Totals};
-use types::peer::{PeerRequest, ServerInfo};
+use types::peer::{PeerRequest, ServerInfo, ServerRun};
 use types::storage::Durability;
 use types::{CapabilityKey, Origin, Routing, Shortfall, StorageClass, Time, wire};
 
@@ -188,6 +188,13 @@ impl<S: Store> MetaService<S> {
         Ok(MetaService { shared, tasks: Arc::new(Mutex::new(tasks)) })
     }
 
+    /// The tasks, without those that have ended.
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks
+    }
+
     /// Keeps bytes for snapshots through `cloner`.
     pub fn keep_bytes_through(&self, cloner: Arc<dyn Cloner>) {
         // A second time the first one goes on.
@@ -196,7 +203,7 @@ impl<S: Store> MetaService<S> {
 
     /// Gives the space of removed files back, through `chunks`, until the handle is aborted. One service over a store is enough.
     pub fn reclaim<C: Chunks>(&self, chunks: Arc<C>) -> AbortHandle {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks();
         tasks.spawn(reclaim::run(self.shared.clone(), chunks))
     }
 
@@ -211,7 +218,7 @@ impl<S: Store> MetaService<S> {
         S: Clone,
     {
         let export = self.shared.options.export.clone()?;
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks();
         Some(tasks.spawn(Mirror::new(self.shared.store.clone(), export, routing, chains).run()))
     }
 
@@ -223,6 +230,27 @@ impl<S: Store> MetaService<S> {
 
     /// Answers a request. A change is as durable as it asks for when it is answered.
     pub async fn answer(&self, caller: &Caller, request: MetaRequest) -> Result<MetaReply, MetaError> {
+        match request {
+            // They are about this server.
+            MetaRequest::Servers | MetaRequest::Peer { .. } => self.answer_here(caller, request).await,
+            request => self.while_here(self.answer_here(caller, request)).await,
+        }
+    }
+
+    /// Refuses what cannot be answered because this server does not reach the store: another one does, perhaps.
+    async fn while_here<T>(
+        &self,
+        answer: impl Future<Output = Result<T, MetaError>>,
+    ) -> Result<T, MetaError> {
+        let Some(peers) = &self.shared.peers else { return answer.await };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = peers.until_lost(|| self.shared.monotonic()) => Err(MetaError::Unavailable),
+        }
+    }
+
+    async fn answer_here(&self, caller: &Caller, request: MetaRequest) -> Result<MetaReply, MetaError> {
         match request {
             MetaRequest::Change { origin, change: Change::MakeClass { class, shortfall }, .. } => {
                 self.make_class(caller, origin, class, shortfall).await
@@ -246,7 +274,7 @@ impl<S: Store> MetaService<S> {
                 self.recalls(caller, session, (holder, heard), &returned).await
             }
             MetaRequest::Servers => Ok(MetaReply::Servers(self.servers())),
-            MetaRequest::Peer(request) => self.serve_peer(caller, request).await,
+            MetaRequest::Peer { to, request } => self.serve_peer(caller, to, request).await,
             MetaRequest::ExportRows { from } => self.export_rows(caller, from).await,
             MetaRequest::ExportChanges { after } => self.export_changes(caller, after).await,
             request => match self.read(caller, &request).await.map_err(|failure| told(&failure))? {
@@ -256,12 +284,17 @@ impl<S: Store> MetaService<S> {
         }
     }
 
-    async fn serve_peer(&self, caller: &Caller, request: PeerRequest) -> Result<MetaReply, MetaError> {
+    async fn serve_peer(
+        &self,
+        caller: &Caller,
+        to: ServerRun,
+        request: PeerRequest,
+    ) -> Result<MetaReply, MetaError> {
         let Some(peers) = self.shared.peers.as_ref().filter(|_| caller.is_administrator()) else {
             return Err(MetaError::Denied);
         };
         let now = || self.shared.monotonic();
-        peers.serve(&self.shared.delegations, request, now).await.map(MetaReply::Held)
+        peers.serve(&self.shared.delegations, (to, request), now).await.map(MetaReply::Held)
     }
 
     /// The metadata servers of the store that are there, as far as is known. None: this is the only one.

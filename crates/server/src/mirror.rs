@@ -17,6 +17,7 @@ mod pending;
 mod writer;
 
 use crate::blocking;
+use crate::manager::REIGN;
 use crate::metadata::Chunks;
 use bytes::Bytes;
 use env::watch;
@@ -26,7 +27,7 @@ use meta::{keys, records};
 use pending::Pending;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use types::storage::InodeRange;
@@ -114,6 +115,8 @@ pub struct Mirror<S, C> {
     chains: Arc<C>,
     /// Between two rounds.
     period: Duration,
+    /// Who managed when this began, as the store has it.
+    reign: OnceLock<Option<Value>>,
 }
 
 /// What one run of the mirror knows.
@@ -139,7 +142,7 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
         routing: watch::Receiver<Arc<Routing>>,
         chains: Arc<C>,
     ) -> Mirror<S, C> {
-        Mirror { store, export, routing, chains, period: PERIOD }
+        Mirror { store, export, routing, chains, period: PERIOD, reign: OnceLock::new() }
     }
 
     /// The same with another time between two rounds.
@@ -326,14 +329,19 @@ impl<S: Store, C: RecordChains> Mirror<S, C> {
         }
     }
 
-    /// Keeps records of the mirror's own. Nobody else writes them, so that nothing is read.
+    /// Keeps records of the mirror's own. Nobody else writes them, unless another server manages now.
     async fn commit(&self, writes: Vec<(Key, Option<Value>)>) -> Result<(), Trouble> {
         if writes.is_empty() {
             return Ok(());
         }
         loop {
-            let snapshot = self.store.snapshot().await?.revision();
-            let commit = Commit { snapshot, writes: writes.clone(), ..Commit::default() };
+            let snapshot = self.store.snapshot().await?;
+            let reign = snapshot.get(REIGN).await?;
+            if self.reign.get_or_init(|| reign.clone()) != &reign {
+                return Err(KvError::Unavailable("another server writes the records now".to_owned()).into());
+            }
+            let (snapshot, keys) = (snapshot.revision(), vec![REIGN.to_vec()]);
+            let commit = Commit { snapshot, keys, writes: writes.clone(), ..Commit::default() };
             match self.store.commit(commit).await? {
                 Outcome::Committed(_) => return Ok(()),
                 Outcome::Conflict => {} // The snapshot was too old.

@@ -32,7 +32,9 @@ const AUTHORITY: Duration = Duration::from_secs(2);
 /// How long the others wait for a new beat: longer than [`AUTHORITY`] by any clock that is not wrong by more than a quarter.
 const PATIENCE: Duration = Duration::from_millis(2600);
 /// How long the manager is asked to wait for a newer routing.
-const WATCH: Duration = Duration::from_secs(10);
+const WATCH: Duration = Duration::from_secs(1);
+/// A server that has not heard the manager for so long answers nobody in its place.
+const HEARD: Duration = Duration::from_secs(3);
 /// The pause after it did not answer.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -67,6 +69,8 @@ pub struct Office<S: Store> {
     routing: watch::Sender<Arc<Routing>>,
     /// The newest beat that was seen.
     beat: Mutex<Option<Beat>>,
+    /// When the manager was heard last.
+    heard: Mutex<Option<Duration>>,
 }
 
 impl<S: Store> Office<S> {
@@ -116,6 +120,7 @@ impl<S: Store> Office<S> {
             seat: watch::channel(opened).0,
             routing: watch::channel(routing).0,
             beat: Mutex::new(beat),
+            heard: Mutex::new(None),
         })
     }
 
@@ -144,6 +149,12 @@ impl<S: Store> Office<S> {
         let own = self.candidate.as_ref().map(|own| own.node);
         let beat = self.beat.lock().unwrap_or_else(PoisonError::into_inner);
         beat.as_ref().filter(|beat| Some(beat.node) != own).map(|beat| beat.address.clone())
+    }
+
+    /// Whether the routing is the manager's, who is elsewhere.
+    fn follows(&self) -> bool {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.is_some_and(|heard| self.clock.monotonic() < heard + HEARD)
     }
 
     /// Manages whenever it is this server's turn, until `stop` is true, or its sender is gone. Then somebody else may at once.
@@ -179,8 +190,11 @@ impl<S: Store> Office<S> {
                 self.routing.send_replace(newer.clone());
             }
         };
+        // By itself: a plan that takes long must not keep the beats waiting.
+        let run = manager.clone();
+        let mut running = Running(tokio::spawn(async move { run.run(stopped).await }));
         tokio::select! {
-            () = manager.run(stopped) => {}
+            _ = &mut running.0 => {}
             () = self.beat(&manager) => {}
             () = publish => {}
         }
@@ -206,8 +220,12 @@ impl<S: Store> Office<S> {
     async fn write(&self, manager: &Manager<S>, beat: &Beat) -> Result<bool, KvError> {
         loop {
             let snapshot = self.store.snapshot().await?;
-            let reign = crate::manager::reign(&snapshot).await;
-            if !matches!(reign, Ok(Some((term, _))) if term == manager.term()) {
+            let reign = match crate::manager::reign(&snapshot).await {
+                Ok(reign) => reign,
+                Err(LedgerError::Unavailable(error)) => return Err(error),
+                Err(error) => return Err(KvError::Corrupt(error.to_string())),
+            };
+            if reign.is_none_or(|(term, _)| term != manager.term()) {
                 return Ok(false);
             }
             let commit = Commit {
@@ -248,7 +266,12 @@ impl<S: Store> Office<S> {
             let known = self.routing.borrow().version;
             let wait_ms = u32::try_from(WATCH.as_millis()).unwrap_or(0);
             let request = ManagerRequest::Watch { known, wait_ms };
-            match own.link.ask(&address, request, WATCH + BEAT * 2).await {
+            let asked = self.clock.monotonic();
+            let answer = own.link.ask(&address, request, WATCH + BEAT * 2).await;
+            if let Some(Ok(_)) = &answer {
+                *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+            }
+            match answer {
                 Some(Ok(ManagerReply::Routing(Some(newer)))) => {
                     self.routing.send_if_modified(|routing| {
                         let is_newer = newer.version > routing.version;
@@ -314,6 +337,15 @@ async fn take<S: Store>(
     let beat = own.map(|own| (record::KEY.to_vec(), Some(Beat::of(over + 1, own, 0, false).encode())));
     let may = |term: u64| (term == over).then(|| beat.clone().into_iter().collect());
     Manager::open_if(store.clone(), options.clone(), clock.clone(), may).await
+}
+
+/// A task that ends with this.
+struct Running(tokio::task::JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 async fn read<S: Snapshot>(snapshot: &S) -> Result<Option<Beat>, LedgerError> {

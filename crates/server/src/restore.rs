@@ -73,6 +73,9 @@ pub fn raise(import: &mut Import<'_>, revision: Revision, now: Time) -> Result<R
         keys::appends_range(),
         keys::mirror_gone_range(),
         keys::mirror_moved_range(),
+        // Servers and holders of another store.
+        keys::holdings_range(),
+        keys::roll_range(),
     ];
     for (from, to) in forgotten {
         forget(import, &from, &to, |_| Ok(()))?;

@@ -3,7 +3,7 @@
 use crate::delegation::{Position, Recall, Recalls};
 use crate::following::{Amount, Cursor, Following, ToMove};
 use crate::making::Making;
-use crate::peer::{PeerRequest, ServerInfo};
+use crate::peer::{PeerRequest, ServerInfo, ServerRun};
 use crate::quota::{Limits, Quota};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
 use crate::snapshot::Snapshot;
@@ -169,8 +169,9 @@ pub enum MetaRequest {
     /// is written later. The caller may write it. Refused with [`MetaError::NoRoom`] when a disk is full. -> [`MetaReply::Done`], also
     /// when no snapshot shows them.
     KeepBytes { inode: InodeId },
-    /// From another metadata server of the same store. Administrator only. -> [`MetaReply::Held`]
-    Peer(PeerRequest),
+    /// From another metadata server of the same store, to a run of this one: refused with [`MetaError::Unavailable`] when it is not
+    /// that. Servers only. -> [`MetaReply::Held`]
+    Peer { to: ServerRun, request: PeerRequest },
     /// The metadata servers that are there. Anyone may ask. -> [`MetaReply::Servers`]
     Servers,
 }

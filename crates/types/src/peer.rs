@@ -15,7 +15,7 @@ pub struct Ask {
     pub number: u64,
 }
 
-/// Inodes of one [`PeerRequest::Clear`] at most. A transaction that changes more is run in parts.
+/// Inodes of one [`PeerRequest::Clear`] at most.
 pub const CLEAR_INODES_MAX: usize = 100_000;
 
 /// A request of one metadata server to another.

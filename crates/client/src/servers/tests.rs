@@ -41,8 +41,8 @@ async fn a_directory_has_its_server_and_another_one_while_that_is_away() {
     assert_eq!((0..300).map(chosen).collect::<Vec<_>>(), first);
 }
 
-#[test]
-fn what_servers_say_comes_first_and_whoever_is_spoken_to_stays_so() {
+#[tokio::test]
+async fn what_servers_say_comes_first_and_whoever_is_spoken_to_stays_so() {
     let servers = servers();
     servers.learn(Vec::new());
     assert_eq!(servers.all().len(), 3);
@@ -51,6 +51,10 @@ fn what_servers_say_comes_first_and_whoever_is_spoken_to_stays_so() {
     assert_eq!(servers.choose(Whom::Any).address, before);
     servers.learn(vec!["d:1".to_owned()]);
     assert_eq!(*servers.all(), ["d:1", "a:1", "b:1", "c:1"]);
+    // The others are asked when there is nobody else.
+    assert!((0..100).all(|number| servers.choose(Whom::Steered(number)).address == "d:1"));
+    servers.pass_over(&servers.choose(Whom::Steered(0)));
+    assert!((0..100).all(|number| servers.choose(Whom::Steered(number)).address != "d:1"));
 }
 
 #[test]

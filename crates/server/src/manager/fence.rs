@@ -35,7 +35,8 @@ impl<S: Store> Manager<S> {
             }
             tokio::time::sleep(LOOK).await;
         }
-        Ok(())
+        // Otherwise those that are taken for gone may have leases of another manager.
+        if self.has_authority() { Ok(()) } else { Err(ManagerError::NotManager) }
     }
 }
 

@@ -109,8 +109,11 @@ impl<S: Store> MetaService<S> {
         if !delegations.granter().is_holder(holder, caller.uid) {
             return (self.answer(caller, request).await, None);
         }
-        let (answer, news) = self.tell_holder(caller, holder, request).await;
-        (answer, Some(news))
+        let told = async { Ok(self.tell_holder(caller, holder, request).await) };
+        match self.while_here(told).await {
+            Ok((answer, news)) => (answer, Some(news)),
+            Err(error) => (Err(error), None),
+        }
     }
 
     async fn tell_holder(
@@ -158,20 +161,20 @@ impl<S: Store> MetaService<S> {
         turn: u64,
     ) -> Result<MetaReply, MetaError> {
         let delegations = &self.shared.delegations;
-        let snapshot = self.shared.store.snapshot().await.map_err(|error| told(&error.into()))?;
-        let live = meta::ops::is_live(&mut Reader::new(snapshot), self.shared.now(), caller, session).await;
-        if !live.map_err(|failure| told(&failure))? {
-            return Err(MetaError::SessionOver);
-        }
         let holder = HolderId(env::random::number());
         let begin =
             || delegations.granter().begin(holder, (session, turn), caller.uid, self.shared.monotonic());
         let begun = match &self.shared.peers {
-            None => begin(),
+            None => {
+                let snapshot = self.shared.store.snapshot().await.map_err(|error| told(&error.into()))?;
+                let mut reader = Reader::new(snapshot);
+                let live = meta::ops::is_live(&mut reader, self.shared.now(), caller, session).await;
+                live.map_err(|failure| told(&failure))? && begin()
+            }
             Some(peers) => {
-                let run = peers.admit(&self.shared.store, session, turn).await?;
+                let admitted = peers.admit(&self.shared, caller, (session, turn)).await?;
                 peers.tell_moved(session, turn);
-                peers.if_still(run, begin).unwrap_or(false)
+                admitted.if_still(begin).unwrap_or(false)
             }
         };
         if !begun {

@@ -5,11 +5,16 @@
 //! each session that held something of it has begun to hold elsewhere, or what it had is over by the clock. Invariants: MS-1 to MS-5 in
 //! `docs/protocols/servers.md`.
 
-use super::Shared;
+mod keep;
+
+pub(super) use keep::{keep, tell_over};
+
 use super::delegations::Delegations;
 use super::roll::{Entry, Roll, Standing};
+use super::{Shared, told};
 use kv::{Commit, KvError, Outcome, Snapshot, Store};
-use std::collections::{BTreeSet, HashMap};
+use meta::{Caller, Reader};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,43 +22,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
-use types::delegation::{DELEGATION_LIFETIME, DELEGATION_MARGIN};
 use types::meta::MetaError;
 use types::peer::{Ask, CLEAR_INODES_MAX, PeerRequest, ServerInfo, ServerRun};
 use types::wire::{decode, encode};
 use types::{InodeId, NodeId, SessionId};
 
-/// Between two looks at the roll, and at whether the others are there.
-const TICK: Duration = Duration::from_millis(250);
-/// The same while somebody is suspended: others wait.
-const TICK_PAUSED: Duration = Duration::from_millis(20);
-/// A server that was not heard for so long is suspended.
-const SILENCE: Duration = Duration::from_millis(1500);
+/// A server that did not see itself on the roll for so long answers nothing: others do.
+const LOST: Duration = Duration::from_millis(1500);
 /// The longest that a holder is heard after the roll was seen: who was struck off since may not know it.
 const VERIFIED: Duration = Duration::from_secs(1);
-/// What a suspended server granted is over after this: it may hear holders for [`VERIFIED`] longer than it is on the roll.
-const GRANTED_MAX: Duration =
-    DELEGATION_LIFETIME.saturating_add(DELEGATION_MARGIN).saturating_add(VERIFIED).saturating_add(VERIFIED);
 /// An answer that is given at once comes in this time.
 const CALL: Duration = Duration::from_millis(500);
 /// How long [`PeerRequest::Await`] waits, and how much longer its answer may take.
 const AWAIT: Duration = Duration::from_secs(1);
 /// How often a wait looks whether a holder is over by the clock.
 const LOOK: Duration = Duration::from_millis(50);
-/// A server that was struck off twice in this time...
-const OFTEN: Duration = Duration::from_secs(60);
-/// ...stays out for so long.
-const OUT: Duration = Duration::from_secs(10);
 /// Questions that were over before they came, of one server: they are remembered, for they may come yet.
 const EARLY_MAX: usize = 1000;
 
 /// How to reach other metadata servers.
 pub trait PeerLink: Send + Sync + 'static {
-    /// Asks the one at an address. `None`: no answer in this time.
+    /// Asks a run at an address. `None`: no answer of that run in this time.
     fn ask(
         &self,
         address: &str,
-        request: PeerRequest,
+        request: (ServerRun, PeerRequest),
         time: Duration,
     ) -> Pin<Box<dyn Future<Output = Option<Vec<InodeId>>> + Send>>;
 }
@@ -90,7 +83,32 @@ pub(super) struct Peers {
     roll: Mutex<Roll>,
     numbers: AtomicU64,
     asked: Mutex<Asked>,
+    /// Sessions that are about to hold something here.
+    admitting: Mutex<HashSet<SessionId>>,
+    /// It has taken its leave.
+    left: AtomicBool,
     overs: mpsc::UnboundedSender<Over>,
+}
+
+/// A session that is about to hold something, as long as this lives.
+pub(super) struct Admitted<'a> {
+    peers: &'a Peers,
+    session: SessionId,
+    run: ServerRun,
+}
+
+impl Admitted<'_> {
+    /// Runs this if the server is still the run that the session was admitted to.
+    pub(super) fn if_still<T>(&self, then: impl FnOnce() -> T) -> Option<T> {
+        let own = lock(&self.peers.own);
+        own.is_some_and(|own| own.run == self.run).then(then)
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        lock(&self.peers.admitting).remove(&self.session);
+    }
 }
 
 /// A question that is over, and whom it was asked of.
@@ -99,6 +117,7 @@ pub(super) struct Over(Ask, Vec<(ServerRun, String)>);
 /// What a transaction stands on.
 pub(super) enum Footing {
     Firm {
+        own: ServerRun,
         number: u32,
         /// Those that may have granted something.
         others: Vec<Entry>,
@@ -153,6 +172,8 @@ impl Peers {
             roll: Mutex::default(),
             numbers: AtomicU64::new(0),
             asked: Mutex::default(),
+            admitting: Mutex::default(),
+            left: AtomicBool::new(false),
             overs,
         };
         peers.enroll(store, now).await?;
@@ -177,6 +198,7 @@ impl Peers {
 
     /// Leaves the others: what is held of this server is over when its holders begin elsewhere.
     pub(super) async fn leave<S: Store>(&self, store: &S, delegations: &Delegations) {
+        self.left.store(true, Ordering::SeqCst);
         let Some(run) = self.run() else { return };
         self.forget_all(delegations);
         for _ in 0..3 {
@@ -227,7 +249,7 @@ impl Peers {
             return Ok(Footing::NotNow);
         }
         let others = roll.all_live().filter(|entry| entry.run != run && entry.standing == Standing::Granting);
-        Ok(Footing::Firm { number: own.number, others: others.cloned().collect() })
+        Ok(Footing::Firm { own: run, number: own.number, others: others.cloned().collect() })
     }
 
     /// Has others get back what is about to be changed. Those of it that somebody holds still; `Err`: one of them does not answer.
@@ -250,7 +272,7 @@ impl Peers {
 
     /// Asks all at the same time; the answers in their order.
     async fn ask_all(&self, others: &[Entry], request: &PeerRequest) -> Vec<Option<Vec<InodeId>>> {
-        let ask = |other: &Entry| self.options.link.ask(&other.address, request.clone(), CALL);
+        let ask = |other: &Entry| self.options.link.ask(&other.address, (other.run, request.clone()), CALL);
         let calls: Vec<_> = others.iter().map(|other| tokio::spawn(ask(other))).collect();
         let mut answers = Vec::new();
         for call in calls {
@@ -272,7 +294,8 @@ impl Peers {
                     if !lock(&peers.roll).knows(run) {
                         break;
                     }
-                    match peers.options.link.ask(&address, PeerRequest::Await { ask }, AWAIT + CALL).await {
+                    let request = (run, PeerRequest::Await { ask });
+                    match peers.options.link.ask(&address, request, AWAIT + CALL).await {
                         Some(held) if held.is_empty() => break,
                         Some(_) => {}
                         None => sleep(LOOK).await,
@@ -287,16 +310,15 @@ impl Peers {
         elsewhere
     }
 
-    /// Sees to it that what was sent and not answered is done by now, or never will be.
-    pub(super) async fn fence<S: Store>(&self, store: &S) {
+    /// Sees to it that what this run has sent and was not answered is done by now, or never will be.
+    pub(super) async fn fence<S: Store>(&self, store: &S, run: ServerRun) {
         loop {
-            let Some(run) = self.run() else { return };
             match change(store, |roll| roll.live(run).is_some()).await {
                 // Fenced; or struck off, which is as good.
                 Ok(Some(roll)) => return self.saw(&roll),
                 Ok(None) if !self.is_live(store, run).await => return,
                 Ok(None) => {}
-                Err(_) => sleep(TICK).await,
+                Err(_) => sleep(LOOK).await,
             }
         }
     }
@@ -306,20 +328,32 @@ impl Peers {
         read(&snapshot).await.map_or(true, |roll| roll.live(run).is_some())
     }
 
-    /// Notes, durably, that a session is about to hold something of this server.
+    /// Notes, durably, that a session of this user is about to hold something of this server.
     pub(super) async fn admit<S: Store>(
         &self,
-        store: &S,
-        session: SessionId,
-        turn: u64,
-    ) -> Result<ServerRun, MetaError> {
+        shared: &Shared<S>,
+        caller: &Caller,
+        (session, turn): (SessionId, u64),
+    ) -> Result<Admitted<'_>, MetaError> {
+        let store = &shared.store;
+        let mut admitted = Admitted { peers: self, session, run: ServerRun(0) };
+        if !lock(&self.admitting).insert(session) {
+            std::mem::forget(admitted);
+            return Err(MetaError::Busy);
+        }
         let unavailable = |error: KvError| {
             tracing::warn!(%error, "a session cannot be noted as a holder");
             MetaError::Unavailable
         };
         loop {
             let run = self.run().ok_or(MetaError::Unavailable)?;
+            admitted.run = run;
             let snapshot = store.snapshot().await.map_err(unavailable)?;
+            let mut reader = Reader::new(snapshot.clone());
+            let live = meta::ops::is_live(&mut reader, shared.now(), caller, session).await;
+            if !live.map_err(|failure| told(&failure))? {
+                return Err(MetaError::SessionOver);
+            }
             let mut roll = read(&snapshot).await.map_err(unavailable)?;
             roll.live(run).ok_or(MetaError::Unavailable)?;
             let row = meta::keys::holding(session);
@@ -335,17 +369,11 @@ impl Peers {
             let keys = vec![meta::keys::roll(), meta::keys::session(session), row];
             let commit = Commit { snapshot: snapshot.revision(), keys, writes, ..Commit::default() };
             match store.commit(commit).await {
-                Ok(Outcome::Committed(_)) => return Ok(run),
+                Ok(Outcome::Committed(_)) => return Ok(admitted),
                 Ok(Outcome::Conflict) | Err(KvError::SnapshotTooOld) => {}
                 Err(error) => return Err(unavailable(error)),
             }
         }
-    }
-
-    /// Runs this if the server is still that run.
-    pub(super) fn if_still<T>(&self, run: ServerRun, then: impl FnOnce() -> T) -> Option<T> {
-        let own = lock(&self.own);
-        own.is_some_and(|own| own.run == run).then(then)
     }
 
     /// Whether holders may be told that they may go on.
@@ -353,18 +381,31 @@ impl Peers {
         lock(&self.own).is_some_and(|own| now < own.verified + VERIFIED)
     }
 
+    /// Comes back when this server has not seen itself on the roll for some time.
+    pub(super) async fn until_lost(&self, now: impl Fn() -> Duration) {
+        loop {
+            let verified = lock(&self.own).map(|own| own.verified);
+            let left = verified.map(|verified| (verified + LOST).saturating_sub(now()));
+            match left {
+                Some(left) if !left.is_zero() => sleep(left).await,
+                Some(_) | None => return,
+            }
+        }
+    }
+
     /// Tells the others that what a session held before is over.
     pub(super) fn tell_moved(&self, session: SessionId, turn: u64) {
         let Some(own) = self.run() else { return };
-        let others: Vec<String> = {
+        let others: Vec<Entry> = {
             let roll = lock(&self.roll);
             let granting = |entry: &&Entry| entry.run != own && entry.standing == Standing::Granting;
-            roll.all_live().filter(granting).map(|entry| entry.address.clone()).collect()
+            roll.all_live().filter(granting).cloned().collect()
         };
-        for address in others {
+        for Entry { run, address, .. } in others {
             let link = self.options.link.clone();
+            let request = (run, PeerRequest::Moved { session, turn });
             // If it is lost, what was held is over by the clock.
-            tokio::spawn(async move { link.ask(&address, PeerRequest::Moved { session, turn }, CALL).await });
+            tokio::spawn(async move { link.ask(&address, request, CALL).await });
         }
     }
 
@@ -372,16 +413,23 @@ impl Peers {
     pub(super) async fn serve(
         &self,
         delegations: &Delegations,
-        request: PeerRequest,
+        (to, request): (ServerRun, PeerRequest),
         now: impl Fn() -> Duration,
     ) -> Result<Vec<InodeId>, MetaError> {
+        // Another run may have been at this address, or in this process: nothing is known of what it granted.
+        self.run().filter(|run| *run == to).ok_or(MetaError::Unavailable)?;
         match request {
-            PeerRequest::Clear { inodes, .. } if inodes.is_empty() => Ok(inodes),
+            PeerRequest::Clear { inodes, .. } if inodes.is_empty() => {
+                let own = *lock(&self.own);
+                // One that does not reach the store is of no use.
+                own.filter(|own| now() < own.verified + LOST).ok_or(MetaError::Unavailable)?;
+                Ok(inodes)
+            }
             PeerRequest::Clear { inodes, .. } if inodes.len() > CLEAR_INODES_MAX => Err(MetaError::Invalid),
             PeerRequest::Clear { ask, inodes } => {
                 // Who is on its way off the roll has forgotten what it granted, and the others may not know.
                 let own = lock(&self.own);
-                own.ok_or(MetaError::Unavailable)?;
+                own.filter(|own| own.run == to).ok_or(MetaError::Unavailable)?;
                 let mut asked = lock(&self.asked);
                 let early = asked.early.get_mut(&ask.run);
                 if early.is_some_and(|early| early.remove(&ask.number)) {
@@ -398,7 +446,6 @@ impl Peers {
                 Ok(held)
             }
             PeerRequest::Await { ask } => {
-                self.run().ok_or(MetaError::Unavailable)?;
                 let end = Instant::now() + AWAIT;
                 loop {
                     let mut news = std::pin::pin!(delegations.let_go.notified());
@@ -491,119 +538,5 @@ async fn change<S: Store>(
         Ok(Outcome::Committed(_)) => Ok(Some(roll)),
         Ok(Outcome::Conflict) | Err(KvError::SnapshotTooOld) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// What is known of the others.
-#[derive(Default)]
-struct Watched {
-    /// When each was heard last, and when all were asked.
-    heard: HashMap<ServerRun, Duration>,
-    asked: Duration,
-    /// Since when those that are suspended are, as far as was seen.
-    suspended: HashMap<ServerRun, Duration>,
-    /// When this server had to join again.
-    rejoined: Option<Duration>,
-}
-
-/// Keeps this server on the roll, and off it those that are gone. For ever.
-pub(super) async fn keep<S: Store>(shared: Arc<Shared<S>>) {
-    let mut watched = Watched::default();
-    loop {
-        let Some(peers) = &shared.peers else { return };
-        let is_paused = lock(&peers.roll).suspended().next().is_some();
-        sleep(if is_paused { TICK_PAUSED } else { TICK }).await;
-        if let Err(error) = look(&shared, peers, &mut watched).await {
-            tracing::warn!(%error, "the list of the metadata servers cannot be kept");
-            sleep(TICK).await;
-        }
-    }
-}
-
-async fn look<S: Store>(shared: &Shared<S>, peers: &Peers, watched: &mut Watched) -> Result<(), KvError> {
-    let seen = shared.monotonic();
-    let snapshot = shared.store.snapshot().await?;
-    let roll = read(&snapshot).await?;
-    peers.saw(&roll);
-    match peers.run().filter(|run| roll.live(*run).is_some()) {
-        Some(run) => peers.verified(run, seen),
-        None => {
-            tracing::warn!("the other metadata servers take this one for gone: it joins them again");
-            peers.forget_all(&shared.delegations);
-            // Two that do not hear each other would strike each other off, over and over.
-            if watched.rejoined.is_some_and(|rejoined| seen < rejoined + OFTEN) {
-                sleep(OUT).await;
-            }
-            peers.enroll(&shared.store, || shared.monotonic()).await?;
-            watched.rejoined = Some(shared.monotonic());
-            return Ok(());
-        }
-    }
-    peers.forget_gone(&shared.delegations, &roll, seen);
-    watched.suspended.retain(|run, _| roll.suspended().any(|suspended| suspended == *run));
-    for run in roll.suspended() {
-        let since = *watched.suspended.entry(run).or_insert(seen);
-        if seen >= since + GRANTED_MAX || !holds_something(&snapshot, run).await? {
-            tracing::info!(run = run.0, "what a metadata server that is gone had granted is over");
-            change(&shared.store, |roll| roll.strike_off(run)).await?;
-        }
-    }
-    let Some(own) = peers.run().filter(|_| seen >= watched.asked + TICK) else { return Ok(()) };
-    watched.asked = seen;
-    let others: Vec<Entry> = roll.all_live().filter(|entry| entry.run != own).cloned().collect();
-    let ask = Ask { run: own, number: u64::MAX };
-    let answers = peers.ask_all(&others, &PeerRequest::Clear { ask, inodes: Vec::new() }).await;
-    watched.heard.retain(|run, _| roll.live(*run).is_some());
-    for (entry, answer) in others.into_iter().zip(answers) {
-        let heard = watched.heard.entry(entry.run).or_insert(seen);
-        if answer.is_some() {
-            *heard = seen;
-        } else if seen > *heard + SILENCE {
-            tracing::warn!(
-                address = entry.address,
-                "a metadata server does not answer: it is taken off the list"
-            );
-            change(&shared.store, |roll| roll.suspend(entry.run)).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether a session may still hold something of a run.
-async fn holds_something<S: Snapshot>(snapshot: &S, run: ServerRun) -> Result<bool, KvError> {
-    let (from, to) = meta::keys::holdings_range();
-    for (_, value) in snapshot.scan(&from, &to, usize::MAX).await? {
-        // What cannot be read may be of anybody.
-        if decode::<(ServerRun, u64)>(&value).map_or(true, |(holds, _)| holds == run) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Tells others what is over, until they have heard it or are gone.
-pub(super) async fn tell_over<S: Store>(shared: Arc<Shared<S>>, mut overs: mpsc::UnboundedReceiver<Over>) {
-    while let Some(first) = overs.recv().await {
-        let mut all: HashMap<(ServerRun, String), Vec<Ask>> = HashMap::new();
-        let mut next = Some(first);
-        while let Some(Over(ask, of)) = next {
-            for server in of {
-                all.entry(server).or_default().push(ask);
-            }
-            next = overs.try_recv().ok();
-        }
-        for ((run, address), asks) in all {
-            let shared = shared.clone();
-            tokio::spawn(async move {
-                let Some(peers) = &shared.peers else { return };
-                while lock(&peers.roll).knows(run) {
-                    let request = PeerRequest::Over { asks: asks.clone() };
-                    if peers.options.link.ask(&address, request, CALL).await.is_some() {
-                        return;
-                    }
-                    sleep(LOOK).await;
-                }
-            });
-        }
     }
 }

@@ -22,6 +22,9 @@ impl<S: Store> Port for MetaService<S> {
         match wire::decode::<MetaRequest>(&body) {
             Ok(request) => {
                 let name = name(&request);
+                if matches!((&request, &peer), (MetaRequest::Peer { .. }, Identity::User(_))) {
+                    return (name, Box::pin(std::future::ready(answered(&Err(MetaError::Denied)))));
+                }
                 let future = async move {
                     let caller = caller(&peer);
                     match wire::decode::<HolderId>(&payload) {
@@ -71,7 +74,7 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::Quotas => "quotas",
         MetaRequest::Snapshots => "snapshots",
         MetaRequest::KeepBytes { .. } => "keep_bytes",
-        MetaRequest::Peer(_) => "peer",
+        MetaRequest::Peer { .. } => "peer",
         MetaRequest::Servers => "servers",
         MetaRequest::Flush { .. } => "flush",
         MetaRequest::ExportRows { .. } => "export_rows",

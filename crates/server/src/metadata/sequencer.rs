@@ -294,10 +294,10 @@ async fn attempt_once<S: Store>(
     let clock = &shared.options.clock;
     let started = clock.monotonic();
     let snapshot = shared.store.snapshot().await?;
-    let (server, others) = match &shared.peers {
-        None => (shared.options.server, Vec::new()),
+    let (server, others, own) = match &shared.peers {
+        None => (shared.options.server, Vec::new(), None),
         Some(peers) => match peers.footing(&snapshot, started).await? {
-            Footing::Firm { number, others } => (number, others),
+            Footing::Firm { number, others, own } => (number, others, Some(own)),
             Footing::NotNow => return Ok(Attempt::NotNow),
             Footing::Off => return Ok(Attempt::Off),
         },
@@ -332,8 +332,8 @@ async fn attempt_once<S: Store>(
         Ok(kv::Outcome::Conflict) => return Ok(Attempt::Conflict),
         Err(error) => {
             // It may be committed all the same: by now, or not at all.
-            if let Some(peers) = &shared.peers {
-                peers.fence(&shared.store).await;
+            if let (Some(peers), Some(own)) = (&shared.peers, own) {
+                peers.fence(&shared.store, own).await;
             }
             run.committed(&[]);
             return Err(error);

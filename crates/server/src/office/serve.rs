@@ -32,7 +32,7 @@ impl<S: Store> Office<S> {
     ) -> Result<ManagerReply, ManagerError> {
         match (self.manager(), request) {
             (Some(manager), request) => manager.handle(peer, request).await,
-            (None, ManagerRequest::Watch { known, wait_ms }) => {
+            (None, ManagerRequest::Watch { known, wait_ms }) if self.follows() => {
                 let mut routing = self.routing.subscribe();
                 let wait = Duration::from_millis(u64::from(wait_ms)).min(WATCH_MAX);
                 let newer = timeout(wait, routing.wait_for(|routing| routing.version > known)).await;

@@ -166,6 +166,12 @@ async fn another_manages_when_the_manager_is_gone_and_never_two() {
         let nobody = world.pass(10 * SECOND).await;
         assert!(nobody > Duration::ZERO && nobody < 4 * SECOND, "{nobody:?}");
         assert_ne!(world.managing(), [second]);
+        // Nor does it keep storage servers, or clients, with itself.
+        let office = world.office(second);
+        for request in [ManagerRequest::Movement, ManagerRequest::Watch { known: 0, wait_ms: 0 }] {
+            let answer = office.handle(&net::Identity::Node(NodeId(9)), request).await;
+            assert!(matches!(answer, Err(ManagerError::NotManager)), "{answer:?}");
+        }
         assert_eq!(world.managing().len(), 1);
         world.running[&second].0.store(false, Ordering::Relaxed);
         world.pass(5 * SECOND).await;

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::task::{Poll, Waker};
 use tokio::time::{Instant, sleep, timeout};
 use types::delegation::{DELEGATION_LIFETIME, News, Recall, Recalls};
-use types::peer::PeerRequest;
+use types::peer::{PeerRequest, ServerRun};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -91,7 +91,7 @@ impl PeerLink for Wire {
     fn ask(
         &self,
         address: &str,
-        request: PeerRequest,
+        (run, request): (ServerRun, PeerRequest),
         time: Duration,
     ) -> Pin<Box<dyn Future<Output = Option<Vec<InodeId>>> + Send>> {
         let (world, from, to) = (self.0.clone(), self.1, address.parse().unwrap());
@@ -101,7 +101,10 @@ impl PeerLink for Wire {
                 // As of a network that is cut: no answer.
                 return std::future::pending().await;
             }
-            let reply = world.service(to)?.answer(&Caller::administrator(), MetaRequest::Peer(request)).await;
+            let reply = world
+                .service(to)?
+                .answer(&Caller::administrator(), MetaRequest::Peer { to: run, request })
+                .await;
             sleep(world.delay(3)).await;
             match reply {
                 Ok(MetaReply::Held(held)) if !world.is_cut(from, to) => Some(held),
@@ -150,9 +153,14 @@ impl World {
     }
 
     async fn start(self: &Arc<World>, node: u32) {
+        self.start_as(node, node).await;
+    }
+
+    /// Starts a server at the address of a node, as another one.
+    async fn start_as(self: &Arc<World>, node: u32, number: u32) {
         let store = Way { store: self.store.clone(), world: self.clone(), node };
         let peers = PeerOptions {
-            node: NodeId(node),
+            node: NodeId(number),
             address: node.to_string(),
             link: Arc::new(Wire(self.clone(), node)),
         };
@@ -532,11 +540,17 @@ async fn one_that_was_struck_off_commits_nothing_and_renews_nobody() {
     let renew = MetaRequest::Recalls { session, holder, heard: 0, returned: Vec::new() };
     let (reply, _) = client.tell(None, renew.clone()).await.unwrap();
     assert_eq!(reply, Err(MetaError::Unavailable));
-    // The other does not hear it, either: it is struck off, and then changes go on.
-    world.cut(1, 2);
+    // Nor does it keep anybody waiting.
+    let asked = Instant::now();
+    let place = "f".into();
+    let look = MetaRequest::Stat { place, follow: types::meta::Follow::No };
+    assert_eq!(client.tell(None, look).await.unwrap().0, Err(MetaError::Unavailable));
+    assert!(asked.elapsed() < SECOND, "{:?}", asked.elapsed());
+    // It tells the other that it is of no use: it is struck off, and then changes go on.
     let began = Instant::now();
     world.change(2, origin(99, 0, 2), mkdir("d")).await;
-    assert!(began.elapsed() < 10 * SECOND, "{:?}", began.elapsed());
+    assert!(began.elapsed() < 3 * SECOND, "{:?}", began.elapsed());
+    sleep(3 * SECOND).await;
     world.heal();
     sleep(SECOND).await;
     let (reply, _) = client.tell(None, renew).await.unwrap();
@@ -544,4 +558,71 @@ async fn one_that_was_struck_off_commits_nothing_and_renews_nobody() {
     // It is back.
     world.change(1, origin(99, 0, 3), mkdir("e")).await;
     assert_eq!(world.service(1).unwrap().servers().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_run_at_the_same_address_says_counts_for_nothing() {
+    let world = World::new(4);
+    for node in 1..=2 {
+        world.start(node).await;
+    }
+    world.change(0, origin(99, 0, 1), create("f")).await;
+    let client = Client::begin(&world, 1).await;
+    let hold = MetaRequest::Hold { session: client.session, turn: 1 };
+    let reply = client.tell(None, hold).await;
+    let Some((Ok(MetaReply::Recalls(Recalls { holder, .. })), _)) = reply else { panic!("{reply:?}") };
+    let asked = world.clock.monotonic();
+    client.state().kept.begin(holder, asked);
+    let look = MetaRequest::Stat { place: "f".into(), follow: types::meta::Follow::No };
+    let (reply, news) = client.tell(Some(holder), look).await.unwrap();
+    let Ok(MetaReply::Attributes(found)) = reply else { panic!("{reply:?}") };
+    client.state().kept.learn(holder, &news, &found);
+    let file = found.inode;
+    // Another server is where that was, and would say that nobody holds anything.
+    world.kill(2);
+    world.start_as(2, 3).await;
+    let set = SetAttributes { mode: Some(Mode(0o600)), ..SetAttributes::default() };
+    let (place, follow) = ("f".into(), types::meta::Follow::No);
+    let changing = tokio::spawn({
+        let one = world.service(1).unwrap();
+        let chmod = Change::SetAttributes { place, follow, set };
+        async move { change(&one, origin(99, 1, 1), chmod).await }
+    });
+    let mut kept = 0;
+    while !changing.is_finished() {
+        kept += client.check(&[file]);
+        sleep(10 * MS).await;
+    }
+    changing.await.unwrap().unwrap();
+    assert!(kept > 100, "the client answered from what it kept, {kept} times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_client_that_has_been_gone_for_some_time() {
+    let world = World::new(5);
+    for node in 1..=2 {
+        world.start(node).await;
+    }
+    world.change(0, origin(99, 0, 1), create("f")).await;
+    let client = Client::begin(&world, 1).await;
+    let hold = MetaRequest::Hold { session: client.session, turn: 1 };
+    client.tell(None, hold).await.unwrap().0.unwrap();
+    sleep(20 * SECOND).await;
+    world.kill(2);
+    let began = Instant::now();
+    world.change(0, origin(99, 0, 2), mkdir("d")).await;
+    assert!(began.elapsed() < 3 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_leaves_does_not_come_back() {
+    let world = World::new(6);
+    for node in 1..=2 {
+        world.start(node).await;
+    }
+    let two = world.service(2).unwrap();
+    two.leave().await;
+    sleep(5 * SECOND).await;
+    assert_eq!(world.service(1).unwrap().servers().len(), 1);
+    assert_eq!(change(&two, origin(99, 0, 1), mkdir("d")).await, Err(MetaError::Unavailable));
 }
