@@ -39,6 +39,7 @@ enum Record<'a> {
     Cluster(Cluster),
     Movement(movement::Line),
     Following(following::Line<'a>),
+    Metadata(MetadataServer<'a>),
     Server(Server<'a>),
     Target(Target<'a>),
     Damage(Damaged<'a>),
@@ -59,6 +60,13 @@ struct Cluster {
     directories: u64,
     bytes: u64,
     garbage: u64,
+}
+
+/// One of several metadata servers.
+#[derive(Serialize)]
+struct MetadataServer<'a> {
+    node: u32,
+    address: &'a str,
 }
 
 #[derive(Serialize)]
@@ -130,6 +138,10 @@ impl StatusCommand {
             session.out.json(&Record::Movement(movement::line(&status.movement)))?;
             for one in &status.followings {
                 session.out.json(&Record::Following(following::line(one)))?;
+            }
+            for server in &status.servers {
+                let (node, address) = (server.node.0, server.address.as_str());
+                session.out.json(&Record::Metadata(MetadataServer { node, address }))?;
             }
         } else {
             overview(session, &status, &cluster)?;
@@ -280,6 +292,11 @@ fn overview(session: &mut Session, status: &Status, cluster: &Cluster) -> Result
         size::words(*bytes)
     ))?;
     session.out.line(&format!("space:  {} used of {}", size::words(used), size::words(capacity)))?;
+    if !status.servers.is_empty() {
+        let servers: Vec<String> =
+            status.servers.iter().map(|server| format!("{} at {}", server.node, server.address)).collect();
+        session.out.line(&format!("metadata: servers {}", servers.join(", ")))?;
+    }
     movement::sentence(&status.movement).map_or(Ok(()), |text| session.out.line(&text))?;
     for one in &status.followings {
         session.out.line(&following::sentence(one, &session.out.name(&one.path)))?;

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use types::following::Following;
 use types::meta::{Follow, MetaReply, MetaRequest, Place, Totals};
 use types::movement::Movement;
+use types::peer::ServerInfo;
 use types::routing::{MemberState, NodeInfo};
 use types::scrub::{ScrubOrder, ScrubStatus};
 use types::storage::{ChunkState, Damage, StorageError, StorageReply, StorageRequest, StorageStatus};
@@ -73,6 +74,8 @@ pub struct CopyLocation {
 pub struct Status {
     pub routing: Arc<Routing>,
     pub totals: Totals,
+    /// The metadata servers that are there; none, if there is one only.
+    pub servers: Vec<ServerInfo>,
     pub nodes: Vec<NodeStatus>,
     /// How the moving of data goes.
     pub movement: Movement,
@@ -285,9 +288,19 @@ impl Client {
         });
         let nodes = nodes.collect();
         let totals = self.totals().await?;
+        let servers = self.servers().await?;
         let movement = self.movement().await?;
         let followings = self.followings().await?;
-        Ok(Status { routing, totals, nodes, movement, followings })
+        Ok(Status { routing, totals, servers, nodes, movement, followings })
+    }
+
+    /// The metadata servers that are there, as far as one of them knows; none, if there is one only.
+    pub async fn servers(&self) -> Result<Vec<ServerInfo>> {
+        const ACTION: &str = "ask which metadata servers there are";
+        match self.meta(ACTION, "", &MetaRequest::Servers).await? {
+            MetaReply::Servers(servers) => Ok(servers),
+            _ => Err(Error::unexpected(ACTION, "")),
+        }
     }
 
     /// What servers know to be bad. Servers that do not answer are left out. Paths are known only to the

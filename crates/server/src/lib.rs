@@ -13,3 +13,5 @@ pub mod rebuild;
 pub mod reclaimer;
 pub mod restore;
 pub mod storage;
+#[cfg(test)]
+mod testing;

@@ -70,6 +70,7 @@ fn status(chains: &[&[MemberState]]) -> Status {
     let scrubs = vec![scrub(1), scrub(2)];
     let node = NodeStatus { node: NodeId(1), info, status: Ok(word), scrub: Ok(scrubs) };
     Status {
+        servers: Vec::new(),
         routing: Arc::new(routing),
         totals: Totals::default(),
         nodes: vec![node],

@@ -35,6 +35,7 @@ fn status(chains: &[&[MemberState]]) -> Status {
     Status {
         routing: Arc::new(routing),
         totals: Totals::default(),
+        servers: Vec::new(),
         nodes: vec![],
         followings: Vec::new(),
         movement: types::movement::Movement::default(),

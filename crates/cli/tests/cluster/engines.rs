@@ -190,6 +190,12 @@ fn metadata_servers_die(place: &str) {
         writers.verify(5.0);
     }
     until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
+    // All are seen, and the one that is gone for good is not.
+    let seen = |cluster: &Apart| {
+        let status = cluster.sr(&["status", "--json"]);
+        status.lines().filter(|line| line.contains("\"record\":\"metadata\"")).count()
+    };
+    until("all three are seen", || seen(&cluster) == 3);
     // They are stopped, and taken for gone; and when they go on they do not know.
     let writers = [(0, 4..6), (1, 6..8)].map(|(mount, numbers)| Writers::start(&mounts[mount], numbers, 22));
     for number in 0..3 {

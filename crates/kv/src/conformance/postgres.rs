@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -35,7 +36,32 @@ pub struct Server {
 fn fetched() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let found = test.ancestors().map(|folder| folder.join("inputs/postgres")).find(|path| path.exists());
-    found.expect("PostgreSQL is not there: run `cargo xtask inputs` once")
+    let found = found.expect("PostgreSQL is not there: run `cargo xtask inputs` once");
+    if !is_root() || found.ancestors().all(is_open) { found } else { copied(&found) }
+}
+
+/// Whether `nobody` gets through a folder: not through the home of root, as a rule.
+fn is_open(folder: &Path) -> bool {
+    std::fs::metadata(folder).unwrap().mode() & 0o005 == 0o005
+}
+
+/// A copy of a folder that `nobody` can reach, made once.
+fn copied(found: &Path) -> PathBuf {
+    static COPYING: Mutex<()> = Mutex::new(());
+    let _one = COPYING.lock().unwrap();
+    let copy = std::env::temp_dir().join("steradian-postgresql-15");
+    if !copy.exists() {
+        let unfinished = tempfile::tempdir_in(std::env::temp_dir()).unwrap();
+        let inside = unfinished.path().join("copy");
+        let done = Command::new("cp").arg("-a").args([found, &inside]).status().unwrap();
+        assert!(done.success(), "{} cannot be copied", found.display());
+        // Another process may have been quicker.
+        let _ = std::fs::rename(&inside, &copy);
+    }
+    let made = std::fs::symlink_metadata(&copy).unwrap();
+    let is_ours = made.is_dir() && made.uid() == 0 && made.mode() & 0o022 == 0;
+    assert!(is_ours && is_open(&copy), "{} is somebody else's: remove it", copy.display());
+    copy
 }
 
 fn is_root() -> bool {

@@ -1,7 +1,7 @@
 use super::*;
+use crate::testing::{Running, Way};
 use env::Random;
 use kv::MemoryStore;
-use kv::memory::MemorySnapshot;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
@@ -12,57 +12,6 @@ use types::{FailureDomain, Shortfall};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
-
-/// The paused clock of the runtime, which runs faster or slower by `percent`.
-struct Running(Instant, u32);
-
-impl Clock for Running {
-    fn wall(&self) -> i64 {
-        i64::try_from(self.monotonic().as_nanos()).unwrap()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed() * self.1 / 100
-    }
-}
-
-/// A server's way to the store, which takes time and may be cut.
-#[derive(Clone)]
-struct Way {
-    store: MemoryStore,
-    random: Arc<Mutex<Random>>,
-    cut: Arc<AtomicBool>,
-}
-
-impl Way {
-    async fn go(&self) -> Result<(), KvError> {
-        let time = Duration::from_micros(self.random.lock().unwrap().number() % 20_000);
-        sleep(time).await;
-        if self.cut.load(Ordering::Relaxed) { Err(KvError::Unavailable("cut".to_owned())) } else { Ok(()) }
-    }
-}
-
-impl Store for Way {
-    type Snapshot = MemorySnapshot;
-
-    fn is_shared(&self) -> bool {
-        true
-    }
-
-    async fn snapshot(&self) -> Result<MemorySnapshot, KvError> {
-        self.go().await?;
-        let snapshot = self.store.snapshot().await?;
-        self.go().await?;
-        Ok(snapshot)
-    }
-
-    async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
-        self.go().await?;
-        let outcome = self.store.commit(commit).await?;
-        self.go().await?;
-        Ok(outcome)
-    }
-}
 
 type Offices = Arc<Mutex<BTreeMap<u32, Arc<Office<Way>>>>>;
 
@@ -103,8 +52,9 @@ impl World {
 
     async fn start(&mut self, node: u32) {
         let cut = Arc::new(AtomicBool::new(false));
-        let store = Way { store: self.store.clone(), random: self.random.clone(), cut: cut.clone() };
-        let clock = Arc::new(Running(Instant::now(), 88 + 12 * (node % 3)));
+        let (store, random) = (self.store.clone(), self.random.clone());
+        let store = Way { store, random, longest: 20 * MS, cut: cut.clone() };
+        let clock = Arc::new(Running { began: Instant::now(), percent: 88 + 12 * (node % 3) });
         let link = Arc::new(Wire(self.offices.clone()));
         let own = Candidate { node: NodeId(node), address: node.to_string(), link };
         let options = ManagerOptions::default();

@@ -2,10 +2,12 @@
 //! are late or lost.
 
 use super::*;
+use crate::testing::{Running, Way};
 use ::delegation::Kept;
 use env::Random;
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
 use tokio::time::{Instant, sleep, timeout};
 use types::delegation::{DELEGATION_LIFETIME, News, Recall, Recalls};
@@ -13,19 +15,6 @@ use types::peer::{PeerRequest, ServerRun};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
-
-/// The paused clock of the runtime.
-struct Running(Instant);
-
-impl Clock for Running {
-    fn wall(&self) -> i64 {
-        i64::try_from(self.monotonic().as_nanos()).unwrap()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed() + Duration::from_secs(1_000_000)
-    }
-}
 
 /// What a future comes to that waits for nothing.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
@@ -35,53 +24,18 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A server's way to the store: takes its time, and may be cut.
-#[derive(Clone)]
-struct Way {
-    store: MemoryStore,
-    world: Arc<World>,
-    node: u32,
-}
-
-impl Way {
-    async fn go(&self) -> Result<(), KvError> {
-        sleep(self.world.delay(2)).await;
-        if self.world.is_cut(self.node, STORE) { Err(KvError::Unavailable("cut".to_owned())) } else { Ok(()) }
-    }
-}
-
-impl Store for Way {
-    type Snapshot = MemorySnapshot;
-
-    fn is_shared(&self) -> bool {
-        true
-    }
-
-    async fn snapshot(&self) -> Result<MemorySnapshot, KvError> {
-        self.go().await?;
-        let snapshot = self.store.snapshot().await?;
-        self.go().await?;
-        Ok(snapshot)
-    }
-
-    async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
-        self.go().await?;
-        let outcome = self.store.commit(commit).await?;
-        self.go().await?;
-        Ok(outcome)
-    }
-}
-
 /// What a node may be cut off from: another node, or the store.
 const STORE: u32 = 0;
 
 /// The servers, and what is between them.
 struct World {
-    random: Mutex<Random>,
+    random: Arc<Mutex<Random>>,
     services: Mutex<BTreeMap<u32, MetaService<Way>>>,
     cuts: Mutex<BTreeSet<(u32, u32)>>,
     store: MemoryStore,
     clock: Arc<Running>,
+    /// What cuts the ways of nodes to the store.
+    cut_off: Mutex<BTreeMap<u32, Arc<AtomicBool>>>,
 }
 
 /// A node's way to the others.
@@ -118,11 +72,12 @@ impl PeerLink for Wire {
 impl World {
     fn new(seed: u64) -> Arc<World> {
         Arc::new(World {
-            random: Mutex::new(Random::new(seed)),
+            random: Arc::new(Mutex::new(Random::new(seed))),
             services: Mutex::default(),
             cuts: Mutex::default(),
             store: MemoryStore::new(),
-            clock: Arc::new(Running(Instant::now())),
+            clock: Arc::new(Running { began: Instant::now(), percent: 100 }),
+            cut_off: Mutex::default(),
         })
     }
 
@@ -141,10 +96,14 @@ impl World {
     }
 
     fn cut(&self, one: u32, other: u32) {
+        if other == STORE {
+            return self.cut_off.lock().unwrap()[&one].store(true, Ordering::Relaxed);
+        }
         self.cuts.lock().unwrap().insert((one.min(other), one.max(other)));
     }
 
     fn heal(&self) {
+        self.cut_off.lock().unwrap().values().for_each(|cut| cut.store(false, Ordering::Relaxed));
         self.cuts.lock().unwrap().clear();
     }
 
@@ -158,7 +117,9 @@ impl World {
 
     /// Starts a server at the address of a node, as another one.
     async fn start_as(self: &Arc<World>, node: u32, number: u32) {
-        let store = Way { store: self.store.clone(), world: self.clone(), node };
+        let cut = self.cut_off.lock().unwrap().entry(node).or_default().clone();
+        let (store, random) = (self.store.clone(), self.random.clone());
+        let store = Way { store, random, longest: 2 * MS, cut };
         let peers = PeerOptions {
             node: NodeId(number),
             address: node.to_string(),
