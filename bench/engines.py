@@ -177,7 +177,7 @@ def measure(cluster, clients, in_flight, files):
     figures = {}
     for output in outputs:
         for line in map(json.loads, output.splitlines()):
-            figures[line["what"]] = figures.get(line["what"], 0) + line["per_second"]
+            figures[line["what"]] = figures.get(line["what"], 0) + line["operations_per_second"]
     return figures
 
 
