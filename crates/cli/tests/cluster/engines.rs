@@ -79,6 +79,9 @@ while time.monotonic() < end:
 print(count, longest)
 "#;
 
+/// Nothing takes so long, on however busy a machine, unless it waits for what does not come.
+const LONGEST_MAX: f64 = 30.0;
+
 /// Writers that run.
 struct Writers(Vec<(PathBuf, Child)>);
 
@@ -94,7 +97,7 @@ impl Writers {
     }
 
     /// Waits for them, and compares what is there with what they have done.
-    fn verify(self, longest_max: f64) {
+    fn verify(self) {
         let outputs: Vec<_> =
             self.0.into_iter().map(|(folder, child)| (folder, child.wait_with_output().unwrap())).collect();
         for (folder, output) in outputs {
@@ -103,7 +106,9 @@ impl Writers {
             let (count, longest) = said.trim().split_once(' ').unwrap();
             let (count, longest): (u64, f64) = (count.parse().unwrap(), longest.parse().unwrap());
             assert!(count > 20, "{count} files");
-            assert!(longest < longest_max, "somebody waited for {longest} s");
+            // Some seconds as a rule (docs/performance.md); this is for what hangs.
+            assert!(longest < LONGEST_MAX, "somebody waited for {longest} s");
+            println!("{}: the longest wait was {longest:.2} s", folder.display());
             let mut names: Vec<u64> = fs::read_dir(&folder)
                 .unwrap()
                 .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
@@ -135,7 +140,7 @@ fn nothing_is_lost_and_nobody_fails_while_members_of_etcd_and_the_server_die() {
         etcd.members[member].start();
     }
     cluster.restart_meta();
-    writers.verify(12.0);
+    writers.verify();
     until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
     drop(mount);
 }
@@ -155,7 +160,7 @@ fn nothing_is_lost_and_nobody_fails_while_postgresql_dies() {
         std::thread::sleep(Duration::from_secs(1));
         postgres.start_again();
     }
-    writers.verify(12.0);
+    writers.verify();
     until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
 }
 
@@ -187,7 +192,7 @@ fn metadata_servers_die(place: &str) {
         cluster.start_one_meta(number);
     }
     for writers in writers {
-        writers.verify(5.0);
+        writers.verify();
     }
     until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
     // All are seen, and the one that is gone for good is not.
@@ -205,7 +210,7 @@ fn metadata_servers_die(place: &str) {
         cluster.meta(number).signal("CONT");
     }
     for writers in writers {
-        writers.verify(6.0);
+        writers.verify();
     }
     // Each sees what the other has.
     fs::write(mounts[0].path("note"), "from one").unwrap();
