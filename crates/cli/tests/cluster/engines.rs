@@ -1,5 +1,7 @@
 //! The metadata in etcd and in PostgreSQL: what is seen is the same, and servers of both kinds die without anybody noticing.
 
+#![allow(clippy::print_stdout, reason = "figures of a run, for people")]
+
 use crate::apart::{Apart, until};
 use crate::mount::{Mounted, is_possible};
 use kv::conformance::etcd::Cluster;
