@@ -204,11 +204,22 @@ impl<S: Store> Office<S> {
     /// Beats until another one takes over. Alone there is nobody to hear it.
     async fn beat(&self, manager: &Manager<S>) {
         let Some(own) = &self.candidate else { return std::future::pending().await };
+        let mut is_full = false;
         for count in 1.. {
             let sent = self.clock.monotonic();
-            match self.write(manager, &Beat::of(manager.term(), own, count, false)).await {
+            let written = self.write(manager, &Beat::of(manager.term(), own, count, false)).await;
+            let was_full = std::mem::replace(&mut is_full, matches!(written, Err(KvError::Full)));
+            match written {
                 Ok(true) => manager.confirm(sent + AUTHORITY),
                 Ok(false) => return manager.depose(),
+                // It was this one's term when it was read. The next one, should there be room for it, gives nobody up before what
+                // this one may grant until then is over (CL-2).
+                Err(KvError::Full) => {
+                    tracing::warn!(
+                        "the store of the metadata is full: the manager goes on, and decides nothing"
+                    );
+                    manager.confirm(sent + AUTHORITY);
+                }
                 Err(error) => tracing::warn!(%error, "the manager cannot say that it is there"),
             }
             let took = self.clock.monotonic().saturating_sub(sent);

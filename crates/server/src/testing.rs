@@ -31,6 +31,8 @@ pub(crate) struct Way {
     pub(crate) random: Arc<Mutex<Random>>,
     pub(crate) longest: Duration,
     pub(crate) cut: Arc<AtomicBool>,
+    /// The store takes nothing more.
+    pub(crate) full: Arc<AtomicBool>,
 }
 
 impl Way {
@@ -57,6 +59,9 @@ impl Store for Way {
 
     async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
         self.go().await?;
+        if self.full.load(Ordering::Relaxed) && !commit.writes.is_empty() {
+            return Err(KvError::Full);
+        }
         let outcome = self.store.commit(commit).await?;
         self.go().await?;
         Ok(outcome)

@@ -331,8 +331,9 @@ async fn attempt_once<S: Store>(
         Ok(kv::Outcome::Committed(revision)) => shared.runs.as_ref().map(|runs| runs.position(revision)),
         Ok(kv::Outcome::Conflict) => return Ok(Attempt::Conflict),
         Err(error) => {
-            // It may be committed all the same: by now, or not at all.
-            if let (Some(peers), Some(own)) = (&shared.peers, own) {
+            // It may be committed all the same: by now, or not at all. Not if it was refused, and then the roll would be, too.
+            let is_unknown = !matches!(error, KvError::Full | KvError::TooLarge);
+            if let (true, Some(peers), Some(own)) = (is_unknown, &shared.peers, own) {
                 peers.fence(&shared.store, own).await;
             }
             run.committed(&[]);

@@ -37,13 +37,14 @@ struct World {
     running: BTreeMap<u32, Server>,
     store: MemoryStore,
     random: Arc<Mutex<Random>>,
+    full: Arc<AtomicBool>,
 }
 
 impl World {
     async fn new(seed: u64, servers: u32) -> World {
         let random = Arc::new(Mutex::new(Random::new(seed)));
         let (offices, running, store) = (Offices::default(), BTreeMap::new(), MemoryStore::new());
-        let mut world = World { offices, running, store, random };
+        let mut world = World { offices, running, store, random, full: Arc::default() };
         for node in 1..=servers {
             world.start(node).await;
         }
@@ -53,7 +54,8 @@ impl World {
     async fn start(&mut self, node: u32) {
         let cut = Arc::new(AtomicBool::new(false));
         let (store, random) = (self.store.clone(), self.random.clone());
-        let store = Way { store, random, longest: 20 * MS, cut: cut.clone() };
+        let full = self.full.clone();
+        let store = Way { store, random, longest: 20 * MS, cut: cut.clone(), full };
         let clock = Arc::new(Running { began: Instant::now(), percent: 88 + 12 * (node % 3) });
         let link = Arc::new(Wire(self.offices.clone()));
         let own = Candidate { node: NodeId(node), address: node.to_string(), link };
@@ -127,6 +129,16 @@ async fn another_manages_when_the_manager_is_gone_and_never_two() {
         world.pass(5 * SECOND).await;
         assert!(world.office(second).manager().is_none());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_manager_goes_on_when_the_store_is_full() {
+    let world = World::new(10, 3).await;
+    world.pass(3 * SECOND).await;
+    let [first] = world.managing()[..] else { panic!() };
+    world.full.store(true, Ordering::Relaxed);
+    assert_eq!(world.pass(20 * SECOND).await, Duration::ZERO);
+    assert_eq!(world.managing(), [first]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,6 +36,7 @@ struct World {
     clock: Arc<Running>,
     /// What cuts the ways of nodes to the store.
     cut_off: Mutex<BTreeMap<u32, Arc<AtomicBool>>>,
+    full: Arc<AtomicBool>,
 }
 
 /// A node's way to the others.
@@ -78,6 +79,7 @@ impl World {
             store: MemoryStore::new(),
             clock: Arc::new(Running { began: Instant::now(), percent: 100 }),
             cut_off: Mutex::default(),
+            full: Arc::default(),
         })
     }
 
@@ -119,7 +121,7 @@ impl World {
     async fn start_as(self: &Arc<World>, node: u32, number: u32) {
         let cut = self.cut_off.lock().unwrap().entry(node).or_default().clone();
         let (store, random) = (self.store.clone(), self.random.clone());
-        let store = Way { store, random, longest: 2 * MS, cut };
+        let store = Way { store, random, longest: 2 * MS, cut, full: self.full.clone() };
         let peers = PeerOptions {
             node: NodeId(number),
             address: node.to_string(),
@@ -573,6 +575,24 @@ async fn nobody_waits_for_a_client_that_has_been_gone_for_some_time() {
     let began = Instant::now();
     world.change(0, origin(99, 0, 2), mkdir("d")).await;
     assert!(began.elapsed() < 3 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_store_refuses_changes_at_once_and_takes_them_when_there_is_room() {
+    let world = World::new(7);
+    for node in 1..=2 {
+        world.start(node).await;
+    }
+    world.change(0, origin(99, 0, 1), create("f")).await;
+    world.full.store(true, Ordering::Relaxed);
+    let one = world.service(1).unwrap();
+    for sequence in 1..4 {
+        let refused = timeout(SECOND, change(&one, origin(99, 1, sequence), mkdir("d"))).await.unwrap();
+        assert_eq!(refused, Err(MetaError::Unavailable));
+        stat(&one, "f").await.unwrap();
+    }
+    world.full.store(false, Ordering::Relaxed);
+    change(&one, origin(99, 2, 1), mkdir("d")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
