@@ -215,9 +215,11 @@ impl<S: Store> Office<S> {
                 // It was this one's term when it was read. The next one, should there be room for it, gives nobody up before what
                 // this one may grant until then is over (CL-2).
                 Err(KvError::Full) => {
-                    tracing::warn!(
-                        "the store of the metadata is full: the manager goes on, and decides nothing"
-                    );
+                    if !was_full {
+                        tracing::error!(
+                            "the store of the metadata is full: the manager goes on, and decides nothing"
+                        );
+                    }
                     manager.confirm(sent + AUTHORITY);
                 }
                 Err(error) => tracing::warn!(%error, "the manager cannot say that it is there"),

@@ -135,6 +135,7 @@ fn nothing_is_lost_and_nobody_fails_while_members_of_etcd_and_the_server_die() {
     let mut cluster = Apart::over(&etcd.place(), 1, 2, 2);
     let mount = Mounted::by(|arguments| cluster.command(arguments), cluster.path("mnt"), &[]);
     let writers = Writers::start(&mount, 0..4, 16);
+    // The pauses are for the writers: so long each works with all, and without one.
     for member in 0..3 {
         std::thread::sleep(Duration::from_millis(1500));
         etcd.members[member].kill();
@@ -156,6 +157,7 @@ fn nothing_is_lost_and_nobody_fails_while_postgresql_dies() {
     let cluster = Apart::over(&postgres.place(), 2, 2, 2);
     let mount = Mounted::by(|arguments| cluster.command(arguments), cluster.path("mnt"), &[]);
     let writers = Writers::start(&mount, 0..4, 12);
+    // The pauses are for the writers, here as above.
     for _ in 0..2 {
         std::thread::sleep(Duration::from_secs(3));
         postgres.kill();
@@ -186,7 +188,7 @@ fn metadata_servers_die(place: &str) {
     let mounts = ["one", "two"]
         .map(|name| Mounted::by(|arguments| cluster.command(arguments), cluster.path(name), &[]));
     let writers = [(0, 0..2), (1, 2..4)].map(|(mount, numbers)| Writers::start(&mounts[mount], numbers, 20));
-    // One of them is the manager.
+    // One of them is the manager. The pauses are for the writers.
     for number in 0..3 {
         std::thread::sleep(Duration::from_secs(2));
         cluster.kill_one_meta(number);
