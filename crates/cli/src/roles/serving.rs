@@ -14,8 +14,13 @@ use server::reclaimer::ChainHeads;
 use server::storage::Storage;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
 use types::{ClientId, MemberState};
+
+/// The longest that a server takes to tell others that it stops.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// A listening server.
 pub(crate) struct Serving {
@@ -116,10 +121,11 @@ impl Metadata {
     async fn stop(self) {
         // What it was about is taken up again by the next one.
         drop(self.duties);
-        self.service.leave().await;
+        // Where the store does not answer the others find out by themselves.
+        let _ = timeout(FAREWELL, self.service.leave()).await;
         self.stop.send_replace(true);
         // A panic of it has been reported where it happened.
-        let _ = self.manages.await;
+        let _ = timeout(FAREWELL, self.manages).await;
     }
 }
 
