@@ -73,6 +73,8 @@ impl World {
                 let entries = entries.collect();
                 Ok(MetaReply::Entries { directory, entries, more })
             }
+            // The only one says that it knows of no others.
+            MetaRequest::Servers => Ok(MetaReply::Servers(Vec::new())),
             MetaRequest::Followings => Ok(MetaReply::Followings(Vec::new())),
             MetaRequest::Totals => Ok(MetaReply::Totals(Totals::default())),
             MetaRequest::Classes => Ok(MetaReply::Classes(self.routing.classes.clone())),
