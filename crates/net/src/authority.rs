@@ -4,7 +4,7 @@ use crate::identity::{Identity, User};
 use crate::security::Credentials;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -101,11 +101,25 @@ impl Authority {
 
     fn issue(
         &self,
-        mut params: CertificateParams,
+        params: CertificateParams,
         identity: &Identity,
         now: SystemTime,
         validity: Duration,
     ) -> Result<Credentials, AuthorityError> {
+        let key = new_key()?;
+        let certificate = self.certify(params, identity, now, validity, &key)?;
+        Ok(Credentials { authority: self.certificate.clone(), certificate, key: key.serialize_pem() })
+    }
+
+    /// A certificate for a public key, in PEM.
+    pub(crate) fn certify(
+        &self,
+        mut params: CertificateParams,
+        identity: &Identity,
+        now: SystemTime,
+        validity: Duration,
+        key: &impl PublicKeyData,
+    ) -> Result<String, AuthorityError> {
         let uri = identity.uri().try_into().map_err(refused)?;
         params.subject_alt_names.push(SanType::URI(uri));
         params.distinguished_name.push(DnType::CommonName, identity.to_string());
@@ -113,9 +127,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(new_serial()?);
         set_validity(&mut params, now, validity);
-        let key = new_key()?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(refused)?.pem();
-        Ok(Credentials { authority: self.certificate.clone(), certificate, key: key.serialize_pem() })
+        Ok(params.signed_by(key, &self.issuer).map_err(refused)?.pem())
     }
 }
 
@@ -134,11 +146,11 @@ fn check_authority(certificate: &str, key: &KeyPair) -> Result<(), AuthorityErro
     Ok(())
 }
 
-fn refused(error: rcgen::Error) -> AuthorityError {
+pub(crate) fn refused(error: rcgen::Error) -> AuthorityError {
     AuthorityError::Refused(error.to_string())
 }
 
-fn new_key() -> Result<KeyPair, AuthorityError> {
+pub(crate) fn new_key() -> Result<KeyPair, AuthorityError> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(refused)
 }
 
@@ -151,7 +163,7 @@ fn new_serial() -> Result<SerialNumber, AuthorityError> {
 }
 
 /// A node is a server and a client of other nodes.
-fn node_params(hosts: &[String]) -> Result<CertificateParams, AuthorityError> {
+pub(crate) fn node_params(hosts: &[String]) -> Result<CertificateParams, AuthorityError> {
     let mut params = CertificateParams::new(hosts.to_vec()).map_err(refused)?;
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -8,9 +8,10 @@
 //! and a full one stops reading; every call ends, with an answer or a [`CallError`], by its deadline; a peer that falls
 //! silent is noticed within [`limits::SILENCE`] even if its kernel still acknowledges bytes.
 //!
-//! Reading order: [`identity`], [`authority`], [`security`], [`transport`], [`service`], [`error`], [`limits`], [`connection`],
-//! [`server`], [`pool`]. `docs/formats/wire.md` gives the bytes.
+//! Reading order: [`identity`], [`authority`], [`application`], [`security`], [`transport`], [`service`], [`error`], [`limits`],
+//! [`connection`], [`server`], [`pool`]; beside them [`pinned`], for who has no certificate yet. `docs/formats/wire.md` gives the bytes.
 
+pub mod application;
 pub mod authority;
 mod buffers;
 mod calls;
@@ -24,6 +25,7 @@ pub mod identity;
 pub mod limits;
 mod link;
 mod pages;
+pub mod pinned;
 pub mod pool;
 mod queue;
 mod record;
@@ -37,6 +39,7 @@ mod testing;
 mod time;
 pub mod transport;
 
+pub use application::{Applicant, Application};
 pub use authority::Authority;
 pub use connection::{Answer, Connection, PendingCall};
 pub use error::{CallError, Closed, ConnectError};

@@ -194,7 +194,7 @@ impl Listener {
 }
 
 /// aws-lc with the quickest cipher first: AES-128 takes three quarters of the time of AES-256.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![
         aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
