@@ -2,6 +2,7 @@
 
 mod ca;
 mod care;
+mod cluster;
 mod directory;
 mod follower;
 mod meta;
@@ -33,6 +34,9 @@ pub(crate) enum Command {
     /// Make a certificate authority and issue certificates
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Set up a cluster of several machines: certificates, configs, units of systemd
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Make the metadata again from what the storage servers hold
     Rebuild(rebuild::Rebuild),
     /// Copy readable files off one target's directory, with no server running
@@ -50,6 +54,7 @@ pub(crate) async fn run(command: Command, context: Option<PathBuf>) -> Result<()
         Command::Meta(arguments) => meta::run(arguments, context).await,
         Command::Storage(arguments) => storage::run(arguments).await,
         Command::Ca(command) => ca::run(command),
+        Command::Cluster(command) => cluster::run(command).await,
         Command::Rebuild(arguments) => rebuild::run(arguments).await,
         Command::Salvage(arguments) => salvage::run(arguments),
         Command::Mount(arguments) => mount::run(arguments, context).await,

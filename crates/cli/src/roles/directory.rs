@@ -19,7 +19,7 @@ use std::time::Duration;
 use types::{Gid, NodeId, Uid};
 
 /// How long the administrator's certificate is good for. `sr ca user` makes a new one.
-const ADMIN_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
+pub(super) const ADMIN_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
 
 /// The age at which `sr up` makes its own certificates anew.
 const RENEW_AFTER: Duration = Duration::from_secs(300 * 86_400);
