@@ -15,6 +15,7 @@ mod failover;
 mod follow;
 mod fsck;
 mod full;
+mod join;
 mod keep;
 mod lists;
 mod load;

@@ -57,7 +57,7 @@ pub(super) async fn run(arguments: Join) -> Result<(), String> {
     })
     .await?;
     let next = [
-        "\nHow the cluster is, `sr status` says where the administrator's context is: on the first machine."
+        "\nThe context with which the cluster is used is on the first machine, in `admin` of its directory."
             .to_owned(),
     ];
     here.tell(&welcome, &arguments.machine, &next)

@@ -259,7 +259,7 @@ impl Machine {
             return Ok(());
         }
         say(format!("this machine, {}, is {}", welcome.address, words(welcome)));
-        say(format!("everything of it is in {}", directory.display()));
+        say(format!("everything of it is in {}", directory.display().to_string().trim_end_matches('/')));
         if arguments.units.is_none() {
             for unit in &units {
                 say(format!("\n# {}/{}\n{}", units::FOLDER, unit.name, unit.text.trim_end()));
