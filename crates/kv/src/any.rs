@@ -58,8 +58,40 @@ impl AnyStore {
             let store = EtcdStore::open(&place).await;
             return store.map(AnyStore::Etcd).map_err(|error| failed(&place, error));
         }
-        Err("metadata is kept in etcd://… or postgres://…, and the place is neither".to_owned())
+        name_of(place).and_then(|name| Err(format!("{name} cannot be opened")))
     }
+}
+
+impl AnyStore {
+    /// Has a shared store that is empty, and that nobody else uses, count its history on from above `revision`: who follows it from there, or
+    /// from before, is told that it is trimmed. What was opened before is of no use any more.
+    ///
+    /// # Errors
+    /// The store does not answer; it may have been done.
+    pub async fn begin_after(self, place: &str, revision: Revision) -> Result<AnyStore, String> {
+        let done = match &self {
+            // One of its own is made so: see [`crate::local::Import::finish`].
+            AnyStore::Local(_) => return Ok(self),
+            AnyStore::Etcd(store) => store.begin_after(revision).await,
+            AnyStore::Postgres(store) => store.begin_after(revision).await,
+        };
+        done.map_err(|error| error.to_string())?;
+        AnyStore::open(place).await
+    }
+}
+
+/// A place as it may be shown: without a password.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn name_of(place: &str) -> Result<String, String> {
+    if PostgresPlace::is_one(place) {
+        return PostgresPlace::parse(place).map(|place| format!("{place:?}"));
+    }
+    if place.starts_with("etcd://") {
+        return EtcdPlace::parse(place).map(|place| format!("{place:?}"));
+    }
+    Err("metadata is kept in etcd://… or postgres://…, and the place is neither".to_owned())
 }
 
 impl Store for AnyStore {

@@ -26,6 +26,8 @@ mod watch;
 pub use link::EtcdTls;
 pub use place::EtcdPlace;
 
+/// Below the prefix: what is added to etcd's revisions.
+const BASE: &str = "/b";
 /// Rows of one answer to a scan.
 const PAGE: usize = 1000;
 /// What was read of so many snapshots is remembered, for the commits that may follow.
@@ -48,6 +50,8 @@ struct Shared {
     /// What all keys begin with, and those of rows.
     prefix: Vec<u8>,
     rows: Vec<u8>,
+    /// Added to etcd's revisions: see [`EtcdStore::begin_after`].
+    base: u64,
     marks: Marks,
     known: Known,
     newest: Newest<Moment>,
@@ -90,10 +94,12 @@ impl EtcdStore {
         let below = |part: &str| [place.prefix.as_bytes(), part.as_bytes()].concat();
         let marks = Marks::new(below("/m/"));
         marks.remove_old(&link).await?;
+        let base = read_base(&link, below(BASE)).await?;
         let shared = Shared {
             link,
             prefix: below("/"),
             rows: below("/r/"),
+            base,
             marks,
             known: Known::new(),
             newest: Newest::default(),
@@ -104,6 +110,24 @@ impl EtcdStore {
         tokio::spawn(watch::follow(Arc::downgrade(&shared)));
         Ok(EtcdStore { shared, runtime: Handle::current() })
     }
+
+    /// Has a store that nobody uses, and that is empty, count its history on from above `revision`. To be opened again then.
+    ///
+    /// etcd's revisions are of the whole cluster and cannot be set: what is added to them is kept beside the rows.
+    pub(crate) async fn begin_after(&self, Revision(revision): Revision) -> Result<(), KvError> {
+        let base = revision.max(self.shared.base).to_be_bytes().to_vec();
+        let put = api::PutRequest { key: [&self.shared.prefix[..], &BASE.as_bytes()[1..]].concat(), value: base };
+        let success = vec![api::Request::Put(put).into()];
+        self.shared.link.txn(api::TxnRequest { success, ..api::TxnRequest::default() }).await.map(drop)
+    }
+}
+
+/// What is added to etcd's revisions.
+async fn read_base(link: &Link, key: Vec<u8>) -> Result<u64, KvError> {
+    let found = link.range(api::RangeRequest { key, ..api::RangeRequest::default() }).await?;
+    let Some(row) = found.kvs.first() else { return Ok(0) };
+    let base = row.value.as_slice().try_into().map(u64::from_be_bytes);
+    base.map_err(|_| KvError::Corrupt("where the history of the store begins cannot be read".to_owned()))
 }
 
 /// Sees to it that etcd was started with limits that are enough.
@@ -128,6 +152,16 @@ async fn check_limits(link: &Link, prefix: &str) -> Result<(), KvError> {
 }
 
 impl Shared {
+    /// What others know a revision of etcd's as.
+    fn outward(&self, revision: i64) -> Revision {
+        Revision(self.base.saturating_add(revision.unsigned_abs()))
+    }
+
+    /// The revision of etcd's. One of before the store began is 0.
+    fn inward(&self, revision: Revision) -> i64 {
+        i64::try_from(revision.0.saturating_sub(self.base)).unwrap_or(i64::MAX - 1)
+    }
+
     fn row(&self, key: &[u8]) -> Vec<u8> {
         [self.rows.as_slice(), key].concat()
     }
@@ -224,7 +258,7 @@ impl Store for EtcdStore {
 
 impl Snapshot for EtcdSnapshot {
     fn revision(&self) -> Revision {
-        Revision(self.reads.at.revision.unsigned_abs())
+        self.shared.outward(self.reads.at.revision)
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<Value>, KvError> {

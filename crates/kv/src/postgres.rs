@@ -82,6 +82,12 @@ impl PostgresStore {
         let shared = Shared { link, known: Known::new(), newest: Newest::default(), queue };
         Ok(PostgresStore { shared: Arc::new(shared), runtime: Handle::current() })
     }
+
+    /// Has a store that nobody uses, and that is empty, count its history on from above `revision`. To be opened again then.
+    pub(crate) async fn begin_after(&self, revision: Revision) -> Result<(), KvError> {
+        self.shared.link.execute(schema::BEGIN_AFTER, &[&number(revision)]).await?;
+        Ok(())
+    }
 }
 
 impl Shared {

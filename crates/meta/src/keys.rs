@@ -34,6 +34,7 @@ const QUOTA_MARK: u8 = b'E';
 const QUOTA_QUEUE: u8 = b'Z';
 const RUNS: u8 = b'r';
 const ROLL: u8 = b'p';
+const MIGRATION: u8 = b'm';
 const HOLDING: u8 = b'h';
 const TRASHED: u8 = b'W';
 const TRASH_DUE: u8 = b'Y';
@@ -109,6 +110,11 @@ pub fn next_id() -> Key {
 /// The runs of the server, and where in the history each began.
 pub fn runs() -> Key {
     vec![RUNS]
+}
+
+/// Whether the metadata is, or is on its way to, another store.
+pub fn migration() -> Key {
+    vec![MIGRATION]
 }
 
 /// The metadata servers that are there.

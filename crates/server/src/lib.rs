@@ -7,6 +7,7 @@ pub mod links;
 pub mod manager;
 pub mod metadata;
 pub mod metrics;
+pub mod migration;
 pub mod mirror;
 pub mod office;
 pub mod rebuild;

@@ -17,7 +17,7 @@ mod state;
 
 pub use self::class::{CLASSES_MAX, ClassError, NAME_MAX, SLOTS_MAX};
 pub use self::ledger::LedgerError;
-pub(crate) use self::ledger::reign;
+pub(crate) use self::ledger::{ended, reign};
 pub use self::record::Placement;
 pub(crate) use self::record::{BEAT, REIGN, Write};
 

@@ -1,6 +1,7 @@
 //! `sr meta`: a metadata server with the cluster manager, on its own; its backups.
 
 mod backup;
+mod migrate;
 pub(super) mod restore;
 
 use super::directory::Directory;
@@ -12,6 +13,9 @@ use server::manager::ManagerOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
 use types::FailureDomain;
+
+/// How often a server looks whether the metadata was moved.
+const MOVED: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Arguments of `sr meta`. A flag wins over the config file.
 #[derive(Args, Debug)]
@@ -66,6 +70,8 @@ enum Command {
     Backup(backup::Backup),
     /// Restore the metadata from a backup
     Restore(restore::Restore),
+    /// Move the metadata to another store
+    Migrate(migrate::Migrate),
 }
 
 /// What two copies never share.
@@ -95,6 +101,7 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
     match arguments.command {
         Some(Command::Backup(arguments)) => return backup::run(arguments, context).await,
         Some(Command::Restore(arguments)) => return restore::run(arguments),
+        Some(Command::Migrate(arguments)) => return migrate::run(arguments).await,
         None => {}
     }
     let config: Config = parts::read_config(arguments.config.as_deref())?;
@@ -132,7 +139,7 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
         true => Some(address_for_others(arguments.address.or(config.address), &listen)?),
         false => None,
     };
-    let metadata = serving::MetadataPlace { store, options, address };
+    let metadata = serving::MetadataPlace { store: store.clone(), options, address };
     let server = serving::Serving::start(&machine, &listen, security, Some(metadata)).await?;
     if directory.has("admin.pem") {
         let context = ca::context_for("admin", server.metadata_servers(), &directory);
@@ -140,8 +147,27 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
     }
     println!("metadata server at {}", server.address());
     println!("ready");
-    ready::told_to_stop().await;
-    server.stop().await
+    let moved = tokio::select! {
+        () = ready::told_to_stop() => None,
+        why = until_moved(&store) => Some(why),
+    };
+    drop(store);
+    server.stop().await?;
+    moved.map_or(Ok(()), Err)
+}
+
+/// Comes back when the metadata is, or is going to be, in another store. Of one that is in a directory nobody else takes it.
+async fn until_moved(store: &kv::AnyStore) -> String {
+    if !kv::Store::is_shared(store) {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(MOVED).await;
+        let Ok(snapshot) = kv::Store::snapshot(store).await else { continue };
+        if let Ok(Some(why)) = server::migration::elsewhere(&snapshot).await {
+            return why;
+        }
+    }
 }
 
 /// How other metadata servers reach this one.

@@ -57,6 +57,10 @@ impl Metadata {
     ) -> Result<Metadata, String> {
         let failed = |error: &dyn std::fmt::Display| format!("cannot start the metadata service: {error}");
         let MetadataPlace { store, options, address } = place;
+        let snapshot = kv::Store::snapshot(&*store).await.map_err(|error| failed(&error))?;
+        if let Some(why) = server::migration::elsewhere(&snapshot).await.map_err(|error| failed(&error))? {
+            return Err(why);
+        }
         let others = match (address, security.identity()) {
             (Some(address), Some(net::Identity::Node(node))) => {
                 Some((node, address, Arc::new(Links::new(security.clone()))))

@@ -7,7 +7,7 @@
 use super::link::{CallError, Link};
 use super::{Reads, Shared, api, revision_of};
 use crate::known::Moment;
-use crate::{Commit, KvError, Outcome, Revision};
+use crate::{Commit, KvError, Outcome};
 use env::Clock;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -217,7 +217,7 @@ impl Shared {
 
     /// Comparisons that hold as long as what was read is so.
     async fn comparisons(&self, commit: &Commit) -> Result<Vec<api::Compare>, KvError> {
-        let since = i64::try_from(commit.snapshot.0).unwrap_or(i64::MAX - 1);
+        let since = self.inward(commit.snapshot);
         let mut all = Vec::with_capacity(commit.keys.len() + commit.ranges.len());
         if !commit.keys.is_empty() {
             let reads = self.reads_of(since);
@@ -243,7 +243,7 @@ impl Shared {
     /// A commit that writes nothing: whether what was read is so still.
     async fn check(&self, compare: Vec<api::Compare>) -> Result<Outcome, KvError> {
         if compare.is_empty() {
-            return Ok(Outcome::Committed(Revision(self.newest().await?.revision.unsigned_abs())));
+            return Ok(Outcome::Committed(self.outward(self.newest().await?.revision)));
         }
         // Without a question in it, that is not serializable, a member would answer from what it happens to have.
         let look = api::RangeRequest { key: self.prefix.clone(), ..api::RangeRequest::default() };
@@ -251,7 +251,7 @@ impl Shared {
         let answer = self.link.txn(api::TxnRequest { compare, success: look.clone(), failure: look }).await?;
         let revision = revision_of(answer.header.as_ref())?;
         Ok(if answer.succeeded {
-            Outcome::Committed(Revision(revision.unsigned_abs()))
+            Outcome::Committed(self.outward(revision))
         } else {
             Outcome::Conflict
         })
@@ -265,7 +265,7 @@ impl Shared {
         writes: Vec<api::RequestOp>,
     ) -> Result<Outcome, KvError> {
         let deadline = Instant::now() + PATIENCE;
-        let committed = |revision: i64| Ok(Outcome::Committed(Revision(revision.unsigned_abs())));
+        let committed = |revision: i64| Ok(Outcome::Committed(self.outward(revision)));
         loop {
             mark.number += 1;
             let request = mark.moving(Moved::Done(mark.number), compare.clone(), writes.clone());

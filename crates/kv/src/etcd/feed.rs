@@ -23,8 +23,14 @@ impl Export for EtcdStore {
     }
 
     fn follow(&self, after: Revision) -> Box<dyn Follow> {
-        let after = i64::try_from(after.0).unwrap_or(i64::MAX - 1);
-        Box::new(Feed { shared: self.shared.clone(), runtime: self.runtime.clone(), after, stream: None })
+        let shared = self.shared.clone();
+        Box::new(Feed {
+            is_before: shared.base > 0 && after.0 <= shared.base,
+            after: shared.inward(after),
+            shared,
+            runtime: self.runtime.clone(),
+            stream: None,
+        })
     }
 }
 
@@ -51,7 +57,7 @@ async fn rows(
             Some((last, _)) if page.more && bytes < bytes_max => {
                 next = [&shared.row(last)[..], &[0]].concat()
             }
-            _ => return Ok((rows, Revision(revision.unsigned_abs()))),
+            _ => return Ok((rows, shared.outward(revision))),
         }
     }
 }
@@ -60,6 +66,8 @@ async fn rows(
 struct Feed {
     shared: Arc<Shared>,
     runtime: Handle,
+    /// It would have to begin before the store did.
+    is_before: bool,
     after: i64,
     /// Tells what comes after `after`.
     stream: Option<Stream>,
@@ -80,6 +88,9 @@ enum Broken {
 
 impl Feed {
     async fn read(&mut self, bytes_max: usize) -> Result<Vec<Change>, FeedError> {
+        if self.is_before {
+            return Err(FeedError::Trimmed);
+        }
         // Each commit moves a mark: nothing has to come after the newest of them.
         let newest = self.shared.newest_mark().await.map_err(FeedError::Store)?.committed;
         let deadline = Instant::now() + PATIENCE_IN_ALL;
@@ -125,7 +136,7 @@ impl Feed {
             let Some(row) = event.kv else { continue };
             self.after = self.after.max(row.mod_revision);
             let Some(key) = row.key.strip_prefix(&self.shared.rows[..]) else { continue };
-            let revision = Revision(row.mod_revision.unsigned_abs());
+            let revision = self.shared.outward(row.mod_revision);
             bytes += key.len() + row.value.len();
             let write = (key.to_vec(), (event.kind != api::DELETED).then_some(row.value));
             match changes.last_mut().filter(|change: &&mut Change| change.revision == revision) {

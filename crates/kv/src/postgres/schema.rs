@@ -7,6 +7,12 @@ use tokio_postgres::Client;
 /// What brings the schema from each version to the next. What was released is never changed here.
 const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
 
+/// Has the history of an empty store go on from above a revision. What was before is not told any more.
+pub(super) const BEGIN_AFTER: &str = "\
+    WITH moved AS ( \
+        UPDATE head SET revision = greatest(head.revision, $1) + 1 WHERE head.one RETURNING head.revision \
+    ) UPDATE kept SET oldest = moved.revision FROM moved WHERE kept.one";
+
 /// The version that this program knows.
 pub(super) fn newest() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)

@@ -47,6 +47,8 @@ pub(super) async fn load<S: Store>(
     state: &mut State,
 ) -> Result<(Option<Reign>, Revision), LedgerError> {
     let snapshot = store.snapshot().await?;
+    // Closing a store ends the term, which is named as read when it is taken over.
+    crate::migration::check(&snapshot).await?;
     let mut from = FIRST.to_vec();
     let mut reign = None;
     loop {
@@ -78,6 +80,12 @@ pub(crate) async fn reign<S: Snapshot>(snapshot: &S) -> Result<Option<(u64, Capa
             Ok(_) | Err(_) => Err(LedgerError::Damaged(hexadecimal(REIGN))),
         },
     }
+}
+
+/// What ends the term of whoever manages. `None`: there was no manager yet.
+pub(crate) async fn ended<S: Snapshot>(snapshot: &S) -> Result<Option<Write>, LedgerError> {
+    let reign = reign(snapshot).await?;
+    Ok(reign.map(|(term, key)| record::reign(&Reign { term: term + 1, key })))
 }
 
 /// Takes over: raises the term, and writes more. At the very first start, keeps `key`.

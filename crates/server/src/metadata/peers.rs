@@ -184,6 +184,8 @@ impl Peers {
         let run = ServerRun(env::random::number());
         loop {
             let verified = now();
+            // Closing a store empties the roll: if that is after this, it is after joining.
+            crate::migration::check(&store.snapshot().await?).await?;
             let joined = change(store, |roll| {
                 roll.join(run, self.options.node, &self.options.address);
                 true
@@ -516,6 +518,13 @@ impl Peers {
 /// The roll as a snapshot has it.
 async fn read<S: Snapshot>(snapshot: &S) -> Result<Roll, KvError> {
     Roll::read(snapshot.get(&meta::keys::roll()).await?.as_deref())
+}
+
+/// A roll without servers: none of those that were on it commits anything any more.
+pub(crate) async fn empty_roll<S: Snapshot>(snapshot: &S) -> Result<(kv::Key, Option<kv::Value>), KvError> {
+    let mut roll = read(snapshot).await?;
+    roll.clear();
+    Ok((meta::keys::roll(), Some(roll.changed())))
 }
 
 /// Changes the roll. `None`: somebody else did, or there was nothing to change.

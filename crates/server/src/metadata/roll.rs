@@ -98,6 +98,11 @@ impl Roll {
         true
     }
 
+    /// Nobody is there.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
     /// What it granted is over.
     pub(super) fn strike_off(&mut self, run: ServerRun) -> bool {
         let before = self.entries.len();
