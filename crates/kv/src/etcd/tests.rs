@@ -144,3 +144,10 @@ async fn what_is_forgotten_is_told_to_who_wants_it() {
     store.commit(put(5)).await.unwrap();
     assert_eq!(store.snapshot().await.unwrap().get(b"k").await.unwrap(), Some(vec![5]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn begins_above_the_history_of_another_store() {
+    let cluster = Cluster::start(1);
+    let place = cluster.place();
+    crate::conformance::following::begins_above(&place).await;
+}

@@ -384,3 +384,10 @@ async fn is_spoken_to_encrypted_if_the_certificate_is_right() {
     let error = fails(&format!("{place}&sslrootcert={right}").replace("@127.0.0.1", "@localhost")).await;
     assert!(error.contains("certificate"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn begins_above_the_history_of_another_store() {
+    let server = Server::start();
+    let place = server.place();
+    crate::conformance::following::begins_above(&place).await;
+}
