@@ -116,7 +116,8 @@ impl EtcdStore {
     /// etcd's revisions are of the whole cluster and cannot be set: what is added to them is kept beside the rows.
     pub(crate) async fn begin_after(&self, Revision(revision): Revision) -> Result<(), KvError> {
         let base = revision.max(self.shared.base).to_be_bytes().to_vec();
-        let put = api::PutRequest { key: [&self.shared.prefix[..], &BASE.as_bytes()[1..]].concat(), value: base };
+        let put =
+            api::PutRequest { key: [&self.shared.prefix[..], &BASE.as_bytes()[1..]].concat(), value: base };
         let success = vec![api::Request::Put(put).into()];
         self.shared.link.txn(api::TxnRequest { success, ..api::TxnRequest::default() }).await.map(drop)
     }

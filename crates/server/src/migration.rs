@@ -110,7 +110,9 @@ impl fmt::Display for MigrationError {
             MigrationError::Arriving(from) => {
                 write!(f, "it has a part of what is in {from}: that was not moved to the end")
             }
-            MigrationError::Overtaken => f.write_str("another `sr meta migrate` goes on with it, or has taken it back"),
+            MigrationError::Overtaken => {
+                f.write_str("another `sr meta migrate` goes on with it, or has taken it back")
+            }
             MigrationError::Differs(key) => {
                 write!(f, "the copy is not as what it was made from, first at the record {key}")
             }
@@ -288,7 +290,9 @@ pub async fn claim<B: Store>(to: &B, closed: &Closed) -> Result<Claimed, Migrati
             Some(Row::Arriving(migration, after)) if migration.id == closed.migration.id => {
                 return Ok(Claimed::After(after));
             }
-            Some(Row::Arrived(migration)) if migration.id == closed.migration.id => return Ok(Claimed::Whole),
+            Some(Row::Arrived(migration)) if migration.id == closed.migration.id => {
+                return Ok(Claimed::Whole);
+            }
             Some(Row::Arriving(migration, _)) => return Err(MigrationError::Arriving(migration.places.from)),
             Some(_) => return Err(MigrationError::NotEmpty),
             None => {}
@@ -302,10 +306,8 @@ pub async fn claim<B: Store>(to: &B, closed: &Closed) -> Result<Claimed, Migrati
         if snapshot.revision() < closed.revision {
             return Err(MigrationError::Revisions);
         }
-        let first = Commit {
-            ranges: vec![(EVERYTHING.0.to_vec(), EVERYTHING.1.to_vec())],
-            ..Commit::default()
-        };
+        let first =
+            Commit { ranges: vec![(EVERYTHING.0.to_vec(), EVERYTHING.1.to_vec())], ..Commit::default() };
         commit(to, &snapshot, first, Some(Row::Arriving(closed.migration.clone(), None))).await?;
     }
 }

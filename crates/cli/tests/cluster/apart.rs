@@ -159,6 +159,24 @@ impl Apart {
         self.start_one_meta(0);
     }
 
+    /// Tries to start the metadata server over another store, which it refuses. What it says.
+    pub(crate) fn meta_fails(&mut self, store: Option<&str>) -> String {
+        self.use_store(store);
+        let arguments: Vec<&str> = self.metas[0].1.iter().map(String::as_str).collect();
+        let output = self.run(&arguments);
+        assert!(!output.status.success(), "it has begun");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Has the metadata in this place from the next start on; `None`: in the directory.
+    pub(crate) fn use_store(&mut self, store: Option<&str>) {
+        let arguments = &mut self.metas[0].1;
+        if let Some(at) = arguments.iter().position(|argument| argument == "--store") {
+            arguments.drain(at..at + 2);
+        }
+        arguments.extend(store.into_iter().flat_map(|store| ["--store".to_owned(), store.to_owned()]));
+    }
+
     pub(crate) fn start_one_meta(&mut self, number: usize) {
         let (meta, arguments) = &mut self.metas[number];
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -222,3 +222,45 @@ fn metadata_servers_die(place: &str) {
     fs::write(mounts[1].path("note"), "from two").unwrap();
     assert_eq!(fs::read_to_string(mounts[0].path("note")).unwrap(), "from two");
 }
+
+#[test]
+fn the_metadata_moves_between_engines_and_back() {
+    let (etcd, postgres) = (Cluster::start(1), Server::start());
+    let mut cluster = Apart::new(2, 2);
+    let local = cluster.path("meta").display().to_string();
+    cluster.sr(&["put", "-r", "/usr/include/linux", "/tree"]);
+    cluster.sr(&["snapshot", "create", "/tree", "first"]);
+    let backup = cluster.path("backup").display().to_string();
+    cluster.sr(&["meta", "backup", &backup]);
+    // To etcd, to PostgreSQL, and back to a directory, which must not have what was left there.
+    let places = [etcd.place(), postgres.place(), local.clone()];
+    let mut from = local;
+    for (round, to) in places.into_iter().enumerate() {
+        cluster.kill_meta();
+        if round == 2 {
+            let refused = cluster.run(&["meta", "migrate", &from, &to]);
+            let said = String::from_utf8(refused.stderr).unwrap();
+            assert!(said.contains("there is something in it already"), "{said}");
+            fs::remove_dir_all(cluster.path("meta/meta")).unwrap();
+        }
+        let said = cluster.sr(&["meta", "migrate", &from, &to]);
+        assert!(said.contains("are in both") && said.contains("next: start"), "{said}");
+        // Where it was nobody begins any more.
+        let store = from.contains("://").then(|| from.clone());
+        let refused = cluster.meta_fails(store.as_deref());
+        assert!(refused.contains("was moved to"), "{refused}");
+        cluster.use_store(to.contains("://").then_some(to.as_str()));
+        cluster.start_meta();
+        cluster.wait_serving();
+        until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
+        let copy = cluster.path(&format!("copy{round}"));
+        cluster.sr(&["get", "-r", "/tree", &copy.display().to_string()]);
+        let same = Command::new("diff").args(["-r", "/usr/include/linux"]).arg(&copy).status().unwrap();
+        assert!(same.success());
+        assert!(cluster.sr(&["ls", "/tree/.snapshot/first"]).contains("fs.h"));
+        cluster.sr(&["put", "/etc/hostname", &format!("/later{round}")]);
+        // Another history: all of it is backed up again.
+        assert!(cluster.sr(&["meta", "backup", &backup]).contains("full"));
+        from = to;
+    }
+}

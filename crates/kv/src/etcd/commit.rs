@@ -250,11 +250,7 @@ impl Shared {
         let look = vec![api::Request::Range(look).into()];
         let answer = self.link.txn(api::TxnRequest { compare, success: look.clone(), failure: look }).await?;
         let revision = revision_of(answer.header.as_ref())?;
-        Ok(if answer.succeeded {
-            Outcome::Committed(self.outward(revision))
-        } else {
-            Outcome::Conflict
-        })
+        Ok(if answer.succeeded { Outcome::Committed(self.outward(revision)) } else { Outcome::Conflict })
     }
 
     /// Sends the transaction until it is known what came of it.

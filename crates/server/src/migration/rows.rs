@@ -1,6 +1,8 @@
 //! The rows themselves: copied, compared, removed.
 
-use super::{Claimed, Closed, Commit, EVERYTHING, MigrationError, PATIENCE, PAUSE, Progress, Row, commit, read};
+use super::{
+    Claimed, Closed, Commit, EVERYTHING, MigrationError, PATIENCE, PAUSE, Progress, Row, commit, read,
+};
 use kv::{Export, Key, KvError, Snapshot, Store, Value};
 use meta::keys;
 use std::collections::VecDeque;
@@ -131,7 +133,9 @@ async fn write<B: Store>(
         match tried.await {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            Err(MigrationError::Store(KvError::Unavailable(_))) if Instant::now() < deadline => sleep(PAUSE).await,
+            Err(MigrationError::Store(KvError::Unavailable(_))) if Instant::now() < deadline => {
+                sleep(PAUSE).await
+            }
             Err(error) => return Err(error),
         }
     }

@@ -152,7 +152,10 @@ pub(crate) async fn run(arguments: Migrate) -> Result<(), String> {
         Ok(Some(compared))
     };
     let compared = copied.await.map_err(|why: String| {
-        format!("{why}; {} stays closed: give the same command again to go on, or --abandon to use it as it was", places.from)
+        format!(
+            "{why}; {} stays closed: give the same command again to go on, or --abandon to use it as it was",
+            places.from
+        )
     })?;
     tell(compared, (&arguments, &places), began.elapsed())
 }
@@ -179,13 +182,19 @@ async fn fill(
 ) -> Result<Compared, String> {
     let failed = |error: MigrationError| error.to_string();
     let copied = Arc::new(Progress::default());
-    watched("copying", copied.clone(), migration::copy(&source.store, &target.store, (closed, claimed), &copied))
-        .await
-        .map_err(failed)?;
+    watched(
+        "copying",
+        copied.clone(),
+        migration::copy(&source.store, &target.store, (closed, claimed), &copied),
+    )
+    .await
+    .map_err(failed)?;
     let compared = Arc::new(Progress::default());
     let comparing = migration::compare(&source.store, &target.store, &compared);
     watched("comparing", compared.clone(), comparing).await.map_err(|error| match error {
-        MigrationError::Differs(_) => format!("{}: {error}; empty it with --abandon, and begin anew", places.to),
+        MigrationError::Differs(_) => {
+            format!("{}: {error}; empty it with --abandon, and begin anew", places.to)
+        }
         error => error.to_string(),
     })
 }
