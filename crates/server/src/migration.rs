@@ -144,8 +144,8 @@ pub struct Progress {
 #[derive(Clone, Debug)]
 pub struct Closed {
     migration: Migration,
-    /// It was left before: all of it is in the target.
-    is_left: bool,
+    /// It was left before: all of it is in the target, which has to be there.
+    pub is_left: bool,
     /// Where its history ends.
     pub revision: Revision,
 }
@@ -267,15 +267,19 @@ const EVERYTHING: ([u8; 1], [u8; 1]) = ([1], [0xFF]);
 /// # Errors
 /// What is in it.
 pub async fn check_target<A: Store, B: Store>(from: &A, to: &B) -> Result<(), MigrationError> {
-    let known = match read(&from.snapshot().await?).await? {
-        Some(Row::Leaving(migration) | Row::Left(migration)) => Some(migration.id),
-        None | Some(Row::Arrived(_) | Row::Arriving(..)) => None,
+    let (known, left) = match read(&from.snapshot().await?).await? {
+        Some(Row::Leaving(migration)) => (Some(migration.id), None),
+        Some(Row::Left(migration)) => (Some(migration.id), Some(migration.places.to)),
+        None | Some(Row::Arrived(_) | Row::Arriving(..)) => (None, None),
     };
-    match read(&to.snapshot().await?).await? {
-        Some(Row::Arriving(migration, _) | Row::Arrived(migration)) if known == Some(migration.id) => Ok(()),
-        Some(Row::Arriving(migration, _)) => Err(MigrationError::Arriving(migration.places.from)),
-        None if is_empty(to).await? => Ok(()),
-        None | Some(Row::Arrived(_) | Row::Leaving(_) | Row::Left(_)) => Err(MigrationError::NotEmpty),
+    match (read(&to.snapshot().await?).await?, left) {
+        (Some(Row::Arriving(migration, _) | Row::Arrived(migration)), _) if known == Some(migration.id) => {
+            Ok(())
+        }
+        (_, Some(left)) => Err(MigrationError::Left(left)),
+        (Some(Row::Arriving(migration, _)), _) => Err(MigrationError::Arriving(migration.places.from)),
+        (None, _) if is_empty(to).await? => Ok(()),
+        (None | Some(Row::Arrived(_) | Row::Leaving(_) | Row::Left(_)), _) => Err(MigrationError::NotEmpty),
     }
 }
 

@@ -128,6 +128,9 @@ async fn everything_comes_over_and_only_one_of_both_serves() {
     assert_eq!(migrate(&from, &to).await.unwrap(), None);
     let elsewhere = Places { to: "elsewhere".to_owned(), ..places() };
     assert!(matches!(close(&from, &elsewhere, Time(6)).await, Err(MigrationError::Left(_))));
+    // It is known before anything is made in the other one.
+    assert!(matches!(check_target(&from, &store(1)).await, Err(MigrationError::Left(_))));
+    check_target(&from, &to).await.unwrap();
     // And back, to a third one.
     let back = store(to.revision().0 + 1);
     let compared = migrate(&to, &back).await.unwrap().unwrap();

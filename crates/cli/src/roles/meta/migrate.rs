@@ -136,6 +136,9 @@ pub(crate) async fn run(arguments: Migrate) -> Result<(), String> {
     let began = Instant::now();
     let closed = migration::close(&source.store, &places, now()).await;
     let closed = closed.map_err(|error| format!("{}: {error}", places.from))?;
+    if closed.is_left && target.is_none() {
+        return Err(format!("{}: {}", places.from, MigrationError::Left(places.to.clone())));
+    }
     if !arguments.json {
         say(&format!("{} takes no changes any more; servers that run over it end", places.from))?;
     }
