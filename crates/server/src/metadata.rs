@@ -17,7 +17,7 @@ mod runs;
 mod sequencer;
 mod snapshots;
 
-pub(crate) use peers::empty_roll;
+pub(crate) use peers::{GRANTED_MAX, empty_roll};
 pub use peers::{PeerLink, PeerOptions};
 pub use reclaim::{Chunks, RemoveError};
 pub use snapshots::{CloneError, Cloned, Cloner};

@@ -30,6 +30,7 @@ use types::wire::{decode, encode};
 
 /// What servers have promised to clients and to storage servers is over so long after they were closed.
 pub const PROMISES: Duration = Duration::from_secs(10);
+const _: () = assert!(PROMISES.as_nanos() > crate::metadata::GRANTED_MAX.as_nanos());
 /// How long a store that does not answer is asked again.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries.

@@ -7,6 +7,7 @@
 
 mod keep;
 
+pub(crate) use keep::GRANTED_MAX;
 pub(super) use keep::{keep, tell_over};
 
 use super::delegations::Delegations;

@@ -28,7 +28,7 @@ const OFTEN: Duration = Duration::from_secs(60);
 /// ...stays out for so long.
 const OUT: Duration = Duration::from_secs(10);
 /// What a suspended server granted is over after this: it may hear holders for [`VERIFIED`] longer than it is on the roll.
-const GRANTED_MAX: Duration =
+pub(crate) const GRANTED_MAX: Duration =
     DELEGATION_LIFETIME.saturating_add(DELEGATION_MARGIN).saturating_add(VERIFIED).saturating_add(VERIFIED);
 
 /// What is known of the others.
