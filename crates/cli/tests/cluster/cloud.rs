@@ -59,6 +59,11 @@ impl Server {
         }
     }
 
+    /// Whether it has ended by itself, and with an error.
+    pub(crate) fn has_failed(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some_and(|status| !status.success())
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
