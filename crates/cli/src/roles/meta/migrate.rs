@@ -174,7 +174,9 @@ fn of_target(error: &MigrationError, places: &Places) -> String {
         MigrationError::Arriving(_) => "; take that back with --abandon, or choose another place",
         _ => "",
     };
-    format!("{}: {error}{then}", places.to)
+    // Of that one the source tells.
+    let of = if matches!(error, MigrationError::Left(_)) { &places.from } else { &places.to };
+    format!("{of}: {error}{then}")
 }
 
 async fn fill(
