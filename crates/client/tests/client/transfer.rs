@@ -293,7 +293,7 @@ async fn an_append_that_is_given_up_is_not_in_the_file() {
     client.put("/log", Bytes::from_static(b"first"), &PutOptions::default()).await.unwrap();
     for length in [10, 100 * CHUNK] {
         let mut appender = client.append("/log").await.unwrap();
-        cluster.world().faults.hanging = vec![NodeId(2), NodeId(3)];
+        cluster.world().faults.hanging = vec![NodeId(1), NodeId(2), NodeId(3)];
         let appending = async {
             appender.write(Bytes::from(noise(length, 1))).await.unwrap();
             appender.flush().await
