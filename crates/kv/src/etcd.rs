@@ -6,6 +6,7 @@
 //!
 //! Everything is on the disks of most members when it is answered, whatever durability was asked for.
 
+use crate::gather::Gather;
 use crate::known::{Known, Moment};
 use crate::newest::Newest;
 use crate::{Commit, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
@@ -55,9 +56,13 @@ struct Shared {
     marks: Marks,
     known: Known,
     newest: Newest<Moment>,
+    gather: Gather<Written>,
     /// What was read of the newest snapshots.
     reads: Mutex<VecDeque<Arc<Reads>>>,
 }
+
+/// When a row was written, 0 when it is not there; and its value.
+type Written = (i64, Option<Value>);
 
 /// What was read at a moment: keys and when they were written, 0 for those that are not there.
 struct Reads {
@@ -103,6 +108,7 @@ impl EtcdStore {
             marks,
             known: Known::new(),
             newest: Newest::default(),
+            gather: Gather::default(),
             reads: Mutex::default(),
         };
         let shared = Arc::new(shared);
@@ -193,22 +199,43 @@ impl Shared {
         known.unwrap_or_else(|| Arc::new(Reads { at, seen: Mutex::default() }))
     }
 
-    /// A row at a moment, and when it was written: 0 when it is not there.
-    async fn fetch(&self, key: &[u8], at: Moment) -> Result<(i64, Option<Value>), KvError> {
+    /// A row at a moment.
+    async fn fetch(&self, key: &[u8], at: Moment) -> Result<Written, KvError> {
         if let Some(row) = self.known.get(key, at) {
             return Ok((row.written, row.value));
         }
-        let request = api::RangeRequest {
+        self.gather.get(key, at.revision, |keys| self.fetch_all(keys, at.revision)).await
+    }
+
+    /// Rows at a revision, by one question.
+    async fn fetch_all(&self, keys: Vec<Key>, at: i64) -> Result<Vec<Written>, KvError> {
+        let look = |key: &Key| api::RangeRequest {
             key: self.row(key),
-            revision: at.revision,
+            revision: at,
             // The revision is known to be of the past: whatever member has it has it right.
             serializable: true,
             ..api::RangeRequest::default()
         };
-        let found = self.link.range(request).await?.kvs.pop();
-        let (written, value) = found.map_or((0, None), |row| (row.mod_revision, Some(row.value)));
-        self.known.put(key, written, value.as_ref(), at.revision);
-        Ok((written, value))
+        let found: Vec<Option<api::KeyValue>> = match keys.as_slice() {
+            [key] => vec![self.link.range(look(key)).await?.kvs.pop()],
+            keys => {
+                let success = keys.iter().map(|key| api::Request::Range(look(key)).into()).collect();
+                let request = api::TxnRequest { success, ..api::TxnRequest::default() };
+                let one = |answer: api::ResponseOp| match answer.response {
+                    Some(api::Response::Range(mut found)) => Some(found.kvs.pop()),
+                    None => None,
+                };
+                self.link.txn(request).await?.responses.into_iter().filter_map(one).collect()
+            }
+        };
+        let rows: Vec<Written> = found
+            .into_iter()
+            .map(|row| row.map_or((0, None), |row| (row.mod_revision, Some(row.value))))
+            .collect();
+        for (key, (written, value)) in keys.iter().zip(&rows) {
+            self.known.put(key, *written, value.as_ref(), at);
+        }
+        Ok(rows)
     }
 
     /// Rows between two keys of etcd's, `limit` at most.

@@ -14,6 +14,7 @@ mod conflict;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod etcd;
+mod gather;
 mod known;
 pub mod local;
 pub mod memory;

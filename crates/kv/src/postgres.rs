@@ -8,6 +8,7 @@
 //! Everything is on the server's disk when it is answered, and on those of its synchronous standbys if it has any, whatever
 //! durability was asked for. Who fails over to a standby that was not synchronous loses commits that were answered.
 
+use crate::gather::Gather;
 use crate::known::{Became, Known, Moment};
 use crate::newest::Newest;
 use crate::{Commit, Key, KvError, Outcome, Revision, Snapshot, Store, Value};
@@ -47,6 +48,7 @@ struct Shared {
     link: Arc<Link>,
     known: Known,
     newest: Newest<i64>,
+    gather: Gather<Option<Value>>,
     /// To whoever sends commits.
     queue: mpsc::Sender<commit::Pending>,
 }
@@ -79,7 +81,8 @@ impl PostgresStore {
         schema::prepare(&link, &place.schema).await?;
         let queue = commit::start(&link);
         tokio::spawn(care::forget_old(Arc::downgrade(&link)));
-        let shared = Shared { link, known: Known::new(), newest: Newest::default(), queue };
+        let shared =
+            Shared { link, known: Known::new(), newest: Newest::default(), gather: Gather::default(), queue };
         Ok(PostgresStore { shared: Arc::new(shared), runtime: Handle::current() })
     }
 
@@ -129,15 +132,26 @@ impl Shared {
         if let Some(row) = self.known.get(key, Moment { revision: at, committed: at }) {
             return Ok(row.value);
         }
-        let rows = self.link.read(|statements| &statements.get, &[&key, &at]).await?;
-        let (mut written, mut value) = (0, None);
-        if let Some(row) = rows.first() {
-            check_age(row, at)?;
-            written = row.try_get::<_, Option<i64>>(1).map_err(|error| unexpected(&error))?.unwrap_or(0);
-            value = row.try_get(2).map_err(|error| unexpected(&error))?;
+        self.gather.get(key, at, |keys| self.fetch_all(keys, at)).await
+    }
+
+    /// Rows at a revision, by one question.
+    async fn fetch_all(&self, keys: Vec<Key>, at: i64) -> Result<Vec<Option<Value>>, KvError> {
+        let rows = self.link.read(|statements| &statements.get, &[&keys, &at]).await?;
+        let failed = |error| unexpected(&error);
+        let mut found = vec![None; keys.len()];
+        for row in rows {
+            check_age(&row, at)?;
+            let number: i64 = row.try_get(1).map_err(failed)?;
+            let written: i64 = row.try_get::<_, Option<i64>>(2).map_err(failed)?.unwrap_or(0);
+            let value: Option<Value> = row.try_get(3).map_err(failed)?;
+            let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
+            if let (Some(key), Some(found)) = (keys.get(index), found.get_mut(index)) {
+                self.known.put(key, written, value.as_ref(), at);
+                *found = value;
+            }
         }
-        self.known.put(key, written, value.as_ref(), at);
-        Ok(value)
+        Ok(found)
     }
 
     /// Rows between two keys, `limit` at most.

@@ -39,7 +39,7 @@ pub mod view;
 pub use access::Caller;
 pub use batch::{Batch, Finished, IdBlock, Left, Touched};
 pub use format::format;
-pub use ops::{Answer, Job, Keep, run};
+pub use ops::{Answer, Job, Keep, read_ahead, run};
 pub use view::{Reader, View};
 
 use kv::KvError;

@@ -46,7 +46,7 @@ pub(crate) fn share_of(inode: &crate::records::Inode) -> crate::records::Share {
 
 use crate::records::{AnswerRecord, decode, encode};
 use crate::view::View;
-use crate::{Batch, Caller, Context, Failure, keys};
+use crate::{Batch, Caller, Context, Failure, IdBlock, keys};
 use kv::{Key, KvError, Snapshot};
 use types::making::Making;
 use types::meta::{Change, MetaError, MetaReply, Place};
@@ -166,6 +166,22 @@ pub async fn run<S: Snapshot>(
             Ok(Err(error))
         }
     }
+}
+
+/// Reads what the jobs will read, all at once, so that the store has it at hand when they are run one after the other: for a store that is
+/// asked over the network. Each is run by itself, and what comes of it forgotten.
+pub async fn read_ahead<S: Snapshot>(
+    snapshot: &S,
+    ids: IdBlock,
+    context: &Context<'_>,
+    jobs: impl Iterator<Item = &Job>,
+) {
+    let all = jobs.map(async |job| {
+        let mut batch = Batch::new(snapshot.clone(), ids);
+        // A failure of the store is met again when it matters.
+        let _ = run(&mut batch, context, job).await;
+    });
+    futures_util::future::join_all(all).await;
 }
 
 /// Whether a retry gets this answer again; the others ask for one that may end otherwise.

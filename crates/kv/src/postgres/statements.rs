@@ -5,13 +5,14 @@
 
 use tokio_postgres::{Client, Error, Statement};
 
-/// A row at a revision.
+/// Rows at a revision: each with its place among the keys that were asked for.
 pub(super) const GET: &str = "\
-    SELECT kept.oldest, found.written, found.value FROM kept LEFT JOIN LATERAL ( \
-        SELECT rows.written, rows.value FROM rows WHERE rows.key = $1 AND rows.written <= $2 \
+    SELECT kept.oldest, wanted.number, found.written, found.value \
+    FROM kept CROSS JOIN unnest($1::bytea[]) WITH ORDINALITY AS wanted (key, number) LEFT JOIN LATERAL ( \
+        (SELECT rows.written, rows.value FROM rows WHERE rows.key = wanted.key AND rows.written <= $2 OFFSET 0) \
         UNION ALL \
         SELECT past.written, past.value FROM ( \
-            SELECT old.written, old.replaced, old.value FROM old WHERE old.key = $1 AND old.written <= $2 \
+            SELECT old.written, old.replaced, old.value FROM old WHERE old.key = wanted.key AND old.written <= $2 \
             ORDER BY old.written DESC LIMIT 1 \
         ) AS past WHERE past.replaced > $2 \
     ) AS found ON true WHERE kept.one";

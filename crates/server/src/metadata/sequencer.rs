@@ -305,6 +305,10 @@ async fn attempt_once<S: Store>(
     let classes = shared.options.classes.all();
     let context = Context { now: shared.now(), key: &shared.options.key, classes: &classes };
     let revision = kv::Snapshot::revision(&snapshot);
+    if shared.store.is_shared() && waiting.len() > 1 {
+        let jobs = waiting.iter().filter(|waiting| !waiting.is_elsewhere()).map(|waiting| &waiting.job);
+        meta::read_ahead(&snapshot, ids, &context, jobs).await;
+    }
     let mut batch = Batch::new(snapshot, ids);
     let mut run = Run { delegations: &shared.delegations, changes: Vec::with_capacity(waiting.len()) };
     let mut outcomes = run_jobs(shared, (&mut batch, &context), waiting, &mut run).await?;
