@@ -1,6 +1,5 @@
 use super::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -11,8 +10,8 @@ struct Asked {
     asked: Mutex<Vec<String>>,
     turns: Option<Semaphore>,
     fails: bool,
-    /// How many answers lack one.
-    short: AtomicU64,
+    /// Answers lack one.
+    lacks: bool,
 }
 
 impl Asked {
@@ -25,10 +24,9 @@ impl Asked {
                 if let Some(turns) = &asked.turns {
                     turns.acquire().await.unwrap().forget();
                 }
-                let short = asked.short.load(Ordering::Relaxed) > 0;
                 match asked.fails {
                     true => Err(KvError::Full),
-                    false => Ok(keys.into_iter().skip(usize::from(short)).collect()),
+                    false => Ok(keys.into_iter().skip(usize::from(asked.lacks)).collect()),
                 }
             };
             asked.gather.get(key.as_bytes(), at, ask).await.map_err(|error| error.to_string())
@@ -81,7 +79,7 @@ async fn an_error_is_for_all_and_so_is_an_answer_that_lacks_some() {
         assert_eq!(answer.await.unwrap().unwrap_err(), KvError::Full.to_string());
     }
     assert_eq!(asked.so_far(), ["1: a b"]);
-    let asked = Arc::new(Asked { short: AtomicU64::new(1), ..Asked::default() });
+    let asked = Arc::new(Asked { lacks: true, ..Asked::default() });
     let all = [asked.get("a", 1), asked.get("b", 1)];
     for answer in all {
         assert!(answer.await.unwrap().unwrap_err().contains("did not answer for each key"));
