@@ -90,7 +90,7 @@ async fn each_commit_is_done_once_while_the_server_dies_and_connections_end() {
             }
         }
     };
-    let counted = counting::check(stores, Duration::from_secs(15), Duration::from_secs(25), disturb).await;
+    let counted = counting::check(stores, Duration::from_secs(15), Duration::from_secs(10), disturb).await;
     assert!(counted > 100, "they counted to {counted} only");
 }
 
@@ -114,7 +114,7 @@ async fn each_commit_is_done_once_though_answers_are_lost_and_questions_are_late
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
     };
-    counting::check(stores, Duration::from_secs(6), Duration::from_secs(25), disturb).await;
+    counting::check(stores, Duration::from_secs(6), Duration::from_secs(10), disturb).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
