@@ -117,4 +117,6 @@ pub enum ManagerError {
     /// A class asks for more copies than can be kept as it asks: it may use `targets`, and `apart` of them share none of
     /// its domains.
     TooFewTargets { targets: u32, apart: u32 },
+    /// The store of the metadata is full and takes no change.
+    StoreFull,
 }

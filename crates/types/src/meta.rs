@@ -569,8 +569,7 @@ pub enum MetaError {
     LeaseOver,
     /// This answer to a retry is no longer kept.
     TooOld,
-    /// The store of the metadata did not answer, or its disk is full; the change may or may not have happened: retry
-    /// with the same origin.
+    /// The store of the metadata did not answer; the change may or may not have happened: retry with the same origin.
     Unavailable,
     /// A class asks for more copies than can be kept as it asks: it may use `targets`, and `apart` of them share none of
     /// its domains.
@@ -594,6 +593,8 @@ pub enum MetaError {
     HasSnapshots,
     /// The disks of storage servers are full.
     NoRoom,
+    /// The store of the metadata is full and takes no change; nothing was done by this try.
+    StoreFull,
 }
 
 impl MetaError {
@@ -624,6 +625,7 @@ impl MetaError {
             MetaError::CrossesQuota => "counted by another quota than what is there: copy it instead",
             MetaError::InSnapshot => "a snapshot shows it as it is: that is to be kept first",
             MetaError::NoRoom => "the disks of storage servers are full",
+            MetaError::StoreFull => "the metadata store is full and takes no changes",
             MetaError::ReadOnly => "it is in a snapshot, and never changes",
             MetaError::HasSnapshots => "it has snapshots (see `sr snapshot ls`): remove them first",
             MetaError::SessionOver => "the session is over: what it held open and locked may be lost",

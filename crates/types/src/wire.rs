@@ -1,15 +1,19 @@
 //! Frames: what goes over a connection.
 //!
 //! A frame is a fixed header, a body (a message, encoded with postcard) and a payload (raw bytes, never copied through
-//! the codec). `docs/formats/wire.md` gives the bytes.
+//! the codec). `docs/formats/wire.md` gives the bytes. What an older peer does not understand: [`version`].
+
+pub mod version;
+
+pub use version::{Answer, Encoded, Request, WireVersion};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The version of the messages this build speaks. Peers agree on the lower of the two, and refuse to talk when that is
+/// The newest version of the messages that this build speaks. Peers agree on the lower of the two, and refuse to talk when that is
 /// below [`WIRE_VERSION_MIN`] of either.
-pub const WIRE_VERSION: u16 = 4;
-/// The oldest version this build still speaks.
-pub const WIRE_VERSION_MIN: u16 = 4;
+pub const WIRE_VERSION: WireVersion = WireVersion(5);
+/// The oldest version that this build still speaks: the one before, so that servers can be upgraded one after the other.
+pub const WIRE_VERSION_MIN: WireVersion = WireVersion(4);
 
 /// Bytes of a frame's header.
 pub const HEADER_SIZE: usize = 32;
@@ -67,3 +71,6 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
         Ok(_) | Err(_) => Err(Malformed),
     }
 }
+
+#[cfg(test)]
+mod tests;
