@@ -16,7 +16,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use types::wire::Channel;
+use types::wire::{Channel, Encoded, WIRE_VERSION_MIN};
 use types::{Gid, NodeId, Uid};
 
 type Anyhow<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -182,7 +182,8 @@ async fn caller(connection: Connection, kind: String, end: Instant) -> Anyhow<(u
         let payload = if kind == "write" { block.clone() } else { Bytes::new() };
         let body = if kind == "read" { b"read".to_vec() } else { vec![b'w'; 32] };
         bytes += payload.len() as u64;
-        let answer = connection.start(Channel::Storage, body, payload, LONG).await?;
+        let request = Encoded { body, since: WIRE_VERSION_MIN };
+        let answer = connection.start(Channel::Storage, request, payload, LONG).await?;
         bytes += answer.payload.len() as u64;
         calls += 1;
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use types::wire::{BODY_MAX, Channel, PAYLOAD_MAX};
+use types::wire::{BODY_MAX, Channel, Encoded, PAYLOAD_MAX, WireVersion};
 
 /// An answer as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,20 +70,32 @@ impl Connection {
         expect: Expect,
         deadline: Duration,
     ) -> Result<Connection, ConnectError> {
+        Connection::open_up_to(WireVersion::default(), address, security, expect, deadline).await
+    }
+
+    /// The same, without speaking a newer version of the messages than this.
+    pub async fn open_up_to(
+        newest: WireVersion,
+        address: &str,
+        security: &Security,
+        expect: Expect,
+        deadline: Duration,
+    ) -> Result<Connection, ConnectError> {
         let dialler = Dialler::new(security).map_err(|error| ConnectError::NotTrusted(error.to_string()))?;
-        Connection::dial(address, &dialler, expect, deadline).await
+        Connection::dial(address, &dialler, (expect, newest), deadline).await
     }
 
     /// Like [`Connection::open`], with a security that was made ready before.
     pub(crate) async fn dial(
         address: &str,
         dialler: &Dialler,
-        expect: Expect,
+        (expect, newest): (Expect, WireVersion),
         deadline: Duration,
     ) -> Result<Connection, ConnectError> {
-        tokio::time::timeout(deadline, crate::dial::dial(address, dialler, expect)).await.unwrap_or_else(
-            |_| Err(ConnectError::Unreachable(format!("no answer from {address} in {deadline:?}"))),
-        )
+        let dialling = crate::dial::dial(address, dialler, expect, newest);
+        tokio::time::timeout(deadline, dialling).await.unwrap_or_else(|_| {
+            Err(ConnectError::Unreachable(format!("no answer from {address} in {deadline:?}")))
+        })
     }
 
     /// A connection over streams whose hellos have been exchanged.
@@ -103,9 +115,16 @@ impl Connection {
     }
 
     /// Starts a call. The request is in the send queue when this returns, so that requests started one after the other
-    /// arrive in that order. The future gives the answer, or the error, at the latest when `deadline` has passed.
-    pub fn start(&self, channel: Channel, body: Vec<u8>, payload: Bytes, deadline: Duration) -> PendingCall {
-        let state = match self.enqueue(channel, body, payload, deadline) {
+    /// arrive in that order. The future gives the answer, or the error, at the latest when `deadline` has passed. Refused with
+    /// [`CallError::Older`] when the server would not know the request.
+    pub fn start(
+        &self,
+        channel: Channel,
+        request: Encoded,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> PendingCall {
+        let state = match self.enqueue(channel, request, payload, deadline) {
             Ok((id, receiver)) => CallState::Waiting { handle: self.handle.clone(), id, receiver },
             Err(error) => CallState::Failed(error),
         };
@@ -115,11 +134,15 @@ impl Connection {
     fn enqueue(
         &self,
         channel: Channel,
-        body: Vec<u8>,
+        Encoded { body, since }: Encoded,
         payload: Bytes,
         deadline: Duration,
     ) -> Result<(u64, oneshot::Receiver<Outcome>), CallError> {
         let core = &self.handle.core;
+        let speaks = core.peer.wire_version;
+        if since > speaks {
+            return Err(CallError::Older { speaks, since });
+        }
         if body.len() > size(BODY_MAX) || payload.len() > size(PAYLOAD_MAX) {
             return Err(CallError::TooLarge);
         }

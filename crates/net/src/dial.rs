@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use types::wire::HEADER_SIZE;
+use types::wire::{HEADER_SIZE, WireVersion};
 
 /// What a server without encryption looks like to a client with it, and the other way round.
 const SERVER_IS_PLAIN: &str = "the server has encryption turned off, this side has not";
@@ -37,6 +37,7 @@ pub(crate) async fn dial(
     address: &str,
     dialler: &Dialler,
     expect: Expect,
+    newest: WireVersion,
 ) -> Result<Connection, ConnectError> {
     let unreachable = |error: std::io::Error| ConnectError::Unreachable(format!("{address}: {error}"));
     let (mut streams, claim, peer_address) = match dialler {
@@ -65,7 +66,7 @@ pub(crate) async fn dial(
     if let Some(identity) = &streams.identity {
         expect.check(identity)?;
     }
-    let ours = our_hello(claim);
+    let ours = our_hello(claim, newest);
     // A server that does not want us may have closed already: what it says is read all the same.
     let _ = send_hello(&mut streams.outbound, &ours).await;
     let theirs = receive_hello(&mut streams.inbound, &ours, address).await?;
@@ -80,7 +81,7 @@ pub(crate) async fn dial(
             claimed
         }
     };
-    let peer = Peer { identity, address: peer_address, wire_version };
+    let peer = Peer { identity, address: peer_address, wire_version, newest: theirs.versions.1 };
     Ok(Connection::start_on(peer, streams.inbound, streams.outbound, streams.pulse))
 }
 
@@ -191,7 +192,9 @@ async fn receive_hello(inbound: &mut Inbound, ours: &Hello, address: &str) -> Re
         Kind::Hello => read_hello(inbound, &header).await.map_err(failed),
         Kind::GoAway => Err(match FarewellCode::from_byte(header.code) {
             FarewellCode::GoingDown | FarewellCode::Full => ConnectError::Full,
-            FarewellCode::Version => ConnectError::Version { ours: ours.versions, theirs: (0, 0) },
+            FarewellCode::Version => {
+                ConnectError::Version { ours: ours.versions, theirs: (WireVersion(0), WireVersion(0)) }
+            }
             FarewellCode::Malformed => {
                 ConnectError::Malformed("the server does not understand us".to_owned())
             }

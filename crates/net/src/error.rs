@@ -2,6 +2,7 @@
 
 use std::fmt;
 use types::NodeId;
+use types::wire::WireVersion;
 
 /// Why a connection could not be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum ConnectError {
     /// The server is another node than the one expected: refresh the routing, then retry.
     WrongNode { expected: NodeId, found: Option<NodeId> },
     /// The two builds have no version of the messages in common: upgrade the older one.
-    Version { ours: (u16, u16), theirs: (u16, u16) },
+    Version { ours: (WireVersion, WireVersion), theirs: (WireVersion, WireVersion) },
     /// The server has all the connections it can hold, or is going down: retry later or elsewhere.
     Full,
     /// The other side does not speak this protocol.
@@ -50,6 +51,9 @@ pub enum CallError {
     TooLarge,
     /// The server does not serve this channel. The request was not carried out: refresh the routing.
     NoService,
+    /// The server speaks an older version of the messages than the first that has this request. It was not sent: another server may be
+    /// newer, or a person must upgrade this one.
+    Older { speaks: WireVersion, since: WireVersion },
 }
 
 impl fmt::Display for ConnectError {
@@ -97,6 +101,10 @@ impl fmt::Display for CallError {
             CallError::Overloaded => f.write_str("too many requests are under way"),
             CallError::TooLarge => f.write_str("the message is too large"),
             CallError::NoService => f.write_str("the server does not serve this kind of request"),
+            CallError::Older { speaks, since } => write!(
+                f,
+                "the server is of an older version (wire version {speaks}, this takes {since}): upgrade it first"
+            ),
         }
     }
 }

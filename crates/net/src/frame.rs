@@ -4,7 +4,7 @@
 
 use crate::identity::Identity;
 use types::checksum::Crc;
-use types::wire::{BODY_MAX, HEADER_SIZE, PAYLOAD_MAX};
+use types::wire::{BODY_MAX, HEADER_SIZE, PAYLOAD_MAX, WireVersion};
 
 /// The first bytes of every frame. The first is no ASCII and no TLS content type, so that a peer that speaks something
 /// else is recognised by one byte.
@@ -218,7 +218,7 @@ fn word(bytes: &[u8; HEADER_SIZE], at: usize) -> u32 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The versions of the messages it speaks: from the first to the second.
-    pub versions: (u16, u16),
+    pub versions: (WireVersion, WireVersion),
     /// Who it is, where no certificate says so.
     pub claim: Option<Identity>,
 }
@@ -229,8 +229,8 @@ impl Hello {
         let claim = self.claim.as_ref().map(Identity::uri).unwrap_or_default();
         let length = u16::try_from(claim.len()).unwrap_or(0);
         let mut bytes = Vec::with_capacity(6 + claim.len());
-        bytes.extend_from_slice(&self.versions.0.to_le_bytes());
-        bytes.extend_from_slice(&self.versions.1.to_le_bytes());
+        bytes.extend_from_slice(&self.versions.0.0.to_le_bytes());
+        bytes.extend_from_slice(&self.versions.1.0.to_le_bytes());
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&claim.as_bytes()[..usize::from(length)]);
         bytes
@@ -240,14 +240,15 @@ impl Hello {
     /// is none, so that two builds can still tell each other their versions.
     pub fn decode(bytes: &[u8]) -> Option<Hello> {
         let (fixed, rest) = bytes.split_first_chunk::<6>()?;
-        let versions = (u16::from_le_bytes([fixed[0], fixed[1]]), u16::from_le_bytes([fixed[2], fixed[3]]));
+        let version = |at: usize| WireVersion(u16::from_le_bytes([fixed[at], fixed[at + 1]]));
+        let versions = (version(0), version(2));
         let claim = rest.get(..usize::from(u16::from_le_bytes([fixed[4], fixed[5]])))?;
         let claim = std::str::from_utf8(claim).ok().and_then(Identity::from_uri);
         (versions.0 <= versions.1).then_some(Hello { versions, claim })
     }
 
     /// The highest version that both speak.
-    pub fn agree(&self, other: &Hello) -> Option<u16> {
+    pub fn agree(&self, other: &Hello) -> Option<WireVersion> {
         let version = self.versions.1.min(other.versions.1);
         (version >= self.versions.0 && version >= other.versions.0).then_some(version)
     }

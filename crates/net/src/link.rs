@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use types::wire::{HEADER_SIZE, WIRE_VERSION, WIRE_VERSION_MIN};
+use types::wire::{HEADER_SIZE, WIRE_VERSION, WIRE_VERSION_MIN, WireVersion};
 
 /// Time for the last bytes of a connection that is being closed.
 const FINISH: Duration = Duration::from_secs(1);
@@ -261,9 +261,11 @@ pub(crate) async fn read_body(inbound: &mut Inbound, length: u32) -> Result<Byte
     Ok(Bytes::from(body))
 }
 
-/// What this build says first.
-pub(crate) fn our_hello(claim: Option<Identity>) -> Hello {
-    Hello { versions: (WIRE_VERSION_MIN, WIRE_VERSION), claim }
+/// What this side says first, if it speaks no newer version than `newest`.
+pub(crate) fn our_hello(claim: Option<Identity>, newest: WireVersion) -> Hello {
+    // Whoever takes it from outside checks it.
+    assert!((WIRE_VERSION_MIN..=WIRE_VERSION).contains(&newest), "version {newest} is none of this build");
+    Hello { versions: (WIRE_VERSION_MIN, newest), claim }
 }
 
 /// Sends a hello.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
+use types::wire::WireVersion;
 
 /// What a pool may be told.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct PoolOptions {
     pub backoff_min: Duration,
     /// The longest pause between attempts.
     pub backoff_max: Duration,
+    /// The newest version of the messages that is spoken.
+    pub newest: WireVersion,
 }
 
 impl Default for PoolOptions {
@@ -30,6 +33,7 @@ impl Default for PoolOptions {
             deadline: Duration::from_secs(3),
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
+            newest: WireVersion::default(),
         }
     }
 }
@@ -132,7 +136,7 @@ impl Pool {
         }
         let dialler = self.shared.dialler.as_ref().map_err(ConnectError::clone)?;
         let options = &self.shared.options;
-        match Connection::dial(address, dialler, expect, options.deadline).await {
+        match Connection::dial(address, dialler, (expect, options.newest), options.deadline).await {
             Ok(connection) => {
                 *route.failure.lock().unwrap_or_else(PoisonError::into_inner) = Failure::default();
                 *slot.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());

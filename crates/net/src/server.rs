@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use types::wire::WireVersion;
 
 /// Gives a page by its path (with its query), as content type and text. `None` is "not found".
 pub type Pages = Arc<dyn Fn(&str) -> Option<(&'static str, String)> + Send + Sync>;
@@ -33,6 +34,8 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// Encrypts connections within this host, too: see [`crate::host`].
     pub network_only: bool,
+    /// The newest version of the messages that it speaks.
+    pub newest: WireVersion,
 }
 
 /// A listening server. Stops at once when dropped; see [`Server::stop`] for the polite way.
@@ -48,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) service: Arc<dyn Service>,
     pub(crate) pages: Option<Pages>,
     pub(crate) limits: Limits,
+    pub(crate) newest: WireVersion,
     pub(crate) buffers: Arc<Buffers>,
     /// A place for each connection that has said who it is.
     pub(crate) places: Arc<Semaphore>,
@@ -93,6 +97,7 @@ impl Server {
             buffers: Arc::new(Buffers::default()),
             places: Arc::new(Semaphore::new(options.limits.connections)),
             limits: options.limits,
+            newest: options.newest,
             stopping: AtomicBool::new(false),
             links: Mutex::default(),
         });

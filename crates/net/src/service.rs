@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use types::wire::{BODY_MAX, Channel, PAYLOAD_MAX};
+use types::wire::{BODY_MAX, Channel, PAYLOAD_MAX, WireVersion};
 
 /// The other side of a connection.
 #[derive(Clone, Debug)]
@@ -16,8 +16,10 @@ pub struct Peer {
     /// Who it is: from its certificate, or as it claims where the administrator turned encryption off.
     pub identity: Identity,
     pub address: SocketAddr,
-    /// The version of the messages that both sides speak.
-    pub wire_version: u16,
+    /// The version of the messages that both sides speak: what is sent to it is in words of this one.
+    pub wire_version: WireVersion,
+    /// The newest that it could speak, as it says.
+    pub newest: WireVersion,
 }
 
 /// A request as it arrived.

@@ -104,10 +104,11 @@ async fn welcome(
     address: SocketAddr,
     shared: &Shared,
 ) -> Option<Visitor> {
-    let ours = our_hello(match &shared.listener {
+    let claim = match &shared.listener {
         Listener::Tls(..) => None,
         Listener::Plain(identity) | Listener::Memory(identity, _) => Some(identity.clone()),
-    });
+    };
+    let ours = our_hello(claim, shared.newest);
     let place = match shared.places.clone().try_acquire_owned() {
         Ok(place) => place,
         Err(_) => {
@@ -117,14 +118,15 @@ async fn welcome(
     };
     send_hello(&mut streams.outbound, &ours).await.ok()?;
     let Some(wire_version) = ours.agree(hello) else {
-        tracing::warn!(%address, theirs = ?hello.versions, "a peer speaks other versions of the protocol");
+        let (ours, theirs) = (ours.versions, hello.versions);
+        tracing::warn!(%address, ?ours, ?theirs, "a peer speaks other versions of the protocol");
         return turn_away(streams, Some(FarewellCode::Version)).await;
     };
     let Some(identity) = streams.identity.clone().or_else(|| hello.claim.clone()) else {
         tracing::warn!(%address, "a peer did not say who it is");
         return turn_away(streams, Some(FarewellCode::Malformed)).await;
     };
-    Some(Visitor { streams, peer: Peer { identity, address, wire_version }, place })
+    Some(Visitor { streams, peer: Peer { identity, address, wire_version, newest: hello.versions.1 }, place })
 }
 
 async fn encrypted(mut socket: TcpStream, config: Arc<ServerConfig>, address: SocketAddr) -> Option<Streams> {

@@ -10,11 +10,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use types::wire::{Channel, HEADER_SIZE, WIRE_VERSION, WIRE_VERSION_MIN};
+use types::wire::{Channel, Encoded, HEADER_SIZE, WIRE_VERSION, WIRE_VERSION_MIN, WireVersion};
 use types::{Gid, NodeId, Uid};
 
+/// A request that every server knows.
+pub(crate) fn known(body: impl Into<Vec<u8>>) -> Encoded {
+    Encoded { body: body.into(), since: WIRE_VERSION_MIN }
+}
+
+/// What a side says that speaks these versions.
+pub(crate) fn versions(oldest: u16, newest: u16) -> (WireVersion, WireVersion) {
+    (WireVersion(oldest), WireVersion(newest))
+}
+
 /// Those of this build.
-pub(crate) const VERSIONS: (u16, u16) = (WIRE_VERSION_MIN, WIRE_VERSION);
+pub(crate) const VERSIONS: (WireVersion, WireVersion) = (WIRE_VERSION_MIN, WIRE_VERSION);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
@@ -110,7 +120,7 @@ pub(crate) async fn world_with(authority: Authority, security: Security, options
 }
 
 pub(crate) async fn ask(connection: &Connection, body: &[u8], payload: Bytes) -> crate::Answer {
-    connection.start(Channel::Meta, body.to_vec(), payload, LONG).await.unwrap()
+    connection.start(Channel::Meta, known(body), payload, LONG).await.unwrap()
 }
 
 /// Waits for something that another task will do soon, without a guess how soon.
@@ -147,18 +157,23 @@ impl Raw {
         let _ = self.socket.write_all(bytes).await;
     }
 
-    pub(crate) async fn hello(&mut self, versions: (u16, u16)) {
+    pub(crate) async fn hello(&mut self, versions: (WireVersion, WireVersion)) {
         self.send(&hello_frame(versions)).await;
     }
 
     /// The next frame's header, its body and payload passed over. `None` at the end.
     pub(crate) async fn frame(&mut self) -> Option<Header> {
+        Some(self.whole_frame().await?.0)
+    }
+
+    /// The next frame's header, and its body with its payload. `None` at the end.
+    pub(crate) async fn whole_frame(&mut self) -> Option<(Header, Vec<u8>)> {
         let mut bytes = [0; HEADER_SIZE];
         self.socket.read_exact(&mut bytes).await.ok()?;
         let header = Header::decode(&bytes).unwrap();
         let mut rest = vec![0; usize::try_from(header.body + header.payload).unwrap()];
         self.socket.read_exact(&mut rest).await.ok()?;
-        Some(header)
+        Some((header, rest))
     }
 
     /// Like [`Raw::frame`], pings passed over.
@@ -179,7 +194,7 @@ impl Raw {
 }
 
 /// A whole hello.
-pub(crate) fn hello_frame(versions: (u16, u16)) -> Vec<u8> {
+pub(crate) fn hello_frame(versions: (WireVersion, WireVersion)) -> Vec<u8> {
     let body = Hello { versions, claim: Some(Identity::User(ada())) }.encode();
     let header = Header { body: u32::try_from(body.len()).unwrap(), ..Header::bare(Kind::Hello, 0) };
     [&header.encode()[..], &body].concat()

@@ -1,7 +1,9 @@
+mod versions;
+
 use super::*;
+use crate::ServerOptions;
 use crate::frame::Hello;
 use crate::testing::*;
-use crate::{ServerOptions, link};
 use proptest::prelude::*;
 use std::time::Instant;
 use tokio::net::TcpListener;
@@ -22,7 +24,7 @@ where
 }
 
 /// Answers a hello as node 7.
-async fn welcome(raw: &mut Raw, versions: (u16, u16)) {
+async fn welcome(raw: &mut Raw, versions: (WireVersion, WireVersion)) {
     assert_eq!(raw.frame().await.map(|header| header.kind), Some(Kind::Hello));
     let body = Hello { versions, claim: Some(crate::Identity::Node(types::NodeId(7))) }.encode();
     let header = Header { body: u32::try_from(body.len()).unwrap(), ..Header::bare(Kind::Hello, 0) };
@@ -35,14 +37,16 @@ async fn open(address: &str) -> Result<Connection, ConnectError> {
 }
 
 fn call(connection: &Connection, body: &[u8], deadline: Duration) -> PendingCall {
-    connection.start(Channel::Meta, body.to_vec(), Bytes::new(), deadline)
+    connection.start(Channel::Meta, known(body), Bytes::new(), deadline)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_other_versions_is_named() {
-    let address = fake(|mut raw| async move { welcome(&mut raw, (5, 9)).await }).await;
-    let ours = link::our_hello(None).versions;
-    assert_eq!(open(&address).await.err(), Some(ConnectError::Version { ours, theirs: (5, 9) }));
+    let address = fake(|mut raw| async move { welcome(&mut raw, versions(6, 9)).await }).await;
+    let error = open(&address).await.err().unwrap();
+    assert_eq!(error, ConnectError::Version { ours: VERSIONS, theirs: versions(6, 9) });
+    let said = "no common version of the protocol: this build speaks 4 to 5, the other side 6 to 9";
+    assert_eq!(error.to_string(), said);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +102,7 @@ async fn an_abandoned_answer_is_passed_over() {
     let connection = open(&world.address()).await.unwrap();
     let payload = Bytes::from(vec![3; 1 << 20]);
     for _ in 0..5 {
-        drop(connection.start(Channel::Meta, b"keep".to_vec(), payload.clone(), LONG));
+        drop(connection.start(Channel::Meta, known(b"keep"), payload.clone(), LONG));
     }
     assert_eq!(connection.calls(), 0);
     until(|| world.echo.count() == 5).await;
@@ -110,10 +114,10 @@ async fn an_abandoned_answer_is_passed_over() {
 async fn too_much_is_refused_here() {
     let world = world(ServerOptions::default()).await;
     let connection = world.user().await;
-    let body = connection.start(Channel::Meta, vec![0; size(BODY_MAX) + 1], Bytes::new(), LONG);
+    let body = connection.start(Channel::Meta, known(vec![0; size(BODY_MAX) + 1]), Bytes::new(), LONG);
     assert_eq!(body.await, Err(CallError::TooLarge));
     let payload = Bytes::from(vec![0; size(PAYLOAD_MAX) + 1]);
-    assert_eq!(connection.start(Channel::Meta, Vec::new(), payload, LONG).await, Err(CallError::TooLarge));
+    assert_eq!(connection.start(Channel::Meta, known([]), payload, LONG).await, Err(CallError::TooLarge));
     let calls: Vec<PendingCall> = (0..CALLS_MAX).map(|_| call(&connection, b"keep", LONG)).collect();
     assert_eq!(call(&connection, b"one more", LONG).await, Err(CallError::Overloaded));
     drop(calls);

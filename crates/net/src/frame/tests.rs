@@ -1,5 +1,6 @@
 use super::*;
 use crate::identity::User;
+use crate::testing::versions;
 use proptest::prelude::*;
 use types::{Gid, NodeId, Uid};
 
@@ -43,7 +44,7 @@ fn the_bytes_of_a_request_stay_what_they_are() {
 
 #[test]
 fn the_bytes_of_a_hello_stay_what_they_are() {
-    let hello = Hello { versions: (1, 3), claim: Some(Identity::Node(NodeId(7))) };
+    let hello = Hello { versions: versions(1, 3), claim: Some(Identity::Node(NodeId(7))) };
     let golden = b"\x01\x00\x03\x00\x12\x00steradian://node/7";
     assert_eq!(hello.encode(), golden);
     assert_eq!(Hello::decode(golden), Some(hello));
@@ -80,19 +81,19 @@ fn limits_are_exact() {
 
 #[test]
 fn peers_agree_on_the_highest_common_version() {
-    let hello = |low, high| Hello { versions: (low, high), claim: None };
+    let hello = |low, high| Hello { versions: versions(low, high), claim: None };
     let agree =
         |ours: (u16, u16), theirs: (u16, u16)| hello(ours.0, ours.1).agree(&hello(theirs.0, theirs.1));
-    assert_eq!(agree((1, 1), (1, 1)), Some(1));
-    assert_eq!(agree((1, 3), (2, 5)), Some(3));
-    assert_eq!(agree((2, 5), (1, 3)), Some(3));
+    assert_eq!(agree((1, 1), (1, 1)), Some(WireVersion(1)));
+    assert_eq!(agree((1, 3), (2, 5)), Some(WireVersion(3)));
+    assert_eq!(agree((2, 5), (1, 3)), Some(WireVersion(3)));
     assert_eq!(agree((1, 1), (2, 5)), None);
     assert_eq!(agree((2, 5), (1, 1)), None);
 }
 
 #[test]
 fn hellos_of_later_builds_are_understood() {
-    let hello = Hello { versions: (1, 9), claim: None };
+    let hello = Hello { versions: versions(1, 9), claim: None };
     let mut bytes = hello.encode();
     bytes.extend_from_slice(b"what a later build adds");
     assert_eq!(Hello::decode(&bytes), Some(hello.clone()));
@@ -108,7 +109,7 @@ fn hellos_of_later_builds_are_understood() {
 fn the_largest_user_fits_into_a_hello() {
     let groups = (0..crate::identity::GROUPS_MAX).map(|_| Gid(u32::MAX)).collect();
     let user = User { name: "\u{1}".repeat(crate::identity::NAME_MAX), uid: Uid(u32::MAX), groups };
-    let hello = Hello { versions: (1, 1), claim: Some(Identity::User(user)) };
+    let hello = Hello { versions: versions(1, 1), claim: Some(Identity::User(user)) };
     let bytes = hello.encode();
     assert!(bytes.len() <= usize::try_from(HELLO_MAX).unwrap());
     assert_eq!(Hello::decode(&bytes), Some(hello));

@@ -41,9 +41,8 @@ async fn the_least_busy_connection_is_given() {
         pool.fill(&route, &world.address(), Expect::AnyNode).await.unwrap();
     }
     let busy = pool.get(&world.address()).await.unwrap();
-    let _calls: Vec<_> = (0..3)
-        .map(|_| busy.start(types::wire::Channel::Meta, b"keep".to_vec(), Bytes::new(), LONG))
-        .collect();
+    let _calls: Vec<_> =
+        (0..3).map(|_| busy.start(types::wire::Channel::Meta, known(b"keep"), Bytes::new(), LONG)).collect();
     for _ in 0..5 {
         assert_eq!(pool.get(&world.address()).await.unwrap().calls(), 0);
     }

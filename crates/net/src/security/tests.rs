@@ -136,7 +136,9 @@ async fn sessions_are_resumed_and_still_say_who_it_is() {
         assert_eq!(resumed, round > 0, "{kind:?}");
         // The tickets come after the handshake.
         let connection =
-            Connection::dial(&world.address(), &dialler, Expect::Node(NodeId(7)), LONG).await.unwrap();
+            Connection::dial(&world.address(), &dialler, (Expect::Node(NodeId(7)), VERSIONS.1), LONG)
+                .await
+                .unwrap();
         ask(&connection, b"hello", bytes::Bytes::new()).await;
         let (secrets, kernel) = session.dangerous_into_kernel_connection().unwrap();
         let session = crate::record::Session::new(crate::record::Kernel::Client(Box::new(kernel)));

@@ -82,7 +82,7 @@ async fn requests_are_handled_in_the_order_they_were_started() {
     let calls: Vec<PendingCall> = (0..1000u32)
         .map(|number| {
             let payload = if number % 7 == 0 { payload.clone() } else { Bytes::new() };
-            connection.start(Channel::Storage, number.to_le_bytes().to_vec(), payload, LONG)
+            connection.start(Channel::Storage, known(number.to_le_bytes()), payload, LONG)
         })
         .collect();
     for (number, call) in (0..1000u32).zip(calls) {
@@ -96,7 +96,7 @@ async fn requests_are_handled_in_the_order_they_were_started() {
 async fn a_dropped_responder_is_no_answer() {
     let world = world(ServerOptions::default()).await;
     let connection = world.user().await;
-    let call = connection.start(Channel::Meta, b"drop".to_vec(), Bytes::new(), LONG);
+    let call = connection.start(Channel::Meta, known(b"drop"), Bytes::new(), LONG);
     assert_eq!(call.await, Err(CallError::NoAnswer));
     ask(&connection, b"next", Bytes::new()).await;
 }
@@ -119,7 +119,7 @@ async fn an_answer_over_the_limit_is_none() {
         Server::bind("127.0.0.1:0", security, Arc::new(Excess), ServerOptions::default()).await.unwrap();
     let address = server.address().to_string();
     let connection = Connection::open(&address, &plain_node(1), Expect::AnyNode, LONG).await.unwrap();
-    let call = |excess| connection.start(Channel::Meta, vec![excess], Bytes::new(), LONG);
+    let call = |excess| connection.start(Channel::Meta, known([excess]), Bytes::new(), LONG);
     assert_eq!(call(1).await, Err(CallError::NoAnswer));
     assert_eq!(call(0).await.unwrap().payload.len(), usize::try_from(PAYLOAD_MAX).unwrap());
 }
@@ -153,7 +153,7 @@ async fn a_server_holds_no_more_bytes_than_it_may() {
     let connection = Connection::open(&world.address(), &plain_node(1), Expect::AnyNode, LONG).await.unwrap();
     let payload = Bytes::from(vec![1; 1 << 20]);
     let calls: Vec<PendingCall> =
-        (0..9).map(|_| connection.start(Channel::Meta, b"keep".to_vec(), payload.clone(), LONG)).collect();
+        (0..9).map(|_| connection.start(Channel::Meta, known(b"keep"), payload.clone(), LONG)).collect();
     for round in 1..=3 {
         until(|| world.echo.count() == 3 * round).await;
         is_answered(&world).await;
@@ -234,7 +234,7 @@ async fn the_first_frame_is_a_hello() {
 async fn a_client_of_other_versions_is_told_ours_and_refused() {
     let world = plain_world(ServerOptions::default()).await;
     let mut raw = Raw::connect(&world.address()).await;
-    raw.hello((7, 9)).await;
+    raw.hello(versions(7, 9)).await;
     assert_eq!(raw.frame().await.unwrap().kind, Kind::Hello);
     let farewell = raw.frame().await.unwrap();
     assert_eq!((farewell.kind, farewell.code), (Kind::GoAway, FarewellCode::Version as u8));
@@ -294,12 +294,12 @@ async fn a_peer_may_vanish_at_any_byte() {
 async fn a_stopped_server_gives_the_answers_it_owes() {
     let world = world(ServerOptions::default()).await;
     let connection = world.user().await;
-    let owed = connection.start(Channel::Meta, b"keep".to_vec(), Bytes::from(vec![5; 1 << 20]), LONG);
+    let owed = connection.start(Channel::Meta, known(b"keep"), Bytes::from(vec![5; 1 << 20]), LONG);
     until(|| world.echo.count() == 1).await;
     let (address, echo) = (world.address(), world.echo.clone());
     let stopping = tokio::spawn(world.server.stop());
     until(|| connection.is_closed()).await;
-    let refused = connection.start(Channel::Meta, b"new".to_vec(), Bytes::new(), LONG).await;
+    let refused = connection.start(Channel::Meta, known(b"new"), Bytes::new(), LONG).await;
     assert_eq!(refused, Err(CallError::Closed(Closed::ByPeer)));
     echo.release();
     assert_eq!(owed.await.unwrap().payload.len(), 1 << 20);
@@ -314,7 +314,7 @@ async fn a_stopped_server_gives_the_answers_it_owes() {
 async fn a_stopped_server_does_not_wait_for_ever() {
     let world = world(limits(Limits { farewell: Duration::from_millis(50), ..Limits::default() })).await;
     let connection = world.user().await;
-    let call = connection.start(Channel::Meta, b"keep".to_vec(), Bytes::new(), LONG);
+    let call = connection.start(Channel::Meta, known(b"keep"), Bytes::new(), LONG);
     until(|| world.echo.count() == 1).await;
     world.server.stop().await;
     assert_eq!(call.await, Err(CallError::Closed(Closed::ByPeer)));

@@ -7,7 +7,7 @@
 //! Who adds a variant to a message says here since when it is known, or what older peers are told in its place; the tests beside this
 //! hold every message against those of the oldest version that is spoken. Once a version is released nothing is added to it.
 
-use super::{WIRE_VERSION_MIN, encode};
+use super::{WIRE_VERSION, WIRE_VERSION_MIN, encode};
 use crate::manager::{ManagerError, ManagerReply, ManagerRequest};
 use crate::meta::{MetaError, MetaReply, MetaRequest};
 use crate::storage::{StorageError, StorageReply, StorageRequest};
@@ -16,6 +16,13 @@ use serde::Serialize;
 /// A version of the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WireVersion(pub u16);
+
+impl Default for WireVersion {
+    /// The newest that this build speaks.
+    fn default() -> WireVersion {
+        WIRE_VERSION
+    }
+}
 
 impl std::fmt::Display for WireVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
