@@ -5,7 +5,7 @@ use crate::output::Output;
 use crate::session::Session;
 use crate::{
     bench, change, checksum, class, content, context, find, fsck, list, locate, mount_helper, movement, node,
-    permissions, quota, roles, scrub, snapshot, status, transfer, trash, usage, xattr,
+    permissions, quota, roles, scrub, snapshot, status, transfer, trash, usage, wire, xattr,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -112,6 +112,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report.exit(Err(Stop::message(format!("cannot start: {error}")))),
     };
+    if let (Command::Role(_) | Command::Client(_), Err(why)) = (&cli.command, wire::newest()) {
+        return report.exit(Err(Stop::message(why)));
+    }
     match cli.command {
         Command::Role(command) => {
             start_log("info");

@@ -29,8 +29,13 @@ pub(crate) fn load(named: Option<PathBuf>) -> Result<Context, Stop> {
     Ok(Context::load(&file)?)
 }
 
+/// How the clients of this process behave.
+pub(crate) fn options() -> Result<Options, String> {
+    Ok(Options { newest: crate::wire::newest()?, ..Options::default() })
+}
+
 /// Connects to the cluster that is meant.
 pub(crate) async fn connect(named: Option<PathBuf>) -> Result<Client, Stop> {
     let context = load(named)?;
-    Ok(Client::connect(&context, Options::default()).await?)
+    Ok(Client::connect(&context, options().map_err(Stop::message)?).await?)
 }

@@ -44,6 +44,7 @@ mod text;
 mod transfer;
 mod trash;
 mod usage;
+mod wire;
 mod xattr;
 
 use std::process::ExitCode;

@@ -67,6 +67,8 @@ struct Cluster {
 struct MetadataServer<'a> {
     node: u32,
     address: &'a str,
+    /// The newest version of the messages that it speaks; none, if it does not answer.
+    wire_version: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -78,6 +80,7 @@ struct Server<'a> {
     rack: &'a str,
     host: &'a str,
     version: Option<&'a str>,
+    wire_version: Option<u16>,
     uptime_s: Option<u64>,
     error: Option<String>,
 }
@@ -141,13 +144,14 @@ impl StatusCommand {
             }
             for server in &status.servers {
                 let (node, address) = (server.node.0, server.address.as_str());
-                session.out.json(&Record::Metadata(MetadataServer { node, address }))?;
+                let wire_version = status.speaks.get(address).map(|version| version.0);
+                session.out.json(&Record::Metadata(MetadataServer { node, address, wire_version }))?;
             }
         } else {
             overview(session, &status, &cluster)?;
         }
         for node in &status.nodes {
-            self.server(session, &status.routing, node, &rates)?;
+            self.server(session, &status, node, &rates)?;
         }
         if self.damage {
             self.damage(session).await?;
@@ -158,11 +162,12 @@ impl StatusCommand {
     fn server(
         &self,
         session: &mut Session,
-        routing: &Routing,
+        status: &Status,
         node: &NodeStatus,
         rates: &Rates,
     ) -> Result<(), Stop> {
-        let server = server(node);
+        let wire_version = status.speaks.get(&node.info.address).map(|version| version.0);
+        let server = Server { wire_version, ..server(node) };
         if self.json {
             session.out.json(&Record::Server(server))?;
         } else {
@@ -171,7 +176,8 @@ impl StatusCommand {
             let word = match (&server.error, server.version, server.uptime_s) {
                 (Some(error), _, _) => format!("no answer: {error}"),
                 (None, Some(version), Some(seconds)) => {
-                    format!("version {version}, up {}", duration(seconds))
+                    let wire = server.wire_version.map(|wire| format!(" (wire version {wire})"));
+                    format!("version {version}{}, up {}", wire.unwrap_or_default(), duration(seconds))
                 }
                 _ => String::new(),
             };
@@ -180,7 +186,7 @@ impl StatusCommand {
                 .out
                 .line(&format!("server {} at {} ({place}): {state}, {word}", server.node, server.address))?;
         }
-        for target in targets(routing, node, rates) {
+        for target in targets(&status.routing, node, rates) {
             if self.json {
                 session.out.json(&Record::Target(target))?;
             } else {
@@ -293,8 +299,14 @@ fn overview(session: &mut Session, status: &Status, cluster: &Cluster) -> Result
     ))?;
     session.out.line(&format!("space:  {} used of {}", size::words(used), size::words(capacity)))?;
     if !status.servers.is_empty() {
-        let servers: Vec<String> =
-            status.servers.iter().map(|server| format!("{} at {}", server.node, server.address)).collect();
+        let named = status.servers.iter().map(|server| {
+            let wire = match status.speaks.get(&server.address) {
+                Some(version) => format!("wire version {version}"),
+                None => "no answer".to_owned(),
+            };
+            format!("{} at {} ({wire})", server.node, server.address)
+        });
+        let servers: Vec<String> = named.collect();
         session.out.line(&format!("metadata: servers {}", servers.join(", ")))?;
     }
     movement::sentence(&status.movement).map_or(Ok(()), |text| session.out.line(&text))?;
@@ -347,6 +359,7 @@ fn server(node: &NodeStatus) -> Server<'_> {
         rack: &node.info.rack,
         host: &node.info.host,
         version: word.map(|status| status.version.as_str()),
+        wire_version: None,
         uptime_s: word.map(|status| status.uptime_s),
         error: node.status.as_ref().err().map(|error| error.cause().to_owned()),
     }

@@ -1,5 +1,6 @@
 //! Calls to the metadata servers and the manager: one request, one typed answer. The one place that retries them.
 
+use crate::error::STORE_FULL_ADVICE;
 use crate::keeping::Keeping;
 use crate::retry::Retry;
 use crate::servers::{Chosen, Whom, steer};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use types::manager::{ManagerError, ManagerReply, ManagerRequest};
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
 use types::storage::Durability;
-use types::wire::{Channel, decode, encode};
+use types::wire::{Channel, Encoded, Request, decode, encode};
 use types::{Duration, Origin};
 
 /// The longest that one attempt waits for its answer. A stopped server is noticed sooner, by its silence.
@@ -51,7 +52,22 @@ impl Trouble {
                 error,
                 ConnectError::NotTrusted(_) | ConnectError::Version { .. } | ConnectError::Malformed(_)
             ),
-            Trouble::Call(error) => matches!(error, CallError::TooLarge),
+            Trouble::Call(error) => matches!(error, CallError::TooLarge | CallError::Older { .. }),
+            Trouble::Malformed => true,
+        }
+    }
+
+    /// Whether the request may have been carried out although nothing was heard of that.
+    fn is_doubtful(&self) -> bool {
+        match self {
+            Trouble::Connect(_) => false,
+            Trouble::Call(error) => match error {
+                CallError::Closed(_) | CallError::Deadline | CallError::NoAnswer => true,
+                CallError::Overloaded
+                | CallError::TooLarge
+                | CallError::NoService
+                | CallError::Older { .. } => false,
+            },
             Trouble::Malformed => true,
         }
     }
@@ -67,6 +83,10 @@ impl Trouble {
                     }
                 };
                 (kind, error.to_string())
+            }
+            Trouble::Call(CallError::Older { speaks, .. }) => {
+                let cause = format!("server {server} is of an older version (wire version {speaks})");
+                return Error::new(ErrorKind::Broken, action, subject, cause).advise("upgrade it first");
             }
             Trouble::Call(CallError::TooLarge) => (ErrorKind::Invalid, CallError::TooLarge.to_string()),
             Trouble::Call(error) => (ErrorKind::NotReachable, error.to_string()),
@@ -87,7 +107,7 @@ pub(crate) async fn attempt<R: DeserializeOwned>(
     pool: &Pool,
     address: &str,
     channel: Channel,
-    body: Vec<u8>,
+    request: Encoded,
     payload: Bytes,
     deadline: Duration,
 ) -> std::result::Result<(R, Bytes), Trouble> {
@@ -100,7 +120,7 @@ pub(crate) async fn attempt<R: DeserializeOwned>(
     // A full queue takes nothing: wait here rather than fail and come back.
     let _ = tokio::time::timeout(deadline.saturating_sub(started.elapsed()), connection.ready()).await;
     let left = deadline.saturating_sub(started.elapsed());
-    let answer = connection.start(channel, body, payload, left).await.map_err(Trouble::Call)?;
+    let answer = connection.start(channel, request, payload, left).await.map_err(Trouble::Call)?;
     let reply = decode(&answer.body).map_err(|_| Trouble::Malformed)?;
     Ok((reply, answer.payload))
 }
@@ -109,10 +129,10 @@ pub(crate) async fn attempt<R: DeserializeOwned>(
 pub(crate) async fn ask_once(
     shared: &crate::client::Shared,
     chosen: &Chosen,
-    body: Vec<u8>,
+    request: Encoded,
     payload: Bytes,
 ) -> Option<std::result::Result<MetaReply, MetaError>> {
-    let asked = attempt(&shared.small, &chosen.address, Channel::Meta, body, payload, CONNECT_MAX).await;
+    let asked = attempt(&shared.small, &chosen.address, Channel::Meta, request, payload, CONNECT_MAX).await;
     asked.ok().map(|(reply, _)| reply)
 }
 
@@ -121,7 +141,7 @@ impl Client {
     pub(crate) async fn meta(&self, action: &str, subject: &str, request: &MetaRequest) -> Result<MetaReply> {
         match &self.keeping {
             Some(keeping) => keeping.ask(self, action, subject, request).await,
-            None => self.ask_meta(action, subject, encode(request), Bytes::new()).await.reply,
+            None => self.ask_meta(action, subject, request.encoded(), Bytes::new()).await.reply,
         }
     }
 
@@ -141,18 +161,19 @@ impl Client {
         let origin = ticket.origin;
         let Some(keeping) = &self.keeping else {
             let whom = steer(&change);
-            let body = encode(&self.change_request(origin, Durability::Disk, change));
-            let sent = self.ask_meta_unless_busy(action, subject, (body, Bytes::new()), whom, (busy, None));
+            let request = self.change_request(origin, Durability::Disk, change).encoded();
+            let sent =
+                self.ask_meta_unless_busy(action, subject, (request, Bytes::new()), whom, (busy, None));
             return sent.await.reply;
         };
         let holder = keeping.holder();
         let payload = holder.map_or(Bytes::new(), |holder| encode(&holder).into());
         // Who is told nothing would not know what a failure has undone.
         let durability = if holder.is_some() { self.durability } else { Durability::Disk };
-        let body = encode(&self.change_request(origin, durability, change.clone()));
+        let request = self.change_request(origin, durability, change.clone()).encoded();
         let told = holder.map(|_| keeping.clone());
         // To the server that knows what is kept here.
-        let sent = self.ask_meta_unless_busy(action, subject, (body, payload), Whom::Any, (busy, told));
+        let sent = self.ask_meta_unless_busy(action, subject, (request, payload), Whom::Any, (busy, told));
         keeping.change((&change, durability), sent, holder).await
     }
 
@@ -161,7 +182,7 @@ impl Client {
     pub async fn flush(&self) -> Result<()> {
         let positions = self.keeping.as_ref().map(|keeping| keeping.unflushed()).unwrap_or_default();
         let request = MetaRequest::Flush { positions: positions.clone() };
-        let asked = self.ask_meta("sync", "", encode(&request), Bytes::new()).await;
+        let asked = self.ask_meta("sync", "", request.encoded(), Bytes::new()).await;
         let is_known = match &asked.reply {
             Ok(_) => true,
             Err(error) => error.refusal() == Some(&MetaError::Undone),
@@ -191,8 +212,15 @@ impl Client {
     }
 
     /// A question to a metadata server, asked until it is answered.
-    pub(crate) async fn ask_meta(&self, action: &str, subject: &str, body: Vec<u8>, payload: Bytes) -> Asked {
-        self.ask_meta_unless_busy(action, subject, (body, payload), Whom::Any, (WhenBusy::Wait, None)).await
+    pub(crate) async fn ask_meta(
+        &self,
+        action: &str,
+        subject: &str,
+        request: Encoded,
+        payload: Bytes,
+    ) -> Asked {
+        self.ask_meta_unless_busy(action, subject, (request, payload), Whom::Any, (WhenBusy::Wait, None))
+            .await
     }
 
     /// `keeping`: it is told as soon as a try may have changed something that is kept.
@@ -200,7 +228,7 @@ impl Client {
         &self,
         action: &str,
         subject: &str,
-        (body, payload): (Vec<u8>, Bytes),
+        (request, payload): (Encoded, Bytes),
         whom: Whom,
         (busy, keeping): (WhenBusy, Option<Arc<Keeping>>),
     ) -> Asked {
@@ -208,16 +236,18 @@ impl Client {
         let shared = &self.shared;
         let mut retry = Retry::new(shared.options.deadline);
         let mut finals = 0;
+        // Some try before may have been carried out.
+        let mut may_be_done = false;
         self.refresh_servers(false);
         loop {
             let chosen = shared.servers.choose(whom);
             let time = retry.left().min(ATTEMPT_MAX);
-            // The body is kept for the next attempt: some hundred bytes.
+            // It is kept for the next attempt: some hundred bytes.
             let sent = attempt::<std::result::Result<MetaReply, MetaError>>(
                 &shared.small,
                 &chosen.address,
                 Channel::Meta,
-                body.clone(),
+                request.clone(),
                 payload.clone(),
                 time,
             );
@@ -229,13 +259,19 @@ impl Client {
                     let again = match refused {
                         MetaError::Busy => busy == WhenBusy::Wait,
                         MetaError::Unavailable => true,
+                        // This try did nothing, and one more does as little, until a person made room.
+                        MetaError::StoreFull => may_be_done,
                         _ => false,
                     };
-                    let error = Error::meta(action, subject, &refused);
+                    let error = match refused {
+                        MetaError::StoreFull if may_be_done => full_meanwhile(action, subject),
+                        _ => Error::meta(action, subject, &refused),
+                    };
                     if !again {
                         return Asked { reply: Err(error), payload };
                     }
                     is_doubtful = refused == MetaError::Unavailable;
+                    may_be_done |= is_doubtful;
                     if is_doubtful {
                         // Another one may reach the store, or the others.
                         shared.servers.pass_over(&chosen);
@@ -245,10 +281,12 @@ impl Client {
                 Err(trouble) => {
                     shared.servers.pass_over(&chosen);
                     self.refresh_servers(true);
-                    is_doubtful = !matches!(trouble, Trouble::Call(CallError::TooLarge));
+                    may_be_done |= trouble.is_doubtful();
+                    let is_too_large = matches!(trouble, Trouble::Call(CallError::TooLarge));
+                    is_doubtful = !is_too_large && !matches!(trouble, Trouble::Call(CallError::Older { .. }));
                     // Another one may be of the right version, or have the right certificate.
                     finals += usize::from(trouble.is_final());
-                    let is_final = trouble.is_final() && (!is_doubtful || finals >= shared.servers.count());
+                    let is_final = trouble.is_final() && (is_too_large || finals >= shared.servers.count());
                     let error = trouble.into_error(action, subject, &chosen.address);
                     if is_final {
                         return failed(error);
@@ -288,7 +326,7 @@ impl Client {
             &shared.small,
             &chosen.address,
             Channel::Manager,
-            encode(request),
+            request.encoded(),
             Bytes::new(),
             time,
         );
@@ -332,10 +370,17 @@ impl Client {
     }
 }
 
+/// The store is full by now, and what came of a try before that nobody knows.
+fn full_meanwhile(action: &str, subject: &str) -> Error {
+    let cause = "no answer, and now the metadata store is full: it may have been done or not";
+    Error::new(ErrorKind::NotReachable, action, subject, cause).advise(STORE_FULL_ADVICE)
+}
+
 fn unmanaged(action: &str, refused: &ManagerError) -> Error {
     let cause = match refused {
         ManagerError::NotManager => "this server is not the manager now",
         ManagerError::Unavailable => "the metadata store is unavailable",
+        ManagerError::StoreFull => return Error::meta(action, "", &MetaError::StoreFull),
         ManagerError::Denied => return Error::new(ErrorKind::Denied, action, "", "permission denied"),
         ManagerError::Unknown
         | ManagerError::Invalid

@@ -71,8 +71,9 @@ impl Client {
         servers: Vec<String>,
         options: Options,
     ) -> Result<Client> {
+        let newest = options.newest;
         let pool = |connections| {
-            let options = PoolOptions { connections, ..PoolOptions::default() };
+            let options = PoolOptions { connections, newest, ..PoolOptions::default() };
             Pool::new(security.clone(), options)
         };
         let id = ClientId(retry::random());

@@ -6,6 +6,10 @@ use types::meta::MetaError;
 /// What a call of this library gives.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// What is to be done about a full store of the metadata.
+pub(crate) const STORE_FULL_ADVICE: &str = "removing files makes no room there: its administrator has to make some, as \
+    docs/operating/servers.md says";
+
 /// What the caller can do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -117,7 +121,7 @@ impl Error {
             | MetaError::TooLarge
             | MetaError::TooManyLinks
             | MetaError::CrossesQuota => ErrorKind::Invalid,
-            MetaError::QuotaExceeded | MetaError::NoRoom => ErrorKind::Full,
+            MetaError::QuotaExceeded | MetaError::NoRoom | MetaError::StoreFull => ErrorKind::Full,
             MetaError::Busy | MetaError::InSnapshot => ErrorKind::Busy,
             MetaError::LeaseOver | MetaError::TooOld | MetaError::Undone => ErrorKind::Broken,
             MetaError::Unavailable => ErrorKind::NotReachable,
@@ -132,7 +136,11 @@ impl Error {
         };
         let mut refused = Error::new(kind, action, subject, cause);
         refused.details.refusal = Some(error.clone());
-        refused
+        match error {
+            // Not that of storage servers that are full.
+            MetaError::StoreFull => refused.advise(STORE_FULL_ADVICE),
+            _ => refused,
+        }
     }
 
     /// The answer is of another kind than the request asks for.

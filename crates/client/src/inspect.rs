@@ -16,7 +16,7 @@ use types::peer::ServerInfo;
 use types::routing::{MemberState, NodeInfo};
 use types::scrub::{ScrubOrder, ScrubStatus};
 use types::storage::{ChunkState, Damage, StorageError, StorageReply, StorageRequest, StorageStatus};
-use types::wire::{Channel, encode};
+use types::wire::{Channel, Request, WireVersion};
 use types::{
     Attributes, ChainId, ChunkId, ChunkIndex, Duration, Epoch, FileKind, InodeId, NodeId, Rights, Routing,
     TargetId,
@@ -77,6 +77,8 @@ pub struct Status {
     /// The metadata servers that are there; none, if there is one only.
     pub servers: Vec<ServerInfo>,
     pub nodes: Vec<NodeStatus>,
+    /// The newest version of the messages that each server speaks, by its address; of those that do not answer there is none.
+    pub speaks: BTreeMap<String, WireVersion>,
     /// How the moving of data goes.
     pub movement: Movement,
     /// Directories whose files follow their class.
@@ -132,7 +134,7 @@ impl Client {
             &self.shared.small,
             address,
             Channel::Storage,
-            encode(request),
+            request.encoded(),
             Bytes::new(),
             ANSWER_TIME,
         );
@@ -158,7 +160,7 @@ impl Client {
             &self.shared.bulk,
             address,
             Channel::Storage,
-            encode(request),
+            request.encoded(),
             Bytes::new(),
             READ_TIME,
         );
@@ -286,12 +288,27 @@ impl Client {
             let scrub = scrubs.remove(&node).unwrap_or_else(unknown);
             Some(NodeStatus { node, info, status, scrub })
         });
-        let nodes = nodes.collect();
+        let nodes: Vec<NodeStatus> = nodes.collect();
         let totals = self.totals().await?;
         let servers = self.servers().await?;
         let movement = self.movement().await?;
         let followings = self.followings().await?;
-        Ok(Status { routing, totals, servers, nodes, movement, followings })
+        let addresses = nodes.iter().map(|node| &node.info.address);
+        let speaks = self.speaks(addresses.chain(servers.iter().map(|server| &server.address))).await;
+        Ok(Status { routing, totals, servers, nodes, speaks, movement, followings })
+    }
+
+    /// The newest version of the messages that these servers speak, as they say themselves.
+    async fn speaks(&self, addresses: impl Iterator<Item = &String>) -> BTreeMap<String, WireVersion> {
+        let mut asked = JoinSet::new();
+        for address in addresses {
+            let (shared, address) = (self.shared.clone(), address.clone());
+            asked.spawn(async move {
+                let connecting = tokio::time::timeout(ANSWER_TIME, shared.small.get(&address)).await;
+                connecting.ok()?.ok().map(|connection| (address, connection.peer().newest))
+            });
+        }
+        asked.join_all().await.into_iter().flatten().collect()
     }
 
     /// The metadata servers that are there, as far as one of them knows; none, if there is one only.

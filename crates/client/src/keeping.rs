@@ -20,7 +20,7 @@ use types::delegation::{News, Position, RECALLS_WAIT, RETURNED_MAX, Recall, Reca
 use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, NAME_MAX, Place};
 use types::snapshot;
 use types::storage::Durability;
-use types::wire::{Channel, decode, encode};
+use types::wire::{Channel, Request, decode, encode};
 use types::{Attributes, Duration, HolderId, InodeId, SessionId};
 
 /// Inodes and names that are kept: about 150 bytes each.
@@ -170,7 +170,7 @@ impl Keeping {
         }
         let holder = self.state().kept.holder();
         let payload = holder.map_or(Bytes::new(), |holder| encode(&holder).into());
-        let asked = client.ask_meta(action, subject, encode(request), payload).await;
+        let asked = client.ask_meta(action, subject, request.encoded(), payload).await;
         if let (Some(holder), Ok(news)) = (holder, decode::<News>(&asked.payload)) {
             self.learn(holder, &news, request, asked.reply.as_ref());
             self.look_ahead(client, request);
@@ -462,9 +462,10 @@ impl Client {
     /// Asks once for recalls. `None`: there was no answer; `Err`: it is no holder.
     async fn hear(&self, request: &MetaRequest, is_urgent: bool) -> Option<std::result::Result<Recalls, ()>> {
         let servers = &self.shared.servers;
-        let (chosen, body, time) = (servers.choose(Whom::Any), encode(request), RECALLS_WAIT + ASK_MAX);
+        let (chosen, time) = (servers.choose(Whom::Any), RECALLS_WAIT + ASK_MAX);
         let pool = &self.shared.small;
-        let answer = attempt(pool, &chosen.address, Channel::Meta, body, Bytes::new(), time).await;
+        let answer =
+            attempt(pool, &chosen.address, Channel::Meta, request.encoded(), Bytes::new(), time).await;
         match answer {
             Ok((Ok(MetaReply::Recalls(recalls)), _)) => Some(Ok(recalls)),
             Ok((Err(MetaError::SessionOver), _)) => Some(Err(())),

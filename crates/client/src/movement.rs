@@ -2,6 +2,7 @@
 
 use crate::{Client, Error, ErrorKind, Result};
 use types::manager::{ManagerError, ManagerReply, ManagerRequest};
+use types::meta::MetaError;
 use types::movement::{Direction, Movement};
 
 impl Client {
@@ -41,6 +42,7 @@ fn refusal(action: &str, subject: &str, refused: &ManagerError) -> Error {
             ErrorKind::TooFewTargets,
             &format!("of the {targets} targets it may use, {apart} share none of its domains"),
         ),
+        ManagerError::StoreFull => Error::meta(action, subject, &MetaError::StoreFull),
         ManagerError::NotManager | ManagerError::Unavailable => {
             error(ErrorKind::NotReachable, "the manager is not there")
         }

@@ -1,6 +1,7 @@
 //! How a client behaves.
 
 use types::Duration;
+use types::wire::WireVersion;
 
 /// How a client behaves. The defaults suit a command line and a mount alike.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Options {
     pub host: Option<String>,
     /// A session is renewed this often, and says then what is no longer held. The servers let it run for 30 s.
     pub session_renewal: Duration,
+    /// The newest version of the messages that it speaks.
+    pub newest: WireVersion,
 }
 
 /// Bytes of one stream in flight: 32 pieces cover a disk flush of 30 ms at 1 GB/s.
@@ -31,6 +34,7 @@ impl Default for Options {
             bulk_connections: 3,
             host: None,
             session_renewal: Duration::from_secs(5),
+            newest: WireVersion::default(),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Client {
             tokio::time::sleep(RENEW_EVERY).await;
             match target.grant.renew(self, &target.path, target.grant.held()).await {
                 // Another try is in time: the session runs four times as long.
-                Err(error) if error.kind() == ErrorKind::NotReachable => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotReachable | ErrorKind::Full) => {}
                 Err(error) => return error,
                 Ok(_) => {}
             }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use types::Duration;
 use types::making::Making;
 use types::meta::{Change, MetaReply, MetaRequest, Place};
-use types::wire::encode;
+use types::wire::Request;
 
 /// One that did not answer is not asked again for this long, if there are others.
 const DOWN: Duration = Duration::from_secs(5);
@@ -197,12 +197,12 @@ impl Client {
             return;
         }
         let shared = Arc::downgrade(&self.shared);
-        let body = encode(&MetaRequest::Servers);
+        let request = MetaRequest::Servers.encoded();
         tokio::spawn(async move {
             let Some(shared) = shared.upgrade() else { return };
             let chosen = shared.servers.choose(Whom::Any);
             if let Some(Ok(MetaReply::Servers(told))) =
-                crate::call::ask_once(&shared, &chosen, body, Bytes::new()).await
+                crate::call::ask_once(&shared, &chosen, request, Bytes::new()).await
             {
                 shared.servers.learn(told.into_iter().map(|server| server.address).collect());
             }

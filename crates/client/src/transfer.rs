@@ -37,7 +37,9 @@ fn is_silence(trouble: &Trouble) -> bool {
     match trouble {
         Trouble::Connect(_) => true,
         Trouble::Call(CallError::Closed(_) | CallError::Deadline | CallError::NoService) => true,
-        Trouble::Call(CallError::NoAnswer | CallError::Overloaded | CallError::TooLarge)
+        Trouble::Call(
+            CallError::NoAnswer | CallError::Overloaded | CallError::TooLarge | CallError::Older { .. },
+        )
         | Trouble::Malformed => false,
     }
 }

@@ -114,6 +114,7 @@ impl Failure {
     pub fn answer(&self) -> MetaError {
         match self {
             Failure::Refused(error) => error.clone(),
+            Failure::Store(KvError::Full) => MetaError::StoreFull,
             Failure::Store(_) => MetaError::Unavailable,
         }
     }

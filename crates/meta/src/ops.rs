@@ -186,7 +186,7 @@ pub async fn read_ahead<S: Snapshot>(
 
 /// Whether a retry gets this answer again; the others ask for one that may end otherwise.
 fn is_final(error: &MetaError) -> bool {
-    !matches!(error, MetaError::Busy | MetaError::Unavailable | MetaError::TooOld)
+    !matches!(error, MetaError::Busy | MetaError::Unavailable | MetaError::StoreFull | MetaError::TooOld)
 }
 
 /// The answer that was given to `origin`, if it was. Refused with [`MetaError::TooOld`] when the lane is further.

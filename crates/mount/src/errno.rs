@@ -41,7 +41,7 @@ fn refused(refusal: &MetaError) -> i32 {
         MetaError::Busy | MetaError::InSnapshot | MetaError::HasSnapshots => libc::EBUSY,
         MetaError::ReadOnly => libc::EROFS,
         MetaError::QuotaExceeded => libc::EDQUOT,
-        MetaError::NoRoom => libc::ENOSPC,
+        MetaError::NoRoom | MetaError::StoreFull => libc::ENOSPC,
         MetaError::CrossesQuota => libc::EXDEV,
         MetaError::NoClass
         | MetaError::SessionOver

@@ -3,7 +3,7 @@
 use crate::metrics::Metrics;
 use crate::storage::Storage;
 use bytes::Bytes;
-use net::{Identity, Peer, Reply, Request, Responder, Service};
+use net::{Peer, Reply, Request, Responder, Service};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -19,10 +19,10 @@ pub struct Answered {
 
 /// A service that answers with a future: the metadata and the manager.
 pub trait Port: Send + Sync + 'static {
-    /// The name of an encoded request, for metrics, and the future of its answer.
+    /// The name of an encoded request, for metrics, and the future of its answer, which is in words of the peer's version.
     fn answer(
         self: Arc<Self>,
-        peer: Identity,
+        peer: Arc<Peer>,
         body: Bytes,
         payload: Bytes,
     ) -> (&'static str, Pin<Box<dyn Future<Output = Answered> + Send>>);
@@ -62,7 +62,7 @@ impl Dispatch {
         &self,
         service: &'static str,
         port: &Arc<dyn Port>,
-        peer: Identity,
+        peer: Arc<Peer>,
         Request { body, payload, .. }: Request,
         responder: Responder,
     ) {
@@ -81,10 +81,10 @@ impl Service for Dispatch {
         match (request.channel, &self.meta, &self.manager, self.storage.get()) {
             (Channel::Storage, _, _, Some(storage)) => storage.handle(peer, request, responder),
             (Channel::Meta, Some(meta), _, _) => {
-                self.ask("meta", meta, peer.identity.clone(), request, responder);
+                self.ask("meta", meta, peer.clone(), request, responder);
             }
             (Channel::Manager, _, Some(manager), _) => {
-                self.ask("manager", manager, peer.identity.clone(), request, responder);
+                self.ask("manager", manager, peer.clone(), request, responder);
             }
             // Dropping the responder says that nobody here answers.
             (Channel::Storage | Channel::Meta | Channel::Manager, _, _, _) => drop(responder),

@@ -14,7 +14,7 @@ use types::InodeId;
 use types::manager::ManagerRequest;
 use types::meta::{MetaError, MetaReply, MetaRequest};
 use types::peer::{PeerRequest, ServerRun};
-use types::wire::{Channel, decode, encode};
+use types::wire::{Channel, Encoded, Request, WireVersion, decode};
 
 /// Connections to other metadata servers, as this one. Clones share them.
 #[derive(Clone)]
@@ -23,23 +23,23 @@ pub struct Links {
 }
 
 impl Links {
-    pub fn new(security: Arc<Security>) -> Links {
-        Links {
-            pool: Arc::new(Pool::new(security, PoolOptions { connections: 1, ..PoolOptions::default() })),
-        }
+    /// They speak no newer version of the messages than `newest`.
+    pub fn new(security: Arc<Security>, newest: WireVersion) -> Links {
+        let options = PoolOptions { connections: 1, newest, ..PoolOptions::default() };
+        Links { pool: Arc::new(Pool::new(security, options)) }
     }
 
     /// One call. `None`: no answer in this time.
     fn call<R: DeserializeOwned>(
         &self,
         address: &str,
-        (channel, body): (Channel, Vec<u8>),
+        (channel, request): (Channel, Encoded),
         time: Duration,
     ) -> impl Future<Output = Option<R>> + Send + use<R> {
         let (pool, address) = (self.pool.clone(), address.to_owned());
         let call = async move {
             let connection = pool.get(&address).await.ok()?;
-            let answer = connection.start(channel, body, Bytes::new(), time).await.ok()?;
+            let answer = connection.start(channel, request, Bytes::new(), time).await.ok()?;
             decode(&answer.body).ok()
         };
         async move { timeout(time, call).await.ok().flatten() }
@@ -53,8 +53,8 @@ impl PeerLink for Links {
         (to, request): (ServerRun, PeerRequest),
         time: Duration,
     ) -> Pin<Box<dyn Future<Output = Option<Vec<InodeId>>> + Send>> {
-        let body = encode(&MetaRequest::Peer { to, request });
-        let call = self.call::<Result<MetaReply, MetaError>>(address, (Channel::Meta, body), time);
+        let request = MetaRequest::Peer { to, request }.encoded();
+        let call = self.call::<Result<MetaReply, MetaError>>(address, (Channel::Meta, request), time);
         Box::pin(async move {
             match call.await {
                 Some(Ok(MetaReply::Held(held))) => Some(held),
@@ -66,6 +66,6 @@ impl PeerLink for Links {
 
 impl ManagerLink for Links {
     fn ask(&self, address: &str, request: ManagerRequest, time: Duration) -> Asked {
-        Box::pin(self.call(address, (Channel::Manager, encode(&request)), time))
+        Box::pin(self.call(address, (Channel::Manager, request.encoded()), time))
     }
 }

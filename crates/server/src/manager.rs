@@ -293,6 +293,7 @@ impl<S: Store> Manager<S> {
                     }
                     Err(ClassError::NotManager) => Err(ManagerError::NotManager),
                     Err(ClassError::Unavailable) => Err(ManagerError::Unavailable),
+                    Err(ClassError::StoreFull) => Err(ManagerError::StoreFull),
                 }
             }
             ManagerRequest::Fence { snapshot } => self.fence(snapshot).await.map(|()| ManagerReply::Done),
@@ -477,6 +478,10 @@ impl<S: Store> Manager<S> {
                 self.depose();
                 ManagerError::NotManager
             }
+            LedgerError::Unavailable(KvError::Full) => {
+                tracing::error!(%error, "the cluster's records cannot be kept");
+                ManagerError::StoreFull
+            }
             LedgerError::Unavailable(_) | LedgerError::Damaged(_) => {
                 tracing::error!(%error, "the cluster's records cannot be kept");
                 ManagerError::Unavailable
@@ -512,6 +517,7 @@ fn allow(peer: &Identity, node: NodeId) -> Result<(), ManagerError> {
 fn class_error(error: ManagerError) -> ClassError {
     match error {
         ManagerError::NotManager => ClassError::NotManager,
+        ManagerError::StoreFull => ClassError::StoreFull,
         ManagerError::Unavailable
         | ManagerError::Unknown
         | ManagerError::Denied

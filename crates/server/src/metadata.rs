@@ -51,7 +51,8 @@ pub trait ClassSource: Send + Sync + 'static {
     /// Makes a class; when this answers, [`ClassSource::all`] shows it. `id`, `table` and `slots` are the manager's to
     /// choose. Refused with [`MetaError::Exists`] when the name is taken, [`MetaError::Invalid`] when it cannot be,
     /// [`MetaError::TooFewTargets`] when its copies cannot be kept as it asks (unless `shortfall` allows that and there
-    /// is any target), and [`MetaError::Unavailable`] when it may be tried again.
+    /// is any target), [`MetaError::StoreFull`] when there is no room to note it, and [`MetaError::Unavailable`] when it may be tried
+    /// again.
     fn make(
         &self,
         class: StorageClass,
@@ -347,10 +348,12 @@ impl<S: Store> MetaService<S> {
         }
         let outcome = match self.checked_class(caller, class, shortfall).await {
             Ok(()) => Ok(MetaReply::Classes(self.shared.options.classes.all().to_vec())),
-            Err(MetaError::Unavailable) => return Err(MetaError::Unavailable),
+            Err(error @ (MetaError::Unavailable | MetaError::StoreFull)) => return Err(error),
             Err(error) => Err(error),
         };
-        self.sequence(Job::Remember { origin, outcome: outcome.clone() }).await?;
+        let remembered = self.sequence(Job::Remember { origin, outcome: outcome.clone() }).await;
+        // The class is made: nobody is told that it was not.
+        remembered.map_err(|_| MetaError::Unavailable)?;
         outcome
     }
 

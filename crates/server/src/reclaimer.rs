@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use types::storage::{Durability, InodeRange, Operation, StorageError, StorageReply, StorageRequest};
 use types::survey::{CHUNKS_MAX, ListedChunk};
-use types::wire::{Channel, decode, encode};
+use types::wire::{Channel, Request, WireVersion, decode};
 use types::{
     Capability, ChainId, ChunkId, ClientId, Crc, Epoch, InodeId, Lane, Origin, Rights, Routing, Sequence,
     TargetId, Time, Uid,
@@ -42,15 +42,16 @@ pub struct ChainHeads {
 }
 
 impl ChainHeads {
-    /// Follows `routing`. `client` is a random number of this process.
+    /// Follows `routing`. `client` is a random number of this process, which speaks no newer version of the messages than `newest`.
     pub fn new(
         routing: watch::Receiver<Arc<Routing>>,
-        security: Arc<Security>,
+        (security, newest): (Arc<Security>, WireVersion),
         client: ClientId,
     ) -> ChainHeads {
+        let options = PoolOptions { connections: 1, newest, ..PoolOptions::default() };
         ChainHeads {
             routing,
-            pool: Pool::new(security, PoolOptions { connections: 1, ..PoolOptions::default() }),
+            pool: Pool::new(security, options),
             client,
             sequence: AtomicU64::new(0),
             lanes: Mutex::default(),
@@ -123,7 +124,7 @@ impl ChainHeads {
         payload: Bytes,
     ) -> Result<(StorageReply, Bytes), Failed> {
         let connection = self.pool.get(address).await.map_err(|_| Failed::Unavailable)?;
-        let answer = connection.start(Channel::Storage, encode(request), payload, DEADLINE).await;
+        let answer = connection.start(Channel::Storage, request.encoded(), payload, DEADLINE).await;
         let answer = answer.map_err(|_| Failed::Unavailable)?;
         match decode::<Result<StorageReply, StorageError>>(&answer.body) {
             Ok(Ok(reply)) => Ok((reply, answer.payload)),

@@ -41,6 +41,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use types::storage::{Damage, StorageStatus, TargetStatus};
+use types::wire::WireVersion;
 use types::{CapabilityKey, ChainId, Epoch, Incarnation, NodeId, Routing, TargetId};
 
 /// Who this storage server is, and where its manager is.
@@ -56,6 +57,8 @@ pub struct StorageOptions {
     /// Addresses of metadata servers; one of them is the manager.
     pub managers: Vec<String>,
     pub security: Arc<net::Security>,
+    /// The newest version of the messages that it speaks.
+    pub newest: WireVersion,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     /// Targets of this server that cannot be opened. The manager is told that they failed.
@@ -114,7 +117,7 @@ impl Storage {
         targets: Vec<TargetOptions>,
     ) -> Result<Arc<Storage>, chunk::OpenError> {
         let lease = Arc::new(Lease::new(options.clock.clone()));
-        let links = Arc::new(Links::new(options.security.clone()));
+        let links = Arc::new(Links::new(options.security.clone(), options.newest));
         // All at once: each waits for its own disk.
         let sharers = sharers(&targets);
         let opening: Vec<_> = targets
@@ -136,7 +139,8 @@ impl Storage {
             }
         }
         let started = options.clock.monotonic();
-        let peers = net::PoolOptions { connections: 1, ..net::PoolOptions::default() };
+        let peers =
+            net::PoolOptions { connections: 1, newest: options.newest, ..net::PoolOptions::default() };
         let peers = net::Pool::new(options.security.clone(), peers);
         let storage = Arc::new(Storage {
             options,

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use types::wire::WireVersion;
 use types::{ClientId, FailureDomain, Incarnation, NodeId, Routing, TargetId};
 
 /// The metadata server's host.
@@ -205,7 +206,7 @@ async fn serve_meta(
     };
     let meta = MetaService::start((*store).clone(), options).await.map_err(|error| error.to_string())?;
     let client = ClientId(parts.random.number());
-    let heads = Arc::new(ChainHeads::new(office.subscribe(), security(parts), client));
+    let heads = Arc::new(ChainHeads::new(office.subscribe(), (security(parts), WireVersion::default()), client));
     meta.keep_bytes_through(heads.clone());
     meta.reclaim(heads.clone());
     meta.mirror(office.subscribe(), heads);
@@ -285,6 +286,7 @@ async fn serve_storage(parts: &mut Parts, pace: Arc<Pace>, window: &Window) -> R
         host: format!("s{}", parts.host),
         managers: vec![meta_address()],
         security: security(parts),
+        newest: WireVersion::default(),
         clock: parts.clock.clone(),
         metrics,
         missing: Vec::new(),

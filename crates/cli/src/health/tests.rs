@@ -71,6 +71,7 @@ fn status(chains: &[&[MemberState]]) -> Status {
     let node = NodeStatus { node: NodeId(1), info, status: Ok(word), scrub: Ok(scrubs) };
     Status {
         servers: Vec::new(),
+        speaks: std::collections::BTreeMap::new(),
         routing: Arc::new(routing),
         totals: Totals::default(),
         nodes: vec![node],

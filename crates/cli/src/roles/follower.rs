@@ -16,6 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 use types::following::{Amount, Cursor, Following, Stage, ToMove};
+use types::meta::MetaError;
+use types::wire::WireVersion;
 use types::{InodeId, Routing, TargetId};
 
 /// How often new orders are looked for.
@@ -45,13 +47,14 @@ impl Drop for Follower {
 }
 
 impl Follower {
-    /// Starts it; the metadata server is at `address`.
+    /// Starts it; the metadata server is at `address`, and spoken to as one of version `newest` would.
     pub(super) fn start(
         address: SocketAddr,
-        security: Arc<net::Security>,
+        (security, newest): (Arc<net::Security>, WireVersion),
         routing: watch::Receiver<Arc<Routing>>,
     ) -> Follower {
-        Follower(tokio::spawn(run(address, security, routing)))
+        let options = Options { deadline: DEADLINE, window: WINDOW, newest, ..Options::default() };
+        Follower(tokio::spawn(run(address, security, options, routing)))
     }
 }
 
@@ -64,8 +67,12 @@ impl client::Pace for Limit {
     }
 }
 
-async fn run(address: SocketAddr, security: Arc<net::Security>, routing: watch::Receiver<Arc<Routing>>) {
-    let options = Options { deadline: DEADLINE, window: WINDOW, ..Options::default() };
+async fn run(
+    address: SocketAddr,
+    security: Arc<net::Security>,
+    options: Options,
+    routing: watch::Receiver<Arc<Routing>>,
+) {
     let client = loop {
         match Client::connect_as(security.clone(), vec![address.to_string()], options.clone()).await {
             Ok(client) => break client,
@@ -270,6 +277,11 @@ impl Walk {
             Ok(Recoded::Moved | Recoded::Nothing) => return,
             Ok(Recoded::NotNow(why)) => why.to_owned(),
             Err(error) => match error.kind() {
+                // Of the metadata, not of the class.
+                ErrorKind::Full if error.refusal() == Some(&MetaError::StoreFull) => {
+                    page.held = Some(error.cause().to_owned());
+                    return;
+                }
                 ErrorKind::Full => {
                     page.held = Some(format!("the class has no room: {}", error.cause()));
                     page.full = true;
@@ -295,7 +307,9 @@ impl Walk {
         loop {
             match self.client.note_following(self.name, at.clone(), met, trouble.clone()).await {
                 Ok(goes_on) => return Ok(goes_on),
-                Err(error) if error.kind() == ErrorKind::NotReachable => sleep(LOOK).await,
+                Err(error) if matches!(error.kind(), ErrorKind::NotReachable | ErrorKind::Full) => {
+                    sleep(LOOK).await;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "no longer moving files");
                     return Err(Over);

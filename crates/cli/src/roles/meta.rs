@@ -115,7 +115,7 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
     let security = Arc::new(net::Security::Tls(directory.credentials("node").map_err(|why| {
         format!("{why}; issue a certificate with `sr ca node AUTHORITY {} --id N`", dir.display())
     })?));
-    let machine = Machine::new();
+    let machine = Machine::new()?;
     let store = Arc::new(match arguments.store.or(config.store) {
         Some(place) => kv::AnyStore::open(&place).await?,
         None => parts::open_metadata(&machine, &directory).await?.into(),

@@ -8,6 +8,7 @@ use server::metrics::Metrics;
 use server::storage::{MissingTarget, ScrubOptions, Storage, StorageOptions, TargetOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use types::wire::WireVersion;
 use types::{Incarnation, NodeId, TargetId};
 
 /// Memory for the metadata that is read most. Taken as it is needed.
@@ -18,15 +19,18 @@ pub(crate) struct Machine {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The newest version of the messages that it speaks.
+    pub(crate) newest: WireVersion,
 }
 
 impl Machine {
-    pub(crate) fn new() -> Machine {
-        Machine {
+    pub(crate) fn new() -> Result<Machine, String> {
+        Ok(Machine {
             clock: Arc::new(SystemClock::new()),
             disk: Arc::new(RealDisk::default()),
             metrics: Arc::new(Metrics::new()),
-        }
+            newest: crate::wire::newest()?,
+        })
     }
 }
 
@@ -45,8 +49,14 @@ fn open_metadata_at(disk: Arc<dyn Disk>, path: &Path) -> Result<kv::LocalStore, 
         |error: &dyn std::fmt::Display| format!("cannot open the metadata in {}: {error}", path.display());
     std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
     let table: Arc<dyn Table> = Arc::new(open_metadata_table(path).map_err(|error| failed(&error))?);
-    kv::LocalStore::open(disk, table, &path.join("log"), kv::local::Options::default())
-        .map_err(|error| failed(&error))
+    let opened = kv::LocalStore::open(disk, table, &path.join("log"), kv::local::Options::default());
+    opened.map_err(|error| match error {
+        kv::KvError::Full => format!(
+            "cannot open the metadata in {}: its disk is full; nothing is lost: make room on that disk, then start again",
+            path.display()
+        ),
+        error => failed(&error),
+    })
 }
 
 /// Opens the table of the metadata in `path`, or makes it.
@@ -120,6 +130,7 @@ pub(crate) async fn start_storage(
         host: place.host,
         managers: place.managers,
         security: place.security,
+        newest: machine.newest,
         clock: machine.clock.clone(),
         metrics: machine.metrics.clone(),
         missing,

@@ -60,7 +60,7 @@ pub(crate) async fn run(arguments: Rebuild) -> Result<(), String> {
     if place.exists() && !arguments.dry_run {
         return Err(format!("{} is there already: move it away first", place.display()));
     }
-    let machine = Machine::new();
+    let machine = Machine::new()?;
     let sources = sources(&machine, &directory, &arguments).await?;
     let progress = Arc::new(Progress::default());
     let bar = bar(progress.clone());
@@ -95,7 +95,7 @@ async fn sources(
                 arguments.dir.display()
             )
         })?));
-        let remote = |address: &String| Source::remote(address.clone(), security.clone());
+        let remote = |address: &String| Source::remote(address.clone(), security.clone(), machine.newest);
         return Ok(arguments.servers.iter().map(remote).collect());
     }
     let targets = targets(&directory.path("targets"))?;

@@ -3,10 +3,10 @@
 use super::follower::Follower;
 use super::parts::Machine;
 use env::watch;
-use kv::AnyStore;
+use kv::{AnyStore, KvError};
 use server::dispatch::{Dispatch, Port};
 use server::links::Links;
-use server::manager::ManagerOptions;
+use server::manager::{LedgerError, ManagerOptions};
 use server::metadata::{MetaOptions, MetaService, PeerOptions};
 use server::metrics::{Metrics, StateLabel};
 use server::office::{Candidate, Office};
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
+use types::wire::{WIRE_VERSION, WireVersion};
 use types::{ClientId, MemberState};
 
 /// The longest that a server takes to tell others that it stops.
@@ -55,23 +56,26 @@ impl Metadata {
         security: &Arc<net::Security>,
         place: MetadataPlace,
     ) -> Result<Metadata, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("cannot start the metadata service: {error}");
         let MetadataPlace { store, options, address } = place;
-        let snapshot = kv::Store::snapshot(&*store).await.map_err(|error| failed(&error))?;
-        if let Some(why) = server::migration::elsewhere(&snapshot).await.map_err(|error| failed(&error))? {
+        let snapshot = kv::Store::snapshot(&*store).await.map_err(|error| failed(error.into()))?;
+        if let Some(why) =
+            server::migration::elsewhere(&snapshot).await.map_err(|error| failed(error.into()))?
+        {
             return Err(why);
         }
         let others = match (address, security.identity()) {
             (Some(address), Some(net::Identity::Node(node))) => {
-                Some((node, address, Arc::new(Links::new(security.clone()))))
+                Some((node, address, Arc::new(Links::new(security.clone(), machine.newest))))
             }
-            (Some(_), _) => return Err(failed(&"its certificate is not a server's")),
+            (Some(_), _) => {
+                return Err("cannot start the metadata service: its certificate is not a server's".to_owned());
+            }
             (None, _) => None,
         };
         let candidate = others.clone().map(|(node, address, links)| Candidate { node, address, link: links });
         let peers = others.map(|(node, address, links)| PeerOptions { node, address, link: links });
         let office = Office::open(store.clone(), options, machine.clock.clone(), candidate).await;
-        let office = Arc::new(office.map_err(|error| failed(&error))?);
+        let office = Arc::new(office.map_err(|error| failed(error.into()))?);
         let options = MetaOptions {
             server: 1,
             key: office.capability_key().clone(),
@@ -80,9 +84,10 @@ impl Metadata {
             export: Some(store.clone()),
             peers,
         };
-        let service = MetaService::start((*store).clone(), options).await.map_err(|error| failed(&error))?;
+        let service =
+            MetaService::start((*store).clone(), options).await.map_err(|error| failed(error.into()))?;
         let client = ClientId(super::parts::random());
-        let heads = Arc::new(ChainHeads::new(office.subscribe(), security.clone(), client));
+        let heads = Arc::new(ChainHeads::new(office.subscribe(), (security.clone(), machine.newest), client));
         service.keep_bytes_through(heads.clone());
         show_metrics(&machine.metrics, &office);
         let (stop, stopped) = watch::channel(false);
@@ -92,6 +97,19 @@ impl Metadata {
         });
         Ok(Metadata { service, office, heads, stop, manages, duties: None })
     }
+}
+
+/// Why the metadata service cannot be started.
+fn failed(error: LedgerError) -> String {
+    let why = match error {
+        LedgerError::Unavailable(KvError::Full) => {
+            "the metadata store is full, and a server that starts has to write into it; nothing is lost: make room there, as \
+             docs/operating/servers.md says, then start it again"
+                .to_owned()
+        }
+        error => error.to_string(),
+    };
+    format!("cannot start the metadata service: {why}")
 }
 
 /// What one server does for all; dropped, it ends.
@@ -105,14 +123,14 @@ impl Drop for Duty {
 
 impl Metadata {
     /// Does what one server does for all, whenever this one manages. `address` is its own.
-    fn begin_duties(&mut self, address: SocketAddr, security: Arc<net::Security>) {
+    fn begin_duties(&mut self, address: SocketAddr, security: Arc<net::Security>, newest: WireVersion) {
         let (office, service, heads) = (self.office.clone(), self.service.clone(), self.heads.clone());
         let duties = tokio::spawn(async move {
             let mut seat = office.seat();
             while seat.wait_for(Option::is_some).await.is_ok() {
                 let _reclaims = Duty(service.reclaim(heads.clone()));
                 let _mirrors = service.mirror(office.subscribe(), heads.clone()).map(Duty);
-                let _follower = Follower::start(address, security.clone(), office.subscribe());
+                let _follower = Follower::start(address, (security.clone(), newest), office.subscribe());
                 if seat.wait_for(Option::is_none).await.is_err() {
                     return;
                 }
@@ -153,14 +171,18 @@ impl Serving {
             (path == "/metrics")
                 .then(|| ("application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.text()))
         });
-        let options = net::ServerOptions { pages: Some(pages), ..net::ServerOptions::default() };
+        if machine.newest < WIRE_VERSION {
+            tracing::info!(newest = %machine.newest, "newer messages than of this version are not spoken");
+        }
+        let (pages, newest) = (Some(pages), machine.newest);
+        let options = net::ServerOptions { pages, newest, ..net::ServerOptions::default() };
         let net = net::Server::bind(listen, security.clone(), dispatch.clone(), options).await.map_err(
             |error| {
                 format!("cannot listen on {listen}: {error}; choose another address with --listen HOST:PORT")
             },
         )?;
         if let Some(metadata) = &mut metadata {
-            metadata.begin_duties(reached_at(net.address()), security);
+            metadata.begin_duties(reached_at(net.address()), security, machine.newest);
         }
         Ok(Serving { net, dispatch, metadata })
     }

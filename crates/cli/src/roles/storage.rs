@@ -124,7 +124,7 @@ pub(crate) async fn run(arguments: Storage) -> Result<(), String> {
         places.into_iter().map(|(id, directory)| TargetPlace { target: TargetId(id), directory }).collect();
     let replace: Vec<TargetId> = arguments.replace.into_iter().map(TargetId).collect();
     let found = stores::find(&directory, places, &replace)?;
-    let machine = Machine::new();
+    let machine = Machine::new()?;
     let listen = arguments.listen.or(config.listen).unwrap_or_else(|| "127.0.0.1:0".to_owned());
     let server = serving::Serving::start(&machine, &listen, security.clone(), None).await?;
     let address = arguments.address.or(config.address);

@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
     let security = Arc::new(net::Security::Tls(directory.credentials("node")?));
 
     let begin = Instant::now();
-    let machine = Machine::new();
+    let machine = Machine::new()?;
     let places = (1..=arguments.targets)
         .map(|id| TargetPlace { target: TargetId(id), directory: directory.path(&format!("targets/{id}")) })
         .collect();

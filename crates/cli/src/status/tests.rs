@@ -36,6 +36,7 @@ fn status(chains: &[&[MemberState]]) -> Status {
         routing: Arc::new(routing),
         totals: Totals::default(),
         servers: Vec::new(),
+        speaks: std::collections::BTreeMap::new(),
         nodes: vec![],
         followings: Vec::new(),
         movement: types::movement::Movement::default(),

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use types::checksum::first_mismatch;
 use types::storage::{StorageError, StorageReply, StorageRequest};
-use types::wire::{Channel, encode};
+use types::wire::{Channel, Request};
 use types::{BLOCK_SIZE, Capability, ChainId, ChunkId, Epoch, Layout};
 
 const ACTION: &str = "read";
@@ -247,7 +247,7 @@ impl Client {
                 self.pool_for(span.length),
                 &copy.address,
                 Channel::Storage,
-                encode(&request),
+                request.encoded(),
                 Bytes::new(),
                 time,
             );

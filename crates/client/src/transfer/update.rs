@@ -7,7 +7,7 @@ use crate::retry::Retry;
 use crate::{Client, Error, ErrorKind, Result};
 use bytes::Bytes;
 use types::storage::{Durability, Operation, StorageError, StorageReply, StorageRequest};
-use types::wire::{Channel, encode};
+use types::wire::{Channel, Request};
 use types::{Capability, ChainId, Epoch, Layout, Origin, Version};
 
 /// What is to be done to a chain.
@@ -151,7 +151,7 @@ impl Client {
             self.pool_for(bytes),
             address,
             Channel::Storage,
-            encode(&request),
+            request.encoded(),
             update.payload.clone(),
             retry.left().min(ATTEMPT_MAX),
         );

@@ -28,6 +28,8 @@ pub enum ClassError {
     NotManager,
     /// The store of the metadata did not answer; the class may or may not have been made.
     Unavailable,
+    /// The store of the metadata is full: it was not made.
+    StoreFull,
 }
 
 /// The classes of a new cluster: `default`, and `single` for what can be made again.

@@ -115,8 +115,14 @@ pub(super) async fn take<S: Store>(
 /// Writes records, durably, as the manager of `term`. All or nothing up to [`WRITES_MAX`] of them, which is enough for
 /// all that happens in a small cluster at once; more are written in parts.
 pub(super) async fn write<S: Store>(store: &S, term: u64, writes: Vec<Write>) -> Result<(), LedgerError> {
-    for part in writes.chunks(WRITES_MAX) {
-        write_part(store, term, part).await?;
+    for (number, part) in writes.chunks(WRITES_MAX).enumerate() {
+        write_part(store, term, part).await.map_err(|error| match error {
+            // Full says that nothing was written.
+            LedgerError::Unavailable(KvError::Full) if number > 0 => LedgerError::Unavailable(
+                KvError::Unavailable("it is full since a part was written".to_owned()),
+            ),
+            error => error,
+        })?;
     }
     Ok(())
 }

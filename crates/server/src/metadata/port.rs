@@ -4,49 +4,53 @@ use super::{MetaService, caller};
 use crate::dispatch::{Answered, Port};
 use bytes::Bytes;
 use kv::Store;
-use net::Identity;
+use net::{Identity, Peer};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use types::making::Making;
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
+use types::wire::{Answer, WireVersion};
 use types::{HolderId, wire};
 
 impl<S: Store> Port for MetaService<S> {
     fn answer(
         self: Arc<Self>,
-        peer: Identity,
+        peer: Arc<Peer>,
         body: Bytes,
         payload: Bytes,
     ) -> (&'static str, Pin<Box<dyn Future<Output = Answered> + Send>>) {
+        let version = peer.wire_version;
         match wire::decode::<MetaRequest>(&body) {
             Ok(request) => {
                 let name = name(&request);
-                if matches!((&request, &peer), (MetaRequest::Peer { .. }, Identity::User(_))) {
-                    return (name, Box::pin(std::future::ready(answered(&Err(MetaError::Denied)))));
+                if matches!((&request, &peer.identity), (MetaRequest::Peer { .. }, Identity::User(_))) {
+                    return (name, Box::pin(std::future::ready(answered(&Err(MetaError::Denied), version))));
                 }
                 let future = async move {
-                    let caller = caller(&peer);
+                    let caller = caller(&peer.identity);
                     match wire::decode::<HolderId>(&payload) {
                         Ok(holder) => {
                             let (outcome, news) = self.tell(&caller, holder, request).await;
                             let payload = news.map_or(Bytes::new(), |news| wire::encode(&news).into());
-                            Answered { payload, ..answered(&outcome) }
+                            Answered { payload, ..answered(&outcome, version) }
                         }
-                        Err(wire::Malformed) => answered(&MetaService::answer(&self, &caller, request).await),
+                        Err(wire::Malformed) => {
+                            answered(&MetaService::answer(&self, &caller, request).await, version)
+                        }
                     }
                 };
                 (name, Box::pin(future))
             }
             Err(wire::Malformed) => {
-                ("malformed", Box::pin(std::future::ready(answered(&Err(MetaError::Invalid)))))
+                ("malformed", Box::pin(std::future::ready(answered(&Err(MetaError::Invalid), version))))
             }
         }
     }
 }
 
-fn answered(outcome: &Result<MetaReply, MetaError>) -> Answered {
-    Answered { body: wire::encode(outcome), payload: Bytes::new(), ok: outcome.is_ok() }
+fn answered(outcome: &Result<MetaReply, MetaError>, version: WireVersion) -> Answered {
+    Answered { body: outcome.encoded_for(version), payload: Bytes::new(), ok: outcome.is_ok() }
 }
 
 /// A request's name in the metrics.

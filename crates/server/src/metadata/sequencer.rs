@@ -207,6 +207,7 @@ async fn transact<S: Store>(
 ) -> (IdBlock, Vec<Option<Outcome>>) {
     let began = shared.monotonic();
     let mut attempt = 0;
+    let mut failed = MetaError::Unavailable;
     while attempt < RERUNS_MAX {
         match attempt_once(shared, ids, waiting).await {
             Ok(Attempt::Done(ids, outcomes)) => return (ids, outcomes),
@@ -235,6 +236,9 @@ async fn transact<S: Store>(
             }
             Err(error) => {
                 tracing::error!(%error, jobs = waiting.len(), "a metadata transaction failed");
+                if matches!(error, KvError::Full) {
+                    failed = MetaError::StoreFull;
+                }
                 break;
             }
         }
@@ -244,8 +248,8 @@ async fn transact<S: Store>(
         granter.let_go(&std::mem::take(&mut waiting.held_back));
         waiting.elsewhere = None;
     }
-    // Whether the commit happened is not known: the ids it took must not be used, nor those it left.
-    (IdBlock::default(), waiting.iter().map(|_| Some(Err(MetaError::Unavailable).into())).collect())
+    // Whether the commit happened is not known as a rule: the ids it took must not be used, nor those it left.
+    (IdBlock::default(), waiting.iter().map(|_| Some(Err(failed.clone()).into())).collect())
 }
 
 /// What was run, and is not committed: nothing is granted of what it changes.

@@ -6,7 +6,7 @@ use crate::manager::WATCH_MAX;
 use crate::metadata::ClassSource;
 use bytes::Bytes;
 use kv::Store;
-use net::Identity;
+use net::{Identity, Peer};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use types::manager::{ManagerError, ManagerReply, ManagerRequest, WantedClass};
 use types::meta::MetaError;
-use types::wire::{decode, encode};
+use types::wire::{Answer, decode};
 use types::{Shortfall, StorageClass};
 
 /// The longest that the manager may take to make a class, or to see to a fence.
@@ -67,7 +67,7 @@ impl<S: Store> Office<S> {
 impl<S: Store> Port for Office<S> {
     fn answer(
         self: Arc<Self>,
-        peer: Identity,
+        peer: Arc<Peer>,
         body: Bytes,
         _payload: Bytes,
     ) -> (&'static str, Pin<Box<dyn Future<Output = Answered> + Send>>) {
@@ -84,10 +84,14 @@ impl<S: Store> Port for Office<S> {
         };
         let answer = async move {
             let answer: Result<ManagerReply, ManagerError> = match request {
-                Ok(request) => self.handle(&peer, request).await,
+                Ok(request) => self.handle(&peer.identity, request).await,
                 Err(_) => Err(ManagerError::Invalid),
             };
-            Answered { ok: answer.is_ok(), body: encode(&answer), payload: Bytes::new() }
+            Answered {
+                ok: answer.is_ok(),
+                body: answer.encoded_for(peer.wire_version),
+                payload: Bytes::new(),
+            }
         };
         (name, Box::pin(answer))
     }
@@ -115,6 +119,7 @@ impl<S: Store> ClassSource for Office<S> {
                 Err(ManagerError::TooFewTargets { targets, apart }) => {
                     return Err(MetaError::TooFewTargets { targets, apart });
                 }
+                Err(ManagerError::StoreFull) => return Err(MetaError::StoreFull),
                 Err(_) => return Err(MetaError::Unavailable),
             }
             let mut routing = self.routing.subscribe();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use types::storage::{StorageError, StorageReply, StorageRequest};
 use types::survey::{CHUNKS_MAX, ListedChunk, Survey, SurveyedTarget};
-use types::wire::{Channel, decode, encode};
+use types::wire::{Channel, Request, WireVersion, decode};
 use types::{ChainId, ChunkId, Incarnation, NodeId, Routing, TargetId};
 
 /// How long one answer may take.
@@ -47,8 +47,8 @@ impl fmt::Display for SourceError {
 
 impl Source {
     /// A storage server that runs at `address`; asked as the node whose certificate `security` holds.
-    pub fn remote(address: String, security: Arc<Security>) -> Source {
-        let pool = Pool::new(security, PoolOptions { connections: 1, ..PoolOptions::default() });
+    pub fn remote(address: String, security: Arc<Security>, newest: WireVersion) -> Source {
+        let pool = Pool::new(security, PoolOptions { connections: 1, newest, ..PoolOptions::default() });
         Source::Remote { address, pool: Arc::new(pool) }
     }
 
@@ -159,7 +159,7 @@ impl Source {
         let Source::Remote { address, pool } = self else { return Err(self.nonsense()) };
         let unreachable = |why: String| SourceError::Unreachable { source: address.clone(), why };
         let connection = pool.get(address).await.map_err(|error| unreachable(error.to_string()))?;
-        let answer = connection.start(Channel::Storage, encode(request), Bytes::new(), DEADLINE).await;
+        let answer = connection.start(Channel::Storage, request.encoded(), Bytes::new(), DEADLINE).await;
         let answer = answer.map_err(|error| unreachable(error.to_string()))?;
         match decode::<Result<StorageReply, StorageError>>(&answer.body) {
             Ok(Ok(reply)) => Ok((reply, answer.payload)),

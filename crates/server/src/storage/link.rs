@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use types::storage::{LinkBody, LinkRequest, StorageError, StorageReply, StorageRequest};
-use types::wire::{Channel, decode, encode};
+use types::wire::{Channel, Request, WireVersion, decode};
 use types::{ChainId, Epoch, NodeId, TargetId};
 
 /// Between two attempts to link: a dead successor is cut out by the manager within seconds.
@@ -34,6 +34,7 @@ pub(super) struct LinkCall {
 /// All links of this server.
 pub(super) struct Links {
     security: Arc<net::Security>,
+    newest: WireVersion,
     /// Messages are sent from any thread, a store's too.
     runtime: Handle,
     storage: OnceLock<Weak<Storage>>,
@@ -54,9 +55,10 @@ enum Peer {
 
 impl Links {
     /// Must be called in a runtime.
-    pub(super) fn new(security: Arc<net::Security>) -> Links {
+    pub(super) fn new(security: Arc<net::Security>, newest: WireVersion) -> Links {
         Links {
             security,
+            newest,
             runtime: Handle::current(),
             storage: OnceLock::new(),
             catch_ups: Turns::new(CATCH_UPS_MAX),
@@ -120,7 +122,9 @@ impl Links {
     async fn connect(self: Arc<Self>, place: (NodeId, usize), address: String) {
         let node = place.0;
         let expect = net::Expect::Node(node);
-        let opened = net::Connection::open(&address, &self.security, expect, CONNECT_DEADLINE).await;
+        let security = &*self.security;
+        let opened =
+            net::Connection::open_up_to(self.newest, &address, security, expect, CONNECT_DEADLINE).await;
         let waiting = {
             let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(Peer::Opening(waiting)) = connections.remove(&place) else { return };
@@ -147,7 +151,7 @@ impl Links {
 fn transmit(runtime: &Handle, connection: &net::Connection, call: LinkCall, answerer: Answerer) {
     let LinkCall { chain, epoch, target, session, body, payload } = call;
     let request = StorageRequest::Link(LinkRequest { chain, epoch, target, session, body });
-    let pending = connection.start(Channel::Storage, encode(&request), payload, DEADLINE);
+    let pending = connection.start(Channel::Storage, request.encoded(), payload, DEADLINE);
     runtime.spawn(async move {
         let answer = match pending.await {
             Ok(reply) => decode::<Result<StorageReply, StorageError>>(&reply.body)

@@ -6,7 +6,7 @@ use env::watch;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use types::manager::{Heartbeat, ManagerError, ManagerReply, ManagerRequest, Registration, TargetReport};
-use types::wire::{Channel, decode, encode};
+use types::wire::{Channel, Request, decode};
 use types::{ChainInfo, MemberState, Routing, TargetId};
 
 /// How long a routing question is left open at the manager.
@@ -34,8 +34,9 @@ pub(super) async fn live(storage: Arc<Storage>) {
 
 /// One connection to one manager, until it fails or says that it is none.
 async fn with_manager(storage: &Arc<Storage>, address: &str) {
+    let (newest, security) = (storage.options.newest, &*storage.options.security);
     let opened =
-        net::Connection::open(address, &storage.options.security, net::Expect::AnyNode, CALL_DEADLINE).await;
+        net::Connection::open_up_to(newest, address, security, net::Expect::AnyNode, CALL_DEADLINE).await;
     let connection = match opened {
         Ok(connection) => connection,
         Err(error) => {
@@ -57,7 +58,7 @@ async fn call(
     request: &ManagerRequest,
     deadline: Duration,
 ) -> Result<ManagerReply, CallFailure> {
-    let pending = connection.start(Channel::Manager, encode(request), bytes::Bytes::new(), deadline);
+    let pending = connection.start(Channel::Manager, request.encoded(), bytes::Bytes::new(), deadline);
     let reply = pending.await.map_err(|error| CallFailure::Net(error.to_string()))?;
     let answer = decode::<Result<ManagerReply, ManagerError>>(&reply.body)
         .map_err(|error| CallFailure::Net(error.to_string()))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use types::checksum::first_mismatch;
 use types::scrub::{Survey, SurveyOf};
 use types::storage::{StorageError, StorageReply, StorageRequest};
-use types::wire::{Channel, decode, encode};
+use types::wire::{Channel, Request, decode};
 use types::{ChainId, ChunkId, Crc, Epoch, TargetId, Uid, Version};
 
 /// Nobody but a background task waits.
@@ -91,7 +91,7 @@ impl Storage {
             StorageError::Busy
         };
         let connection = self.peers.get(&node.address).await.map_err(|error| silent(&error))?;
-        let answer = connection.start(Channel::Storage, encode(request), Bytes::new(), DEADLINE).await;
+        let answer = connection.start(Channel::Storage, request.encoded(), Bytes::new(), DEADLINE).await;
         let answer = answer.map_err(|error| silent(&error))?;
         let reply = decode::<Result<StorageReply, StorageError>>(&answer.body);
         reply.map_err(|_| StorageError::Invalid)?.map(|reply| (reply, answer.payload))

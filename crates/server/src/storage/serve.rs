@@ -20,7 +20,7 @@ use types::scrub::ScrubOrder;
 use types::storage::{
     ChunkState, Durability, LinkBody, Operation, StorageError, StorageReply, StorageRequest,
 };
-use types::wire::{decode, encode};
+use types::wire::{Answer, WireVersion, decode};
 use types::{Capability, ChainId, ChunkId, Epoch, Origin, Rights, TargetId, Time};
 
 /// Reads up to this many bytes are done at once where the request arrives; larger ones on their own task, so that both
@@ -52,7 +52,8 @@ impl Storage {
         let trusted = node || administrator;
         let request = decode::<StorageRequest>(&body);
         let call = self.options.metrics.begin("storage", name_of(&request));
-        let asked = Asked { responder, call, _serving: self.serve(request.as_ref().ok(), node) };
+        let version = peer.wire_version;
+        let asked = Asked { responder, version, call, _serving: self.serve(request.as_ref().ok(), node) };
         match request {
             Ok(StorageRequest::Update {
                 chain,
@@ -460,17 +461,19 @@ fn answer_to(asked: Asked) -> Answerer {
 /// A request that waits for its answer.
 pub(super) struct Asked {
     responder: net::Responder,
+    /// The version of the messages that who asks speaks.
+    version: WireVersion,
     call: Call,
     _serving: Option<Serving>,
 }
 
 pub(super) fn respond(asked: Asked, answer: Result<(StorageReply, Bytes), StorageError>) {
-    let (reply, payload, outcome) = match answer {
+    let (reply, payload, outcome): (Result<StorageReply, StorageError>, _, _) = match answer {
         Ok((reply, payload)) => (Ok(reply), payload, "ok"),
         Err(error) => (Err(error), Bytes::new(), "error"),
     };
     asked.call.finish(outcome);
-    asked.responder.send(net::Reply { body: encode::<Result<StorageReply, StorageError>>(&reply), payload });
+    asked.responder.send(net::Reply { body: reply.encoded_for(asked.version), payload });
 }
 
 /// For metrics.

@@ -12,6 +12,7 @@ use std::path::Path;
 use tokio::sync::oneshot;
 use types::routing::Table;
 use types::storage::{Durability, Operation, StorageError, StorageReply};
+use types::wire::WireVersion;
 use types::{
     ChainInfo, ChunkId, ChunkIndex, ClientId, Crc, InodeId, Lane, Member, MemberState, Origin, Sequence,
     Slot, TableId,
@@ -63,6 +64,7 @@ impl Fixture {
             host: String::new(),
             managers: vec!["127.0.0.1:1".to_owned()],
             security: Arc::new(Security::Plain(Identity::Node(NodeId(1)))),
+            newest: WireVersion::default(),
             clock: clock.clone(),
             metrics: Arc::default(),
             missing: Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::output::Output;
 use clap::Args;
-use client::{Client, Context, ContextSecurity, Options};
+use client::{Client, Context, ContextSecurity};
 use env::{Disk, RealDisk};
 use kv::backup::{self, Chain, Header, Kind, Writer};
 use kv::{Change, Revision};
@@ -39,7 +39,8 @@ pub(crate) struct Backup {
 pub(crate) async fn run(arguments: Backup, context: Option<PathBuf>) -> Result<(), String> {
     let context = crate::context::load(context).map_err(|stop| stop.to_string())?;
     let cluster = cluster(&context)?;
-    let client = Client::connect(&context, Options::default()).await.map_err(|error| error.to_string())?;
+    let client =
+        Client::connect(&context, crate::context::options()?).await.map_err(|error| error.to_string())?;
     let directory = arguments.directory;
     make_private(&directory)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());

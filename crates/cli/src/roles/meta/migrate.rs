@@ -83,7 +83,7 @@ impl Place {
                 if !directory.path("meta").exists() {
                     return Ok(None);
                 }
-                let store = parts::open_metadata(&Machine::new(), directory).await?;
+                let store = parts::open_metadata(&Machine::new()?, directory).await?;
                 Ok(Some(Opened { store: store.into(), _lock: Some(lock) }))
             }
         }

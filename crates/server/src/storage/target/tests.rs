@@ -8,6 +8,7 @@ use chain::Role;
 use net::{Identity, Security};
 use tokio::sync::oneshot;
 use types::storage::ChunkState;
+use types::wire::WireVersion;
 use types::{ChunkId, ChunkIndex, Crc, InodeId, NodeId, Slot, TableId};
 
 const CHAIN: ChainId = ChainId { table: TableId(1), slot: Slot(0) };
@@ -16,7 +17,8 @@ const EPOCH: Epoch = Epoch(1);
 
 /// A target that is being brought up to date in [`EPOCH`].
 fn syncing() -> Arc<Target> {
-    let links = Arc::new(Links::new(Arc::new(Security::Plain(Identity::Node(NodeId(1))))));
+    let links =
+        Arc::new(Links::new(Arc::new(Security::Plain(Identity::Node(NodeId(1)))), WireVersion::default()));
     let target = Target::open(target_options(1), 1, links, Handle::current()).unwrap();
     target.configure(CHAIN, EPOCH, Some(Place { role: Role::Syncing, head: false, successor: None }), false);
     target
