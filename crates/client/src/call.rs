@@ -391,3 +391,6 @@ fn unmanaged(action: &str, refused: &ManagerError) -> Error {
     };
     Error::new(ErrorKind::NotReachable, action, "", cause)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 )]
 
 mod fake;
+mod full;
 mod moves;
 mod sessions;
 mod transfer;

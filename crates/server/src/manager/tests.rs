@@ -17,7 +17,7 @@ fn ms(ms: u64) -> Duration {
 /// A store that can be told to fail: to refuse commits, or to apply them and not say so.
 pub(super) struct Fragile {
     store: MemoryStore,
-    /// 0: works; 1: refuses; 2: applies, and answers that it did not.
+    /// 0: works; 1: refuses; 2: applies, and answers that it did not; 3: is full.
     mood: AtomicU32,
 }
 
@@ -32,6 +32,7 @@ impl Store for Fragile {
         match self.mood.load(Ordering::SeqCst) {
             0 => self.store.commit(commit).await,
             1 => Err(KvError::Unavailable("refused".into())),
+            3 => Err(KvError::Full),
             _ => {
                 self.store.commit(commit).await?;
                 Err(KvError::Unavailable("answer lost".into()))
@@ -508,6 +509,19 @@ async fn a_registration_is_answered_only_when_its_consequences_are_kept() {
     world.register(2).await.unwrap();
     assert_eq!(world.members(&[MemberState::Syncing]), set(&[2]));
     world.beat(2).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_decided_while_the_store_is_full_is_refused_and_not_done() {
+    let mut world = World::ready(2, 1).await;
+    let wanted = StorageClass { name: "archive".to_owned(), copies: 2, ..world.manager.classes()[0].clone() };
+    world.store.mood.store(3, Ordering::SeqCst);
+    assert!(matches!(world.make_class(wanted.clone()).await, Err(ClassError::StoreFull)));
+    assert_eq!(world.start(2).await, Err(ManagerError::StoreFull));
+    world.store.mood.store(0, Ordering::SeqCst);
+    assert!(!world.manager.classes().iter().any(|class| class.name == "archive"));
+    world.make_class(wanted).await.unwrap();
+    assert!(world.manager.classes().iter().any(|class| class.name == "archive"));
 }
 
 #[tokio::test]

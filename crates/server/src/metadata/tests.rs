@@ -70,6 +70,7 @@ enum Fate {
     AppliedUnanswered,
     /// It is not applied, and there is no answer.
     Lost,
+    Full,
     Conflict,
 }
 
@@ -90,6 +91,7 @@ impl Store for Fickle {
                 Err(KvError::Unavailable("the answer was lost".to_owned()))
             }
             Some(Fate::Lost) => Err(KvError::Unavailable("lost".to_owned())),
+            Some(Fate::Full) => Err(KvError::Full),
             Some(Fate::Conflict) => Ok(Outcome::Conflict),
         }
     }
@@ -206,6 +208,34 @@ async fn a_lost_answer_is_found_again_by_the_retry() {
     for sequence in 1..=3 {
         assert!(seen.insert(stat(&service, &format!("d/{sequence}")).await.unwrap().inode));
     }
+}
+
+/// What a peer that speaks this version is told when the store is full.
+async fn told_of_a_full_store(version: u16) -> Result<MetaReply, MetaError> {
+    let store = fickle();
+    let service = Arc::new(start(store.clone(), 1).await);
+    let identity = Identity::Node(NodeId(2));
+    let (wire_version, newest) = (wire::WireVersion(version), wire::WIRE_VERSION);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let peer = Arc::new(net::Peer { identity, address, wire_version, newest });
+    let change = mkdir("d");
+    let request = MetaRequest::Change { origin: origin(1, 0, 1), durability: Durability::Disk, change };
+    let ask = || {
+        let body = wire::encode(&request).into();
+        crate::dispatch::Port::answer(service.clone(), peer.clone(), body, bytes::Bytes::new()).1
+    };
+    store.fate.lock().unwrap().push(Fate::Full);
+    let told = ask().await;
+    assert!(!told.ok);
+    // The same request is done as soon as there is room.
+    assert!(ask().await.ok);
+    wire::decode(&told.body).unwrap()
+}
+
+#[tokio::test]
+async fn a_full_store_is_an_error_of_its_own_to_those_who_know_it() {
+    assert_eq!(told_of_a_full_store(5).await, Err(MetaError::StoreFull));
+    assert_eq!(told_of_a_full_store(4).await, Err(MetaError::Unavailable));
 }
 
 #[tokio::test]

@@ -23,6 +23,9 @@ impl World {
         let MetaRequest::Change { origin, change, .. } = request else {
             return encode(&self.answer(request));
         };
+        if self.faults.store_full {
+            return encode(&Err::<MetaReply, _>(MetaError::StoreFull));
+        }
         let lane = (origin.client.0, origin.lane.0);
         match self.meta_lanes.get(&lane) {
             Some((last, answer)) if *last == origin.sequence.0 => return answer.clone(),

@@ -35,6 +35,8 @@ pub(crate) struct Faults {
     pub(crate) busy_every: u64,
     /// Every n-th metadata request is refused as unavailable; 0: none.
     pub(crate) unavailable_every: u64,
+    /// The store of the metadata is full: no change is taken.
+    pub(crate) store_full: bool,
     /// Every n-th payload read is changed on its way; 0: none.
     pub(crate) garble_every: u64,
     /// Nodes that take requests and never answer.

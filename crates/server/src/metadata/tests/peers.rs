@@ -588,11 +588,13 @@ async fn a_full_store_refuses_changes_at_once_and_takes_them_when_there_is_room(
     let one = world.service(1).unwrap();
     for sequence in 1..4 {
         let refused = timeout(SECOND, change(&one, origin(99, 1, sequence), mkdir("d"))).await.unwrap();
-        assert_eq!(refused, Err(MetaError::Unavailable));
+        assert_eq!(refused, Err(MetaError::StoreFull));
         stat(&one, "f").await.unwrap();
     }
     world.full.store(false, Ordering::Relaxed);
-    change(&one, origin(99, 2, 1), mkdir("d")).await.unwrap();
+    // What was refused was not done, and is not remembered as refused.
+    assert_eq!(stat(&one, "d").await, Err(MetaError::NotFound));
+    change(&one, origin(99, 1, 3), mkdir("d")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
