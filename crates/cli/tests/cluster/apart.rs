@@ -31,22 +31,39 @@ pub(crate) struct Apart {
     metas: Vec<(Option<Server>, Vec<String>)>,
     pub(crate) storage: Vec<Server>,
     storage_arguments: Vec<Vec<String>>,
+    /// The newest version of the messages that servers speak which are started from now on, if not all that they could.
+    pub(crate) newest: Option<u16>,
 }
 
 impl Apart {
     /// Starts `servers` storage servers, for files of `copies` copies.
     pub(crate) fn new(servers: u32, copies: u32) -> Apart {
-        Apart::with(&["127.0.0.1:0".to_owned()], (servers, copies), &[])
+        Apart::with(None, &["127.0.0.1:0".to_owned()], (servers, copies), &[])
     }
 
     /// So many metadata servers have one store.
     pub(crate) fn over(store: &str, metas: u32, servers: u32, copies: u32) -> Apart {
-        let listen = ports(metas.try_into().unwrap());
-        let listen: Vec<String> = listen.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        Apart::with(&listen, (servers, copies), &["--store", store])
+        Apart::over_up_to(None, store, (metas, servers), copies)
     }
 
-    fn with(listen: &[String], (servers, copies): (u32, u32), more: &[&str]) -> Apart {
+    /// The same, of servers that speak no newer version of the messages than `newest`.
+    pub(crate) fn over_up_to(
+        newest: Option<u16>,
+        store: &str,
+        (metas, servers): (u32, u32),
+        copies: u32,
+    ) -> Apart {
+        let listen = ports(metas.try_into().unwrap());
+        let listen: Vec<String> = listen.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        Apart::with(newest, &listen, (servers, copies), &["--store", store])
+    }
+
+    fn with(
+        newest: Option<u16>,
+        listen: &[String],
+        (servers, copies): (u32, u32),
+        more: &[&str],
+    ) -> Apart {
         let home = TempDir::new().unwrap();
         let at = |name: &str| home.path().join(name).display().to_string();
         admin(&["ca", "init", &at("authority")]);
@@ -59,7 +76,7 @@ impl Apart {
             let arguments = ["meta", "--dir", &directory, "--listen", listen];
             let cluster = ["--copies", &copies, "--targets", &count];
             let arguments = [&arguments[..], &cluster, more].concat();
-            let meta = Server::start(home.path(), &arguments);
+            let meta = Server::start_up_to(newest, home.path(), &arguments);
             let address = meta.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
             let mut arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
             arguments[LISTEN].clone_from(&address); // Comes back where it was.
@@ -74,10 +91,10 @@ impl Apart {
         for id in 11..11 + servers {
             let arguments = join(&at, id, &addresses);
             let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            storage.push(Server::start(home.path(), &texts));
+            storage.push(Server::start_up_to(newest, home.path(), &texts));
             storage_arguments.push(arguments);
         }
-        let apart = Apart { home, metas, storage, storage_arguments };
+        let apart = Apart { home, metas, storage, storage_arguments, newest };
         apart.wait_serving();
         apart
     }
@@ -90,7 +107,7 @@ impl Apart {
             self.metas.iter().map(|(_, arguments)| arguments[LISTEN].clone()).collect();
         let arguments = join(&at, id, &addresses);
         let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.storage.push(Server::start(self.home.path(), &texts));
+        self.storage.push(Server::start_up_to(self.newest, self.home.path(), &texts));
         self.storage_arguments.push(arguments);
     }
 
@@ -162,7 +179,12 @@ impl Apart {
     /// Tries to start the metadata server over another store, which it refuses. What it says.
     pub(crate) fn meta_fails(&mut self, store: Option<&str>) -> String {
         self.use_store(store);
-        let arguments: Vec<&str> = self.metas[0].1.iter().map(String::as_str).collect();
+        self.one_meta_fails(0)
+    }
+
+    /// Tries to start a metadata server that is not there, which does not come up. What it says.
+    pub(crate) fn one_meta_fails(&self, number: usize) -> String {
+        let arguments: Vec<&str> = self.metas[number].1.iter().map(String::as_str).collect();
         let output = self.run(&arguments);
         assert!(!output.status.success(), "it has begun");
         String::from_utf8(output.stderr).unwrap()
@@ -180,14 +202,14 @@ impl Apart {
     pub(crate) fn start_one_meta(&mut self, number: usize) {
         let (meta, arguments) = &mut self.metas[number];
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        *meta = Some(Server::start(self.home.path(), &arguments));
+        *meta = Some(Server::start_up_to(self.newest, self.home.path(), &arguments));
     }
 
     /// Starts a storage server again that has ended, with `more` arguments.
     pub(crate) fn start_storage(&mut self, server: usize, more: &[&str]) {
         let own = self.storage_arguments[server].iter().map(String::as_str);
         let arguments: Vec<&str> = own.chain(more.iter().copied()).collect();
-        self.storage[server] = Server::start(self.home.path(), &arguments);
+        self.storage[server] = Server::start_up_to(self.newest, self.home.path(), &arguments);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -24,6 +24,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `sr` with `arguments` and waits until it prints `ready`.
     pub(crate) fn start(home: &Path, arguments: &[&str]) -> Server {
+        Server::start_up_to(None, home, arguments)
+    }
+
+    /// The same, without speaking a newer version of the messages than `newest`.
+    pub(crate) fn start_up_to(newest: Option<u16>, home: &Path, arguments: &[&str]) -> Server {
         let log = fs::OpenOptions::new().create(true).append(true).open(home.join("server.log")).unwrap();
         let mut child = Command::new(SR)
             .args(arguments)
@@ -31,6 +36,7 @@ impl Server {
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("XDG_DATA_HOME")
             .env_remove("SR_CONTEXT")
+            .envs(newest.map(|newest| ("SR_WIRE_VERSION_MAX", newest.to_string())))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -79,6 +85,12 @@ impl Server {
         let status =
             Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// SIGTERM, and waits for the end. Answers whether it ended well.
+    pub(crate) fn terminate(&mut self) -> bool {
+        self.signal("TERM");
+        self.child.wait().unwrap().success()
     }
 
     /// Ctrl-C, and waits for the end. Answers whether it ended well.

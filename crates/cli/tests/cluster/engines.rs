@@ -57,17 +57,17 @@ fn is_as_any_other(mut cluster: Apart) {
     assert!(cluster.sr(&["fsck", "/"]).contains(" 0 "), "nothing is wrong");
 }
 
-/// Makes, renames and removes files in a directory for some seconds, each name once: a change that is done twice would fail. Prints
-/// how many, and the longest that one took.
+/// Makes, renames and removes files in a directory for some seconds, or until it is told to stop, each name once: a change that is done
+/// twice would fail. Prints how many, and the longest that one took.
 ///
 /// It is a program of its own: whoever has files open in a mount and starts a server waits in `exec` for their flush.
 const WRITE: &str = r#"
 import os, sys, time
-folder, seconds = sys.argv[1], float(sys.argv[2])
+folder, seconds, stop = sys.argv[1], float(sys.argv[2]), sys.argv[3]
 os.mkdir(folder)
 end, count, longest = time.monotonic() + seconds, 0, 0
 at = lambda name: f"{folder}/{name}"
-while time.monotonic() < end:
+while time.monotonic() < end and not os.path.exists(stop):
     start = time.monotonic()
     file = os.open(at("new"), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     assert os.write(file, b"%08d" % count * 125) == 1000
@@ -85,23 +85,39 @@ print(count, longest)
 const LONGEST_MAX: f64 = 30.0;
 
 /// Writers that run.
-struct Writers(Vec<(PathBuf, Child)>);
+pub(crate) struct Writers {
+    all: Vec<(PathBuf, Child)>,
+    /// What they stop for when it is there.
+    stop: PathBuf,
+}
 
 impl Writers {
-    fn start(mount: &Mounted, numbers: Range<usize>, seconds: u32) -> Writers {
+    pub(crate) fn start(mount: &Mounted, numbers: Range<usize>, seconds: u32) -> Writers {
+        // Beside the mount.
+        let stop = mount.path(&format!("../stop-{}", numbers.start));
         let start = |number: usize| {
             let folder = mount.path(&number.to_string());
             let mut python = Command::new("python3");
-            python.args(["-c", WRITE]).arg(&folder).arg(seconds.to_string());
+            python.args(["-c", WRITE]).arg(&folder).arg(seconds.to_string()).arg(&stop);
             (folder, python.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
         };
-        Writers(numbers.map(start).collect())
+        Writers { all: numbers.map(start).collect(), stop }
+    }
+
+    /// Whether one has ended: it was told to, or failed.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.all.iter_mut().any(|(_, child)| child.try_wait().unwrap().is_some())
+    }
+
+    /// Has them stop now.
+    pub(crate) fn stop(&self) {
+        fs::write(&self.stop, "").unwrap();
     }
 
     /// Waits for them, and compares what is there with what they have done.
-    fn verify(self) {
+    pub(crate) fn verify(self) {
         let outputs: Vec<_> =
-            self.0.into_iter().map(|(folder, child)| (folder, child.wait_with_output().unwrap())).collect();
+            self.all.into_iter().map(|(folder, child)| (folder, child.wait_with_output().unwrap())).collect();
         for (folder, output) in outputs {
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
