@@ -206,7 +206,8 @@ async fn serve_meta(
     };
     let meta = MetaService::start((*store).clone(), options).await.map_err(|error| error.to_string())?;
     let client = ClientId(parts.random.number());
-    let heads = Arc::new(ChainHeads::new(office.subscribe(), (security(parts), WireVersion::default()), client));
+    let heads =
+        Arc::new(ChainHeads::new(office.subscribe(), (security(parts), WireVersion::default()), client));
     meta.keep_bytes_through(heads.clone());
     meta.reclaim(heads.clone());
     meta.mirror(office.subscribe(), heads);

@@ -58,12 +58,7 @@ impl Apart {
         Apart::with(newest, &listen, (servers, copies), &["--store", store])
     }
 
-    fn with(
-        newest: Option<u16>,
-        listen: &[String],
-        (servers, copies): (u32, u32),
-        more: &[&str],
-    ) -> Apart {
+    fn with(newest: Option<u16>, listen: &[String], (servers, copies): (u32, u32), more: &[&str]) -> Apart {
         let home = TempDir::new().unwrap();
         let at = |name: &str| home.path().join(name).display().to_string();
         admin(&["ca", "init", &at("authority")]);

@@ -2,7 +2,9 @@
 
 use crate::apart::{Apart, until};
 use crate::cloud::noise;
+use crate::mount::{Mounted, error, is_possible};
 use kv::conformance::etcd::Cluster;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -24,6 +26,13 @@ fn ask(address: &str, path: &str, question: &str) -> String {
     answer
 }
 
+/// The number in a field of an answer.
+fn field<'a>(answer: &'a str, name: &str) -> &'a str {
+    let rest =
+        answer.split_once(&format!("\"{name}\":\"")).unwrap_or_else(|| panic!("no {name}: {answer}")).1;
+    rest.split_once('"').unwrap().0
+}
+
 /// Stores something beside the metadata until there is room for nothing more.
 fn fill(address: &str) {
     // Any text whose length is a multiple of four is base64 of something.
@@ -39,12 +48,13 @@ fn fill(address: &str) {
 /// Removes that, and has etcd take writes again.
 fn make_room(address: &str) {
     let removed = ask(address, "kv/deleterange", r#"{"key":"AAAAAAAA","range_end":"AAAB"}"#);
-    let revision = removed.split("\"revision\":\"").nth(1).and_then(|rest| rest.split('"').next());
-    let revision = revision.unwrap_or_else(|| panic!("no revision: {removed}"));
+    let revision = field(&removed, "revision");
     ask(address, "kv/compaction", &format!("{{\"revision\":\"{revision}\",\"physical\":true}}"));
     ask(address, "maintenance/defragment", "{}");
-    let disarm = r#"{"action":"DEACTIVATE","memberID":"0","alarm":"NOSPACE"}"#;
-    assert!(ask(address, "maintenance/alarm", disarm).contains("200 OK"));
+    let raised = ask(address, "maintenance/alarm", "{}");
+    let member = field(raised.split_once("alarms").unwrap().1, "memberID");
+    let disarm = format!("{{\"action\":\"DEACTIVATE\",\"memberID\":\"{member}\",\"alarm\":\"NOSPACE\"}}");
+    assert!(ask(address, "maintenance/alarm", &disarm).contains("200 OK"));
 }
 
 #[test]
@@ -55,9 +65,15 @@ fn a_full_store_is_named_and_changes_are_taken_again_when_there_is_room() {
     let address = place.trim_start_matches("etcd://").split('/').next().unwrap();
     let mut cluster = Apart::over(&place, 2, 2, 1);
     let bytes = noise(200_000, 1);
-    std::fs::write(cluster.path("local"), &bytes).unwrap();
+    fs::write(cluster.path("local"), &bytes).unwrap();
     cluster.sr(&["put", "local", "/file"]);
+    let mount =
+        is_possible().then(|| Mounted::by(|arguments| cluster.command(arguments), cluster.path("mnt"), &[]));
     fill(address);
+    if let Some(mount) = &mount {
+        assert_eq!(error(fs::create_dir(mount.path("new"))), libc::ENOSPC);
+        assert!(fs::read(mount.path("file")).unwrap() == bytes);
+    }
     let start = Instant::now();
     let output = cluster.run(&["mkdir", "/new"]);
     assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
@@ -82,6 +98,9 @@ fn a_full_store_is_named_and_changes_are_taken_again_when_there_is_room() {
     assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
     make_room(address);
     until("changes are taken", || cluster.run(&["mkdir", "/new"]).status.success());
+    if let Some(mount) = &mount {
+        fs::create_dir(mount.path("mounted")).unwrap();
+    }
     cluster.start_one_meta(1);
     cluster.sr(&["rm", "/file"]);
     assert!(cluster.run(&["stat", "/file"]).status.code() == Some(1));
