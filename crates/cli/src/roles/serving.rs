@@ -75,7 +75,7 @@ impl Metadata {
         let candidate = others.clone().map(|(node, address, links)| Candidate { node, address, link: links });
         let peers = others.map(|(node, address, links)| PeerOptions { node, address, link: links });
         let office = Office::open(store.clone(), options, machine.clock.clone(), candidate).await;
-        let office = Arc::new(office.map_err(|error| failed(error.into()))?);
+        let office = Arc::new(office.map_err(failed)?);
         let options = MetaOptions {
             server: 1,
             key: office.capability_key().clone(),

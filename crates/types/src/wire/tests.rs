@@ -88,6 +88,7 @@ fn the_shape_of_a_message_shows_every_change_of_it() {
         With { place: Option<Place>, more: Vec<Kind2> },
     }
     #[derive(serde::Deserialize)]
+    #[allow(dead_code, reason = "only its shape is looked at")]
     enum Kind2 {
         One,
         Two(std::collections::BTreeMap<NodeId, [u8; 4]>),
