@@ -1,6 +1,8 @@
 //! How the cluster is, in one word, with reasons. "Healthy" is said only of what the servers vouch for: each chain has as
 //! many serving members as its class asks, nothing is known to be bad, and everything was verified in its time.
 
+mod store;
+
 use client::{NodeStatus, Status};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -54,6 +56,9 @@ pub(crate) fn reasons(status: &Status) -> Vec<Reason> {
     }
     for node in &status.nodes {
         of_server(status, node, &mut say);
+    }
+    if let Some(store) = &status.store {
+        store::of_store(store, &mut say);
     }
     let known: BTreeSet<TargetId> = routing.targets.keys().copied().collect();
     let in_chains = routing.chains().flat_map(|(_, chain)| chain.members.iter().map(|member| member.target));

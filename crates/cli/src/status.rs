@@ -1,5 +1,7 @@
 //! `status`.
 
+mod store;
+
 use crate::following;
 use crate::health::{self, Health, Reason};
 use crate::locate::state_word;
@@ -16,7 +18,7 @@ use types::Routing;
 use types::routing::{ChainInfo, MemberState};
 use types::scrub::{Difference, Holding};
 
-/// Show how the cluster is, in a word, and why: servers, targets, chains, space and rates.
+/// Show how the cluster is, in a word, and why: servers, targets, chains, where the metadata is, space and rates.
 #[derive(Args, Debug)]
 #[command(
     after_help = "healthy: each chain has all its copies, nothing is known to be bad, all was verified in its time.\ndegraded: all can be read, but not all is as safe as it should be.\ndamaged: some bytes are known to be bad.\nunavailable: some data cannot be read or written now.\n\nExamples:\n  sr status\n  sr status --damage\n  watch -n 5 sr status"
@@ -25,7 +27,7 @@ pub(crate) struct StatusCommand {
     /// Also list what is bad, and where members differ, by path.
     #[arg(long)]
     damage: bool,
-    /// One JSON object per line: the cluster, its servers, their targets, damage.
+    /// One JSON object per line: the cluster, the store of its metadata, its servers, their targets, damage.
     #[arg(long)]
     json: bool,
 }
@@ -40,6 +42,8 @@ enum Record<'a> {
     Movement(movement::Line),
     Following(following::Line<'a>),
     Metadata(MetadataServer<'a>),
+    Store(store::Store<'a>),
+    Member(store::Member<'a>),
     Server(Server<'a>),
     Target(Target<'a>),
     Damage(Damaged<'a>),
@@ -149,6 +153,9 @@ impl StatusCommand {
             }
         } else {
             overview(session, &status, &cluster)?;
+        }
+        if let Some(store) = &status.store {
+            store::show(session, store, self.json)?;
         }
         for node in &status.nodes {
             self.server(session, &status, node, &rates)?;

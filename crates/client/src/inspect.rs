@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use types::following::Following;
 use types::meta::{Follow, MetaReply, MetaRequest, Place, Totals};
 use types::movement::Movement;
@@ -16,12 +17,15 @@ use types::peer::ServerInfo;
 use types::routing::{MemberState, NodeInfo};
 use types::scrub::{ScrubOrder, ScrubStatus};
 use types::storage::{ChunkState, Damage, StorageError, StorageReply, StorageRequest, StorageStatus};
+use types::store::StoreStatus;
 use types::wire::{Channel, Request, WireVersion};
 use types::{
     Attributes, ChainId, ChunkId, ChunkIndex, Duration, Epoch, FileKind, InodeId, NodeId, Rights, Routing,
     TargetId,
 };
 
+/// A metadata server that has not told of its store after this is not going to.
+const STORE: std::time::Duration = std::time::Duration::from_secs(10);
 /// Bytes of a copy that are verified at a time.
 const VERIFY_PIECE: usize = 1 << 20;
 const VERIFY_PIECE_BYTES: u32 = 1 << 20;
@@ -83,6 +87,8 @@ pub struct Status {
     pub movement: Movement,
     /// Directories whose files follow their class.
     pub followings: Vec<Following>,
+    /// Where the metadata is, and how that is. `None`: it is not told, by an older server or because the caller is not the administrator.
+    pub store: Option<StoreStatus>,
 }
 
 /// A storage server and what it says of itself.
@@ -272,9 +278,10 @@ impl Client {
     /// fail the call.
     pub async fn status(&self) -> Result<Status> {
         let routing = self.newest_routing().await?;
-        let (answers, scrubs) = tokio::join!(
+        let (answers, scrubs, store) = tokio::join!(
             self.ask_nodes("ask for the state", &routing, StorageRequest::Status),
-            self.scrub(&[], ScrubOrder::Show)
+            self.scrub(&[], ScrubOrder::Show),
+            self.store()
         );
         let mut scrubs: BTreeMap<NodeId, Result<Vec<ScrubStatus>>> = scrubs?.into_iter().collect();
         let nodes = answers.into_iter().filter_map(|(node, answer)| {
@@ -295,7 +302,7 @@ impl Client {
         let followings = self.followings().await?;
         let addresses = nodes.iter().map(|node| &node.info.address);
         let speaks = self.speaks(addresses.chain(servers.iter().map(|server| &server.address))).await;
-        Ok(Status { routing, totals, servers, nodes, speaks, movement, followings })
+        Ok(Status { routing, totals, servers, nodes, speaks, movement, followings, store })
     }
 
     /// The newest version of the messages that these servers speak, as they say themselves.
@@ -317,6 +324,15 @@ impl Client {
         match self.meta(ACTION, "", &MetaRequest::Servers).await? {
             MetaReply::Servers(servers) => Ok(servers),
             _ => Err(Error::unexpected(ACTION, "")),
+        }
+    }
+
+    /// How the store of the metadata is, if a metadata server tells.
+    async fn store(&self) -> Option<StoreStatus> {
+        const ACTION: &str = "ask how the metadata is kept";
+        match timeout(STORE, self.meta(ACTION, "", &MetaRequest::Store)).await {
+            Ok(Ok(MetaReply::Store(status))) => Some(*status),
+            _ => None,
         }
     }
 

@@ -37,6 +37,10 @@ pub trait Table: Send + Sync + 'static {
     fn sync(&self) -> Result<(), TableError>;
     /// A view that later batches do not change.
     fn snapshot(&self) -> Box<dyn TableSnapshot>;
+    /// Bytes that it takes on the disk, if it knows.
+    fn bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A fixed view of a table.

@@ -5,6 +5,7 @@ use crate::local::LocalSnapshot;
 use crate::postgres::{PostgresPlace, PostgresSnapshot, PostgresStore};
 use crate::{Commit, Export, Follow, Key, KvError, LocalStore, Outcome, Revision, Snapshot, Store, Value};
 use std::fmt::Debug;
+use types::store::StoreStatus;
 
 /// One of the durable engines. Clones are the same store.
 #[derive(Clone)]
@@ -118,6 +119,14 @@ impl Store for AnyStore {
             AnyStore::Local(store) => store.commit(commit).await,
             AnyStore::Etcd(store) => store.commit(commit).await,
             AnyStore::Postgres(store) => store.commit(commit).await,
+        }
+    }
+
+    async fn status(&self) -> Option<StoreStatus> {
+        match self {
+            AnyStore::Local(store) => store.status().await,
+            AnyStore::Etcd(store) => store.status().await,
+            AnyStore::Postgres(store) => store.status().await,
         }
     }
 }

@@ -15,13 +15,19 @@ use link::Link;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
+use types::store::StoreStatus;
 
 mod api;
 mod care;
 mod commit;
 mod feed;
 mod link;
+mod maintenance;
 mod place;
+mod quota;
+mod survey;
+mod turns;
+mod upkeep;
 mod watch;
 
 pub use link::EtcdTls;
@@ -48,6 +54,8 @@ pub struct EtcdStore {
 
 struct Shared {
     link: Link,
+    /// As it may be shown.
+    place: String,
     /// What all keys begin with, and those of rows.
     prefix: Vec<u8>,
     rows: Vec<u8>,
@@ -102,6 +110,7 @@ impl EtcdStore {
         let base = read_base(&link, below(BASE)).await?;
         let shared = Shared {
             link,
+            place: format!("{place:?}"),
             prefix: below("/"),
             rows: below("/r/"),
             base,
@@ -112,7 +121,7 @@ impl EtcdStore {
             reads: Mutex::default(),
         };
         let shared = Arc::new(shared);
-        tokio::spawn(care::compact(Arc::downgrade(&shared)));
+        tokio::spawn(care::look_after(Arc::downgrade(&shared)));
         tokio::spawn(watch::follow(Arc::downgrade(&shared)));
         Ok(EtcdStore { shared, runtime: Handle::current() })
     }
@@ -281,6 +290,10 @@ impl Store for EtcdStore {
     async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
         commit.check_size()?;
         self.shared.commit(commit).await
+    }
+
+    async fn status(&self) -> Option<StoreStatus> {
+        Some(StoreStatus::Etcd(survey::status(&self.shared).await))
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use types::storage::Durability;
+use types::store::StoreStatus;
 
 pub mod any;
 pub mod backup;
@@ -63,6 +64,12 @@ pub trait Store: Send + Sync + 'static {
     /// asks for [`Durability::Memory`] outlives the process when it is answered, and the machine a moment later; others see it
     /// at once. A commit that writes nothing and asks for [`Durability::Disk`] is answered when all before it are durable.
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Outcome, KvError>> + Send;
+
+    /// Where it is, and how it is there, for people: answered within some seconds, also when the store does not answer. `None`: the
+    /// engine does not say.
+    fn status(&self) -> impl Future<Output = Option<StoreStatus>> + Send {
+        std::future::ready(None)
+    }
 }
 
 /// A state that later commits do not change. Short-lived: an engine may refuse one older than some seconds.

@@ -14,6 +14,7 @@ mod import;
 mod log;
 mod record;
 mod recovery;
+mod status;
 mod stepper;
 mod writer;
 
@@ -31,6 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use types::store::StoreStatus;
 
 /// The spaces that the table of a [`LocalStore`] must have.
 pub const SPACES: &[&str] = &["data", "position"];
@@ -212,6 +214,12 @@ impl Store for LocalStore {
         let (answer, outcome) = oneshot::channel();
         queue.send(Waiting { commit, answer }).await.map_err(|_| stopped())?;
         outcome.await.map_err(|_| stopped())?
+    }
+
+    async fn status(&self) -> Option<StoreStatus> {
+        let shared = self.handle.shared.clone();
+        let asked = tokio::task::spawn_blocking(move || status::status(&shared)).await;
+        asked.ok().flatten().map(StoreStatus::Local)
     }
 }
 

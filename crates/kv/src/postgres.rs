@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_postgres::Row;
+use types::store::StoreStatus;
 
 mod care;
 mod commit;
@@ -25,6 +26,7 @@ mod link;
 mod place;
 mod schema;
 mod statements;
+mod status;
 mod tls;
 
 pub use place::{PostgresHost, PostgresPlace};
@@ -46,6 +48,8 @@ pub struct PostgresStore {
 
 struct Shared {
     link: Arc<Link>,
+    /// As it may be shown.
+    place: String,
     known: Known,
     newest: Newest<i64>,
     gather: Gather<Option<Value>>,
@@ -81,8 +85,14 @@ impl PostgresStore {
         schema::prepare(&link, &place.schema).await?;
         let queue = commit::start(&link);
         tokio::spawn(care::forget_old(Arc::downgrade(&link)));
-        let shared =
-            Shared { link, known: Known::new(), newest: Newest::default(), gather: Gather::default(), queue };
+        let shared = Shared {
+            link,
+            place: format!("{place:?}"),
+            known: Known::new(),
+            newest: Newest::default(),
+            gather: Gather::default(),
+            queue,
+        };
         Ok(PostgresStore { shared: Arc::new(shared), runtime: Handle::current() })
     }
 
@@ -211,6 +221,10 @@ impl Store for PostgresStore {
     async fn commit(&self, commit: Commit) -> Result<Outcome, KvError> {
         commit.check_size()?;
         self.shared.commit(commit).await
+    }
+
+    async fn status(&self) -> Option<StoreStatus> {
+        Some(StoreStatus::Postgres(status::status(&self.shared.link, &self.shared.place).await))
     }
 }
 

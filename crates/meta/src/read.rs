@@ -103,7 +103,8 @@ pub async fn read<S: Snapshot>(
         | MetaRequest::ChangeFor { .. }
         | MetaRequest::Flush { .. }
         | MetaRequest::Peer { .. }
-        | MetaRequest::Servers => return Err(MetaError::Invalid.into()),
+        | MetaRequest::Servers
+        | MetaRequest::Store => return Err(MetaError::Invalid.into()),
     };
     Ok(Found::Reply(reply))
 }

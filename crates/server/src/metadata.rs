@@ -233,8 +233,10 @@ impl<S: Store> MetaService<S> {
     /// Answers a request. A change is as durable as it asks for when it is answered.
     pub async fn answer(&self, caller: &Caller, request: MetaRequest) -> Result<MetaReply, MetaError> {
         match request {
-            // They are about this server.
-            MetaRequest::Servers | MetaRequest::Peer { .. } => self.answer_here(caller, request).await,
+            // They are about this server, and what it sees.
+            MetaRequest::Servers | MetaRequest::Peer { .. } | MetaRequest::Store => {
+                self.answer_here(caller, request).await
+            }
             request => self.while_here(self.answer_here(caller, request)).await,
         }
     }
@@ -276,6 +278,11 @@ impl<S: Store> MetaService<S> {
                 self.recalls(caller, session, (holder, heard), &returned).await
             }
             MetaRequest::Servers => Ok(MetaReply::Servers(self.servers())),
+            MetaRequest::Store if caller.is_administrator() => {
+                let status = self.shared.store.status().await.ok_or(MetaError::Invalid)?;
+                Ok(MetaReply::Store(Box::new(status)))
+            }
+            MetaRequest::Store => Err(MetaError::Denied),
             MetaRequest::Peer { to, request } => self.serve_peer(caller, to, request).await,
             MetaRequest::ExportRows { from } => self.export_rows(caller, from).await,
             MetaRequest::ExportChanges { after } => self.export_changes(caller, after).await,

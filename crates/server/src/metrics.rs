@@ -1,5 +1,9 @@
 //! What servers count, for Prometheus: names, units and help in one place. Served at `/metrics` of every role's port.
 
+mod store;
+
+pub use store::StoreGauges;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -70,6 +74,7 @@ pub struct Metrics {
     pub files: Gauge,
     pub directories: Gauge,
     pub garbage: Gauge,
+    pub store: StoreGauges,
     probes: Mutex<Vec<Probe>>,
 }
 
@@ -135,6 +140,7 @@ impl Metrics {
         let files = total("files", "Files in the tree");
         let directories = total("directories", "Directories in the tree");
         let garbage = total("garbage", "Files removed by name whose space is not back yet");
+        let store = StoreGauges::declare(&mut registry);
         Metrics {
             registry,
             requests,
@@ -162,6 +168,7 @@ impl Metrics {
             files,
             directories,
             garbage,
+            store,
             probes: Mutex::default(),
         }
     }

@@ -2,7 +2,7 @@
 //! wire protocol with their encoding. No IO, no clock, no thread.
 //!
 //! Reading order: [`id`], [`time`], [`checksum`], [`layout`], [`class`], [`routing`], [`capability`], [`attributes`], [`acl`],
-//! then the messages: [`wire`] (frames), [`meta`] with [`making`], [`following`], [`session`], [`snapshot`] and [`delegation`], [`storage`] with [`scrub`] and [`survey`], [`manager`] with [`movement`].
+//! then the messages: [`wire`] (frames), [`meta`] with [`making`], [`following`], [`session`], [`snapshot`] and [`delegation`], [`storage`] with [`scrub`] and [`survey`], [`manager`] with [`movement`], and [`store`], what metadata servers tell of theirs.
 //!
 //! Wire and record encoding is postcard (its wire format is a published, stable specification). A struct that has been
 //! released never changes: a new form is a new enum variant at the end of its enum.
@@ -27,6 +27,7 @@ pub mod scrub;
 pub mod session;
 pub mod snapshot;
 pub mod storage;
+pub mod store;
 pub mod survey;
 pub mod time;
 pub mod trash;

@@ -8,6 +8,7 @@ use crate::quota::{Limits, Quota};
 use crate::session::{Answer, Lock, LockHolder, LockKind, LockRange, Question, SessionInfo};
 use crate::snapshot::Snapshot;
 use crate::storage::Durability;
+use crate::store::StoreStatus;
 use crate::trash::{TrashCursor, TrashPolicy, Trashed, Whose};
 use crate::{
     Attributes, Capability, ClassName, Duration, FileKind, Gid, HolderId, InodeId, Layout, LockOwner, Mode,
@@ -174,6 +175,9 @@ pub enum MetaRequest {
     Peer { to: ServerRun, request: PeerRequest },
     /// The metadata servers that are there. Anyone may ask. -> [`MetaReply::Servers`]
     Servers,
+    /// Where the metadata is kept, and how that is; also when it does not answer. Refused with [`MetaError::Invalid`] when this server's
+    /// engine does not say. Administrator only. -> [`MetaReply::Store`]
+    Store,
 }
 
 /// The most inodes of one [`MetaRequest::Fates`] or [`Change::Bury`].
@@ -503,6 +507,7 @@ pub enum MetaReply {
     /// What somebody holds of that.
     Held(Vec<InodeId>),
     Servers(Vec<ServerInfo>),
+    Store(Box<StoreStatus>),
 }
 
 /// What became of an inode.

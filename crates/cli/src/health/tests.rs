@@ -76,6 +76,7 @@ fn status(chains: &[&[MemberState]]) -> Status {
         totals: Totals::default(),
         nodes: vec![node],
         followings: Vec::new(),
+        store: None,
         movement: types::movement::Movement::default(),
     }
 }

@@ -13,15 +13,17 @@ use server::office::{Candidate, Office};
 use server::reclaimer::ChainHeads;
 use server::storage::Storage;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use types::wire::{WIRE_VERSION, WireVersion};
 use types::{ClientId, MemberState};
 
 /// The longest that a server takes to tell others that it stops.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// How often the metrics of the store are looked at.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// A listening server.
 pub(crate) struct Serving {
@@ -40,6 +42,8 @@ struct Metadata {
     manages: JoinHandle<()>,
     /// Does what only the server does that manages.
     duties: Option<Duty>,
+    /// Shows how the store is.
+    _shown: Duty,
 }
 
 /// What the metadata role is made with.
@@ -90,12 +94,13 @@ impl Metadata {
         let heads = Arc::new(ChainHeads::new(office.subscribe(), (security.clone(), machine.newest), client));
         service.keep_bytes_through(heads.clone());
         show_metrics(&machine.metrics, &office);
+        let shown = show_store(machine.metrics.clone(), Arc::downgrade(&store));
         let (stop, stopped) = watch::channel(false);
         let manages = tokio::spawn({
             let office = office.clone();
             async move { office.run(stopped).await }
         });
-        Ok(Metadata { service, office, heads, stop, manages, duties: None })
+        Ok(Metadata { service, office, heads, stop, manages, duties: None, _shown: shown })
     }
 }
 
@@ -243,4 +248,18 @@ fn show_metrics(metrics: &Metrics, office: &Arc<Office<AnyStore>>) {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }));
+}
+
+/// Shows how the store is, until what is returned is dropped.
+fn show_store(metrics: Arc<Metrics>, store: Weak<AnyStore>) -> Duty {
+    let shown = tokio::spawn(async move {
+        while let Some(store) = store.upgrade() {
+            if let Some(status) = kv::Store::status(&*store).await {
+                metrics.store.show(&status);
+            }
+            drop(store);
+            sleep(LOOK).await;
+        }
+    });
+    Duty(shown.abort_handle())
 }

@@ -39,6 +39,7 @@ fn status(chains: &[&[MemberState]]) -> Status {
         speaks: std::collections::BTreeMap::new(),
         nodes: vec![],
         followings: Vec::new(),
+        store: None,
         movement: types::movement::Movement::default(),
     }
 }

@@ -32,5 +32,6 @@ mod recover;
 mod returns;
 mod shim;
 mod snapshots;
+mod store;
 mod transfers;
 mod upgrade;

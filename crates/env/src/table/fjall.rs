@@ -257,6 +257,10 @@ impl Table for FjallTable {
         let _between_batches = self.batches.read().unwrap_or_else(PoisonError::into_inner);
         Box::new(FjallSnapshot { snapshot: self.database.snapshot(), spaces: self.spaces.clone() })
     }
+
+    fn bytes(&self) -> Option<u64> {
+        self.database.disk_space().ok()
+    }
 }
 
 impl TableSnapshot for FjallSnapshot {

@@ -48,6 +48,16 @@ impl Member {
         }
     }
 
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Where clients reach it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
         let pid = self.process.as_ref().unwrap().id().to_string();

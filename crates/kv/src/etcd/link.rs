@@ -1,6 +1,7 @@
 //! Calls to the members of an etcd cluster: one member is asked as long as it answers, then the next.
 
 use super::api;
+use super::quota::Quotas;
 use crate::KvError;
 use crate::causes::with_causes;
 use http::uri::PathAndQuery;
@@ -15,7 +16,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-const RANGE: &str = "/etcdserverpb.KV/Range";
+pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -38,9 +39,17 @@ pub struct EtcdTls {
     pub key: Vec<u8>,
 }
 
+/// Whether a member that does not know of a leader is to answer, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leader {
+    Needed,
+    NotNeeded,
+}
+
 /// The connections to the members.
 pub(super) struct Link {
     members: Vec<(String, Channel)>,
+    quotas: Quotas,
     /// Who is asked, as a count: the remainder names the member.
     current: AtomicUsize,
 }
@@ -104,7 +113,44 @@ impl Link {
             Ok::<_, KvError>((member.clone(), endpoint.connect_lazy()))
         };
         let members = members.iter().map(connect).collect::<Result<_, _>>()?;
-        Ok(Link { members, current: AtomicUsize::new(0) })
+        let quotas = Quotas::new(tls).map_err(KvError::Unavailable)?;
+        Ok(Link { members, quotas, current: AtomicUsize::new(0) })
+    }
+
+    /// `host:port` of the members that are named, in this order.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(|(address, _)| address.clone()).collect()
+    }
+
+    /// See [`Quotas::of`].
+    pub(super) async fn quota(&self, member: usize) -> Result<Option<u64>, String> {
+        self.quotas.of(&self.members[member].0).await
+    }
+
+    /// Asks one member after the other, each once, until one answers.
+    pub(super) async fn ask_any<Q, A>(&self, path: &'static str, message: Q) -> Result<A, CallError>
+    where
+        Q: Message + Clone + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let mut answer = Err(CallError::Unknown("etcd has no member".to_owned()));
+        for _ in 0..self.members.len() {
+            let asked = self.current.load(Ordering::Relaxed);
+            answer = self.ask(asked, path, message.clone()).await;
+            match answer {
+                Err(CallError::Unknown(_)) => self.pass_over(asked),
+                answered => return answered,
+            }
+        }
+        answer
+    }
+
+    /// From now on another member than this one is asked, if there is any.
+    pub(super) fn spare(&self, member: usize) {
+        let asked = self.current.load(Ordering::Relaxed);
+        if asked % self.members.len() == member {
+            self.pass_over(asked);
+        }
     }
 
     /// Asks until a member answers, or none has for long.
@@ -209,11 +255,28 @@ impl Link {
         Q: Message + Send + Sync + 'static,
         A: Message + Default + Send + Sync + 'static,
     {
-        let (name, channel) = &self.members[asked % self.members.len()];
+        self.ask_member(asked % self.members.len(), path, message, (TRY, Leader::Needed)).await
+    }
+
+    /// Asks this member, once, and waits for so long.
+    pub(super) async fn ask_member<Q, A>(
+        &self,
+        member: usize,
+        path: &'static str,
+        message: Q,
+        (within, leader): (Duration, Leader),
+    ) -> Result<A, CallError>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let (name, channel) = &self.members[member];
         let unknown = |why: &str| CallError::Unknown(format!("etcd member {name}: {why}"));
         let mut request = Request::new(message);
-        // One that is cut off from the others says so instead of waiting for them.
-        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        if leader == Leader::Needed {
+            // One that is cut off from the others says so instead of waiting for them.
+            request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        }
         let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX);
         let call = async {
             grpc.ready().await.map_err(|error| unknown(&with_causes(&error)))?;
@@ -221,7 +284,7 @@ impl Link {
             let answer = grpc.unary(request, PathAndQuery::from_static(path), codec).await;
             answer.map(tonic::Response::into_inner).map_err(|status| meaning(name, &status))
         };
-        timeout(TRY, call).await.unwrap_or_else(|_| Err(unknown("no answer")))
+        timeout(within, call).await.unwrap_or_else(|_| Err(unknown("no answer")))
     }
 }
 

@@ -231,6 +231,15 @@ impl Segments {
         &*self.disk
     }
 
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<PathBuf> {
+        self.lock().iter().map(|(_, path)| path.clone()).collect()
+    }
+
     /// The segment in which the record of `sequence` is, or will be; `None` when it was removed.
     pub(super) fn containing(&self, sequence: Revision) -> Option<(Revision, PathBuf)> {
         self.lock().iter().rev().find(|(first, _)| *first <= sequence).cloned()

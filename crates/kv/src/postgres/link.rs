@@ -29,6 +29,8 @@ const READER: usize = 2;
 const CONNECT: Duration = Duration::from_secs(3);
 /// A server that does not answer within this is taken for lost, with what it was asked. It gives up before that itself, see [`SESSION`].
 const TRY: Duration = Duration::from_secs(15);
+/// Of what people wait for, and that may have no answer.
+const ASK: Duration = Duration::from_secs(5);
 /// Pause before the next try.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A database that has not answered after this is taken for dead.
@@ -349,6 +351,25 @@ impl Link {
         let done = timeout(TRY, connection.session.client.execute(statement, parameters)).await;
         let done = done.map_err(|_| Failure::Unknown("PostgreSQL: no answer".to_owned()))?;
         Ok(done?)
+    }
+
+    /// Asks for a row that is asked for seldom, once; tells also which host has answered.
+    pub(super) async fn ask_once(
+        &self,
+        statement: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<(Row, String), Failure> {
+        let asked = async {
+            let connection = self.connection(READER).await?;
+            let row = connection.session.client.query_one(statement, parameters).await?;
+            Ok((row, self.hosts[self.current.load(Ordering::Relaxed)].0.clone()))
+        };
+        let answer = timeout(ASK, asked).await;
+        answer.unwrap_or_else(|_| Err(Failure::Unknown("PostgreSQL: no answer".to_owned())))
+    }
+
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
     }
 }
 

@@ -80,6 +80,7 @@ fn name(request: &MetaRequest) -> &'static str {
         MetaRequest::KeepBytes { .. } => "keep_bytes",
         MetaRequest::Peer { .. } => "peer",
         MetaRequest::Servers => "servers",
+        MetaRequest::Store => "store",
         MetaRequest::Flush { .. } => "flush",
         MetaRequest::ExportRows { .. } => "export_rows",
         MetaRequest::ExportChanges { .. } => "export_changes",

@@ -32,6 +32,8 @@ impl std::fmt::Display for WireVersion {
 
 /// Since this version servers say that the store of the metadata is full.
 const STORE_FULL: WireVersion = WireVersion(5);
+/// Since when servers tell how the store of the metadata is.
+const STORE_STATUS: WireVersion = WireVersion(5);
 
 /// An encoded request, and the oldest version whose servers know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +99,7 @@ impl Request for MetaRequest {
             | MetaRequest::KeepBytes { .. }
             | MetaRequest::Peer { .. }
             | MetaRequest::Servers => WIRE_VERSION_MIN,
+            MetaRequest::Store => STORE_STATUS,
         }
     }
 }
