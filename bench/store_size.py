@@ -8,7 +8,8 @@ For each engine it starts the engine, a metadata server over it and three storag
 tree of small files of one chunk each, 100 in a directory, with names such as cameras and offices give. The largest size is what was seen
 while they were stored, with the history of up to ten minutes; kept is what is left of it when history is forgotten: in etcd after a
 compaction and a defragmentation, which this does at once, in PostgreSQL without the tables of the history, in the local store without
-its log. It ends what it started by process ids. A debug build will do: sizes do not depend on it.
+its log. A change is a file that is created, or removed, by a program that has eight of them in flight: what is left of it is history alone.
+It ends what it started by process ids. A debug build will do: sizes do not depend on it.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import engines
 
 NAMES = ["IMG_20250314_{:06}.jpg", "Report {:05} (final).pdf", "sensor-{:08}.csv", "{:05}.o"]
 DIRECTORY = 100
+CHANGES = 20_000
 
 
 def arguments():
@@ -106,9 +108,13 @@ def measure(options, engine, tree):
         if engine == "etcd":
             forget(place)
         whole, kept = sizes(cluster, engine)
+        cluster.sr("bench", "metadata", "--files", CHANGES // 2, "--in-flight", 8, "--in", "/")
+        whole_then, used_then = sizes(cluster, engine)
+        change = (used_then - kept if engine == "etcd" else whole_then - whole) / CHANGES
         # What a defragmentation leaves is the file.
         kept = whole if engine == "etcd" else kept
-        return {"engine": engine, "files": options.files, "seconds": seconds, "empty": empty, "largest": peak, "kept": kept}
+        return {"engine": engine, "files": options.files, "seconds": seconds, "empty": empty, "largest": peak, "kept": kept,
+                "change": change}
     finally:
         processes.end()
         shutil.rmtree(home, ignore_errors=True)
@@ -123,11 +129,11 @@ def main():
         rows = [measure(options, engine, tree) for engine in options.engines.split(",")]
     finally:
         shutil.rmtree(tree, ignore_errors=True)
-    print("| engine | files | stored in | largest | a file then | kept | a file |\n|---|---|---|---|---|---|---|")
+    print("| engine | files | stored in | largest | a file then | kept | a file | a change |\n|---|---|---|---|---|---|---|---|")
     mib, each = lambda size: f"{size / 2**20:,.0f} MiB", lambda size, row: f"{(size - row['empty']) / row['files']:,.0f} B"
     for row in rows:
         print(f"| {row['engine']} | {row['files']:,} | {row['seconds']:,.0f} s | {mib(row['largest'])} | {each(row['largest'], row)} "
-              f"| {mib(row['kept'])} | {each(row['kept'], row)} |")
+              f"| {mib(row['kept'])} | {each(row['kept'], row)} | {row['change']:,.0f} B |")
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(rows, indent=1))
 

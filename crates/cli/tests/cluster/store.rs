@@ -60,12 +60,13 @@ fn raise_no_space(address: &str) {
 #[test]
 fn status_tells_of_the_members_of_etcd_and_of_an_alarm_which_is_taken_back() {
     let mut etcd = Cluster::start(3);
-    let mut cluster = Apart::over(&etcd.place(), 1, 2, 2);
+    let place = etcd.place();
+    let mut cluster = Apart::over(&place, 1, 2, 2);
     until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
     let found = store(&cluster);
     assert_eq!(
         (&found["engine"], &found["place"], &found["error"]),
-        (&"etcd".into(), &etcd.place().into(), &Value::Null)
+        (&"etcd".into(), &place.as_str().into(), &Value::Null)
     );
     let members = records(&cluster, "member");
     assert_eq!(members.len(), 3);
@@ -78,10 +79,7 @@ fn status_tells_of_the_members_of_etcd_and_of_an_alarm_which_is_taken_back() {
     }
     assert_eq!(members.iter().filter(|member| member["leads"] == true).count(), 1);
     let status = cluster.sr(&["status"]);
-    assert!(
-        status.contains(&format!("store:  {}", etcd.place())) && status.contains("quota 2 GiB"),
-        "{status}"
-    );
+    assert!(status.contains(&format!("store:  {place}")) && status.contains("quota 2.0 GiB"), "{status}");
     // A member that is down.
     etcd.members[2].kill();
     let down = format!("etcd member {} does not answer", etcd.members[2].address());
