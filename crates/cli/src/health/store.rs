@@ -6,6 +6,8 @@ use types::store::{EtcdAlarm, EtcdMember, EtcdState, StoreStatus};
 
 /// From so many per cent of the quota on somebody should know.
 const NEAR: u64 = 80;
+/// A member that has so many per cent of the quota free in its file is defragmented.
+const GAIN: u64 = 10;
 
 pub(super) fn of_store(store: &StoreStatus, say: &mut impl FnMut(Health, String)) {
     match store {
@@ -58,16 +60,27 @@ fn of_member(member: &EtcdMember, say: &mut impl FnMut(Health, String)) {
             }
         }
     }
-    let near = |quota: &u64| state.bytes >= quota / 100 * NEAR;
+    let near = |quota: &u64| state.bytes >= percent(*quota, NEAR);
     if let Some(quota) = state.quota.filter(near).filter(|_| state.alarms.is_empty()) {
+        let what = match near_in_use(state, quota) {
+            true => "restart the members with a larger --quota-backend-bytes, one after the other",
+            false => "the metadata servers defragment it within ten minutes, unless a member is missing",
+        };
+        let [file, used, quota] = [state.bytes, state.used, quota].map(size::words);
         let text = format!(
-            "{name} has a file of {} ({} in use), and takes no writes from {} on: restart the members with a larger --quota-backend-bytes, one after the other",
-            size::words(state.bytes),
-            size::words(state.used),
-            size::words(quota)
+            "{name} has a file of {file} ({used} in use), and takes no writes from {quota} on: {what}"
         );
         say(Health::Degraded, text);
     }
+}
+
+/// Whether it is not what is free in the file: less than what a defragmentation is worth.
+fn near_in_use(state: &EtcdState, quota: u64) -> bool {
+    state.bytes.saturating_sub(state.used) < percent(quota, GAIN)
+}
+
+fn percent(of: u64, percent: u64) -> u64 {
+    of / 100 * percent
 }
 
 fn no_space(name: &str, state: &EtcdState) -> String {
@@ -106,7 +119,9 @@ mod tests {
     #[test]
     fn each_reason_says_what_to_do() {
         assert!(said(true, Ok(state(799, &[]))).is_empty());
-        check(&said(true, Ok(state(800, &[]))), Health::Degraded, "larger --quota-backend-bytes");
+        check(&said(true, Ok(state(800, &[]))), Health::Degraded, "defragment it within ten minutes");
+        let used = EtcdState { used: 701, ..state(800, &[]) };
+        check(&said(true, Ok(used)), Health::Degraded, "larger --quota-backend-bytes");
         check(&said(true, Ok(state(1001, &[EtcdAlarm::NoSpace]))), Health::Unavailable, "alarm NOSPACE");
         check(&said(true, Ok(state(5, &[EtcdAlarm::Corrupt]))), Health::Damaged, "add it anew");
         check(&said(true, Ok(state(5, &[EtcdAlarm::Other(7)]))), Health::Degraded, "etcdctl alarm list");

@@ -2,7 +2,7 @@
 //!
 //! This is needed most when the quota is used up: then etcd grants no leases and writes no keys, but it still removes some, in transactions
 //! that compare. So the lock is a row of keys that are made beforehand ([`TURNS`]), of which each turn takes one away: who removes the first
-//! of them in a transaction that compares all has a turn. It has to be used within some seconds ([`USE`]); and nobody takes one who has not seen the row
+//! of them in a transaction that compares all has a turn. It has to be used within half a minute ([`USE`]); and nobody takes one who has not seen the row
 //! as it is for [`WAIT`], unless the last one that was taken was his own. So a server that dies with its turn stops the others for
 //! a minute, and no clocks are compared. That a defragmentation lasts longer than its turn is seen otherwise: its member reads nothing.
 
@@ -18,8 +18,8 @@ pub(super) const BELOW: &[u8] = b"steradian.turns/";
 const END: &[u8] = b"steradian.turns0";
 /// So many turns can be had while nothing can be written: several for each member of the largest cluster there is.
 const TURNS: u8 = 32;
-/// A turn is over when so many parts of [`WAIT`] are: the others are for the call that begins within it.
-const USE: u32 = 6;
+/// A turn is over when one of so many parts of [`WAIT`] is: the rest is for the call that begins within it to reach its member.
+const USE: u32 = 2;
 /// See the module.
 pub(super) const WAIT: Duration = Duration::from_secs(60);
 /// More keys than there ever are.
@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_is_one_servers_until_it_has_done_nothing_for_long() {
-        const SHORT: Duration = Duration::from_secs(3);
+        const SHORT: Duration = Duration::from_secs(6);
         let cluster = Cluster::start(1);
         let place = crate::etcd::EtcdPlace::parse(&cluster.place()).unwrap();
         let link = Link::new(&place.members, None).unwrap();

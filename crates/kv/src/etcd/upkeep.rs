@@ -188,10 +188,12 @@ impl Upkeep {
     ) -> Result<bool, String> {
         hindrance(survey).map_or(Ok(()), Err)?;
         let (Some(at), Some(id), Ok(state)) = (found.at, found.id, &found.state) else { return Ok(false) };
+        // It would be a turn for nothing.
+        all_work(shared, survey).await?;
         let Some(turn) = self.turns.take(&shared.link).await.map_err(|error| error.to_string())? else {
             return Ok(false);
         };
-        // One that another server has begun with works no more than one that is down.
+        // One that another server has begun with, before its turn was over, does not.
         all_work(shared, survey).await?;
         if turn.is_over() {
             return Ok(false);

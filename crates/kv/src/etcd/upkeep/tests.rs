@@ -105,7 +105,7 @@ fn nobody_is_stopped_while_another_one_is_missing_or_different() {
 }
 
 /// Limits that a test reaches.
-const SOON: Limits = Limits { unused_min: 8 << 20, turn: Duration::from_secs(3) };
+const SOON: Limits = Limits { unused_min: 8 << 20, turn: Duration::from_secs(6) };
 
 async fn open(cluster: &Cluster) -> EtcdStore {
     EtcdStore::open(&EtcdPlace::parse(&cluster.place()).unwrap()).await.unwrap()
