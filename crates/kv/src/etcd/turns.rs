@@ -4,7 +4,7 @@
 //! that compare. So the lock is a row of keys that are made beforehand ([`TURNS`]), of which each turn takes one away: who removes the first
 //! of them in a transaction that compares all has a turn. It has to be used within half a minute ([`USE`]); and nobody takes one who has not seen the row
 //! as it is for [`WAIT`], unless the last one that was taken was his own. So a server that dies with its turn stops the others for
-//! a minute, and no clocks are compared. That a defragmentation lasts longer than its turn is seen otherwise: its member reads nothing.
+//! a minute, and no clocks are compared. When keys are made again all are, so that what anybody saw before is not as it was. That a defragmentation lasts longer than its turn is seen otherwise: its member reads nothing.
 
 use super::link::{CallError, Link, RANGE};
 use super::{api, revision_of};
@@ -16,8 +16,12 @@ use tokio::time::Instant;
 pub(super) const BELOW: &[u8] = b"steradian.turns/";
 /// Right after all of them.
 const END: &[u8] = b"steradian.turns0";
-/// So many turns can be had while nothing can be written: several for each member of the largest cluster there is.
-const TURNS: u8 = 32;
+/// So many turns can be had while nothing can be written.
+const TURNS: u8 = 128;
+/// Of which so many are not spent in [nudges](Turns::nudge): several for each member of the largest cluster there is.
+const KEPT: usize = 32;
+/// A nudge comes when nothing was done for so many times [`WAIT`].
+const NUDGE: u32 = 3;
 /// A turn is over when one of so many parts of [`WAIT`] is: the rest is for the call that begins within it to reach its member.
 const USE: u32 = 2;
 /// See the module.
@@ -99,27 +103,39 @@ impl Turns {
         Ok(Some(Turn(begin + self.wait / USE)))
     }
 
-    /// Makes the keys that are not there, if nobody may have a turn now. To be done while etcd takes writes.
+    /// Gives a turn away, now and then, so that something is written: a member that forgets history says what is free in its file only
+    /// with the next thing that it writes, and nobody else can write while a quota is used up.
+    pub(super) async fn nudge(&mut self, link: &Link) -> Result<(), KvError> {
+        let due = self.wait * NUDGE;
+        let is_due = |seen: &Seen| seen.keys.len() > KEPT && seen.since.elapsed() >= due;
+        if self.seen.as_ref().is_some_and(is_due) {
+            self.take(link).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes all keys anew when some are not there, if nobody may have a turn now. To be done while etcd takes writes.
+    ///
+    /// All of them: with only some made anew, one of those could be taken without anybody noticing who last saw the row without it.
     pub(super) async fn replenish(&mut self, link: &Link) -> Result<(), KvError> {
         let Some(seen) = self.open() else { return Ok(()) };
-        let missing: Vec<Vec<u8>> = (0..TURNS)
-            .map(|number| [BELOW, format!("{number:02}").as_bytes()].concat())
-            .filter(|key| seen.keys.iter().all(|(there, _)| there != key))
-            .collect();
-        if missing.is_empty() {
+        let all = (0..TURNS).map(|number| [BELOW, format!("{number:03}").as_bytes()].concat());
+        let all: Vec<Vec<u8>> = all.collect();
+        let is_there = |key: &Vec<u8>| seen.keys.iter().any(|(there, _)| there == key);
+        let missing = all.iter().filter(|key| !is_there(key));
+        let mut compare: Vec<_> = missing.map(|key| api::Compare::is_of(key.clone(), 0)).collect();
+        if compare.is_empty() {
             return Ok(());
         }
-        let mut compare = seen.unchanged();
-        compare.extend(missing.iter().map(|key| api::Compare::is_of(key.clone(), 0)));
+        compare.extend(seen.unchanged());
         let put = |key: &Vec<u8>| {
             api::Request::Put(api::PutRequest { key: key.clone(), ..api::PutRequest::default() }).into()
         };
-        let success = missing.iter().map(put).collect();
+        let success = all.iter().map(put).collect();
         let answer = link.txn(api::TxnRequest { compare, success, ..api::TxnRequest::default() }).await?;
         if answer.succeeded {
             let revision = revision_of(answer.header.as_ref())?;
-            seen.keys.extend(missing.into_iter().map(|key| (key, revision)));
-            seen.keys.sort();
+            seen.keys = all.into_iter().map(|key| (key, revision)).collect();
         }
         Ok(())
     }

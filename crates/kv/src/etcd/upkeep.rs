@@ -108,7 +108,9 @@ impl Upkeep {
             let next = self.next(&survey, Instant::now());
             let failed = |error: KvError| tracing::warn!(%error, "etcd is not looked after");
             match next {
-                Next::Nothing if survey.has(EtcdAlarm::NoSpace) => return,
+                Next::Nothing if survey.has(EtcdAlarm::NoSpace) => {
+                    return self.turns.nudge(&shared.link).await.unwrap_or_else(failed);
+                }
                 Next::Nothing => {
                     return self.turns.replenish(&shared.link).await.unwrap_or_else(failed);
                 }
