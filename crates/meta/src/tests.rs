@@ -20,6 +20,7 @@ mod retries;
 mod session_model;
 mod sessions;
 mod snapshots;
+mod stores;
 mod trash;
 mod unborn;
 mod visible;
@@ -28,15 +29,16 @@ use crate::read::Found;
 use crate::records::{Inode, decode};
 use crate::view::View;
 use crate::{Answer, Batch, Caller, Context, IdBlock, Job, Left, Reader, Touched, format, keys, read, run};
-use kv::{MemoryStore, Outcome, Snapshot, Store};
+use kv::{Outcome, Snapshot, Store};
+use stores::TestStore;
 use tokio::runtime::Runtime;
 use types::meta::*;
 use types::*;
 
-/// A tree in memory, and one server.
+/// A tree, and one server.
 pub(crate) struct World {
     pub runtime: Runtime,
-    pub store: MemoryStore,
+    pub store: TestStore,
     pub ids: IdBlock,
     pub now: Time,
     pub key: CapabilityKey,
@@ -69,8 +71,8 @@ pub(crate) fn class(id: u16, name: &str) -> StorageClass {
 
 impl World {
     pub(crate) fn new() -> World {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let store = MemoryStore::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let store = runtime.block_on(TestStore::new());
         let now = Time(1_000_000_000_000_000_000);
         runtime.block_on(format(&store, now)).unwrap();
         let classes = vec![class(1, "default"), class(2, "other")];
