@@ -116,10 +116,8 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
         format!("{why}; issue a certificate with `sr ca node AUTHORITY {} --id N`", dir.display())
     })?));
     let machine = Machine::new()?;
-    let store = Arc::new(match arguments.store.or(config.store) {
-        Some(place) => kv::AnyStore::open(&place).await?,
-        None => parts::open_metadata(&machine, &directory).await?.into(),
-    });
+    let place = arguments.store.or(config.store);
+    let store = Arc::new(parts::open_store(&machine, &directory, place.as_deref()).await?);
     let copies = arguments.copies.or(config.copies).unwrap_or(2);
     if !(1..=types::class::COPIES_MAX).contains(&copies) {
         return Err(format!("copies = {copies}: 1 to {}", types::class::COPIES_MAX));
@@ -135,10 +133,7 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
         },
         ..ManagerOptions::default()
     };
-    let address = match kv::Store::is_shared(&*store) {
-        true => Some(address_for_others(arguments.address.or(config.address), &listen)?),
-        false => None,
-    };
+    let address = address_for_others(&store, arguments.address.or(config.address), &listen)?;
     let metadata = serving::MetadataPlace { store: store.clone(), options, address };
     let server = serving::Serving::start(&machine, &listen, security, Some(metadata)).await?;
     if directory.has("admin.pem") {
@@ -157,7 +152,7 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
 }
 
 /// Comes back when the metadata is, or is going to be, in another store. Of one that is in a directory nobody else takes it.
-async fn until_moved(store: &kv::AnyStore) -> String {
+pub(super) async fn until_moved(store: &kv::AnyStore) -> String {
     if !kv::Store::is_shared(store) {
         return std::future::pending().await;
     }
@@ -170,9 +165,13 @@ async fn until_moved(store: &kv::AnyStore) -> String {
     }
 }
 
-/// How other metadata servers reach this one.
-fn address_for_others(address: Option<String>, listen: &str) -> Result<String, String> {
-    if let Some(address) = address {
+/// How other metadata servers reach this one, if its store is one that they can have, too.
+pub(super) fn address_for_others(
+    store: &kv::AnyStore,
+    address: Option<String>,
+    listen: &str,
+) -> Result<Option<String>, String> {
+    if !kv::Store::is_shared(store) || address.is_some() {
         return Ok(address);
     }
     let is_for_all = listen.starts_with("0.0.0.0:") || listen.starts_with("[::]:");
@@ -181,5 +180,5 @@ fn address_for_others(address: Option<String>, listen: &str) -> Result<String, S
             "other servers cannot reach {listen}: say which address they should use with --address HOST:PORT"
         ));
     }
-    Ok(listen.to_owned())
+    Ok(Some(listen.to_owned()))
 }

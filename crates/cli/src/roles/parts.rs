@@ -34,6 +34,41 @@ impl Machine {
     }
 }
 
+/// Opens the metadata store: the one in `place`, or else that in `meta/` of a server's directory. Metadata that is in the directory
+/// is not left behind by mistake: then the place is refused.
+pub(crate) async fn open_store(
+    machine: &Machine,
+    directory: &Directory,
+    place: Option<&str>,
+) -> Result<kv::AnyStore, String> {
+    match place {
+        Some(place) => {
+            if directory.path("meta").exists() {
+                let local = open_metadata(machine, directory).await?;
+                is_left(&local).await?.then_some(()).ok_or_else(|| {
+                    let directory = directory.path("");
+                    let directory = directory.display().to_string();
+                    let directory = directory.trim_end_matches('/');
+                    format!(
+                        "the metadata of this cloud is in {directory}/meta; start without --store, or move it with \
+                         `sr meta migrate {directory} PLACE`"
+                    )
+                })?;
+            }
+            kv::AnyStore::open(place).await
+        }
+        None => open_metadata(machine, directory).await.map(Into::into),
+    }
+}
+
+/// Whether nobody needs what is in a local store any more.
+async fn is_left(local: &kv::LocalStore) -> Result<bool, String> {
+    let failed = |error: kv::KvError| format!("cannot read the metadata in the directory: {error}");
+    let snapshot = kv::Store::snapshot(local).await.map_err(failed)?;
+    let elsewhere = server::migration::elsewhere(&snapshot).await.map_err(failed)?;
+    Ok(elsewhere.is_some() || server::migration::is_empty(local).await.map_err(failed)?)
+}
+
 /// Opens the local metadata store in `meta/` of a server's directory.
 pub(crate) async fn open_metadata(
     machine: &Machine,

@@ -3,7 +3,7 @@
 use super::care::{Care, CareConfig};
 use super::directory::Directory;
 use super::parts::{self, Machine, StoragePlace, TargetPlace};
-use super::{LISTEN, ca, ready, serving, stores};
+use super::{LISTEN, ca, meta, ready, serving, stores};
 use clap::Args;
 use server::manager::ManagerOptions;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,9 @@ pub(crate) struct Up {
     /// one start (repeat for more)
     #[arg(long = "replace-target", value_name = "NUMBER")]
     replace: Vec<u32>,
+    /// Keep the metadata in etcd or in PostgreSQL, as `sr meta --store` does [default: below the directory]
+    #[arg(long, value_name = "PLACE")]
+    store: Option<String>,
     #[command(flatten)]
     care: Care,
 }
@@ -76,10 +79,10 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
     let replace: Vec<TargetId> = arguments.replace.iter().copied().map(TargetId).collect();
     let found = stores::find(&directory, places, &replace)?;
     let (store, targets) = tokio::join!(
-        parts::open_metadata(&machine, &directory),
+        parts::open_store(&machine, &directory, arguments.store.as_deref()),
         parts::open_targets(&machine, found.present)
     );
-    let (store, targets) = (Arc::new(store?.into()), targets?);
+    let (store, targets) = (Arc::new(store?), targets?);
     let opened = begin.elapsed();
     let options = ManagerOptions {
         copies: arguments.copies,
@@ -87,7 +90,8 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         domain: FailureDomain::Target,
         ..ManagerOptions::default()
     };
-    let metadata = serving::MetadataPlace { store, options, address: None };
+    let address = meta::address_for_others(&store, None, &arguments.listen)?;
+    let metadata = serving::MetadataPlace { store: store.clone(), options, address };
     let server =
         serving::Serving::start(&machine, &arguments.listen, security.clone(), Some(metadata)).await?;
     // One that listens everywhere is here too.
@@ -117,9 +121,14 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
     // Since the start each: the tables were open, the targets recovered, everybody in his place.
     tracing::info!(?opened, ?recovered, ready = ?begin.elapsed(), "ready");
     greet(&arguments, &place, &address, &path, ready::publish_context(&context));
-    ready::told_to_stop().await;
+    let moved = tokio::select! {
+        () = ready::told_to_stop() => None,
+        why = meta::until_moved(&store) => Some(why),
+    };
     println!("stopping");
-    server.stop().await
+    drop(store);
+    server.stop().await?;
+    moved.map_or(Ok(()), Err)
 }
 
 fn greet(arguments: &Up, place: &Path, address: &str, context: &Path, default: bool) {

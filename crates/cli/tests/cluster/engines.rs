@@ -251,6 +251,12 @@ fn the_metadata_moves_between_engines_and_back() {
     // To etcd, to PostgreSQL, and back to a directory, which must not have what was left there.
     let places = [etcd.place(), postgres.place(), local.clone()];
     let mut from = local;
+    // Not by another start: what is here would be gone for whoever looks.
+    cluster.kill_meta();
+    let refused = cluster.meta_fails(Some(&places[0]));
+    assert!(refused.contains("/meta; start without --store"), "{refused}");
+    cluster.use_store(None);
+    cluster.start_meta();
     for (round, to) in places.into_iter().enumerate() {
         // Over a store that is shared it may run still: it ends by itself.
         if round != 1 {
