@@ -1,6 +1,7 @@
 //! A cluster of separate processes: metadata servers, one as a rule, and storage servers, that can be killed one by one.
 
 use crate::cloud::{SR, Server, client, succeed};
+use crate::stores;
 use kv::conformance::ports::free as ports;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -38,7 +39,10 @@ pub(crate) struct Apart {
 impl Apart {
     /// Starts `servers` storage servers, for files of `copies` copies.
     pub(crate) fn new(servers: u32, copies: u32) -> Apart {
-        Apart::with(None, &["127.0.0.1:0".to_owned()], (servers, copies), &[])
+        match stores::next() {
+            None => Apart::with(None, &["127.0.0.1:0".to_owned()], (servers, copies), &[]),
+            Some(place) => Apart::over(&place, 1, servers, copies),
+        }
     }
 
     /// So many metadata servers have one store.

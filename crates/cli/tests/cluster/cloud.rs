@@ -1,5 +1,7 @@
 //! Real clusters of the real binary, on loopback, each in a directory of its own.
 
+use crate::stores;
+use kv::conformance::ports;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -126,7 +128,14 @@ impl Cloud {
         let home = TempDir::new().unwrap();
         let mut arguments =
             vec!["up".to_owned(), "--dir".to_owned(), home.path().join("cloud").display().to_string()];
-        arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+        match stores::next() {
+            None => arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned)),
+            // Other servers would have to know the port.
+            Some(place) => {
+                let listen = format!("127.0.0.1:{}", ports::free(1)[0]);
+                arguments.extend(["--listen".to_owned(), listen, "--store".to_owned(), place]);
+            }
+        }
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let mut cloud = Cloud { home, server: None, arguments };
         cloud.start();

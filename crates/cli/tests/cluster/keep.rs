@@ -3,6 +3,7 @@
 use crate::apart::{Apart, until};
 use crate::cloud::{Cloud, noise};
 use crate::mount::{Mounted, is_possible};
+use crate::stores;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -272,7 +273,7 @@ fn holes_are_found_by_the_chunk() {
 /// What a failure of the metadata server's machine leaves: its disk as it was a moment before.
 #[test]
 fn a_sync_tells_that_a_failure_has_undone_what_was_answered() {
-    if !is_possible() {
+    if !is_possible() || stores::are_shared() {
         return;
     }
     let mut cluster = Apart::new(1, 1);

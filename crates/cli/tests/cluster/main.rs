@@ -33,5 +33,6 @@ mod returns;
 mod shim;
 mod snapshots;
 mod store;
+mod stores;
 mod transfers;
 mod upgrade;
