@@ -1,5 +1,6 @@
 //! Snapshots: what they show never changes, whatever is done to what they show; and nothing is left of them.
 
+use super::stores::rounds;
 use super::*;
 use crate::records::{Garbage, GarbageBody, Snapshots, VersionRecord};
 use crate::{CAPABILITY_LIFETIME, Keep};
@@ -808,7 +809,7 @@ fn walk(seed: u64, steps: usize) {
 
 #[test]
 fn whatever_is_done_they_show_the_same() {
-    for seed in 0..150 {
+    for seed in 0..rounds(150) {
         walk(seed, 120);
     }
 }

@@ -21,6 +21,13 @@ pub(crate) enum TestSnapshot {
     Engine(kv::any::AnySnapshot),
 }
 
+/// How often a random test is repeated: less over an engine that others share, where each step is a journey, and which has a random
+/// test of its own.
+pub(crate) fn rounds(of_memory: u64) -> u64 {
+    let is_far = std::env::var("SR_TEST_STORE").is_ok_and(|place| place != "local");
+    if is_far { (of_memory / 16).max(1) } else { of_memory }
+}
+
 impl TestStore {
     /// An empty one.
     pub(crate) async fn new() -> TestStore {
