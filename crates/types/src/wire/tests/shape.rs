@@ -175,13 +175,14 @@ impl<'de> Deserializer<'de> for &mut Shapes {
         deserialize_u16 visit_u16 0, "u16";
         deserialize_u32 visit_u32 0, "u32";
         deserialize_u64 visit_u64 0, "u64";
+        deserialize_i32 visit_i32 0, "i32";
         deserialize_i64 visit_i64 0, "i64";
         deserialize_string visit_str "", "string";
     }
 
     // Nothing else is in a message: `shapes` says so.
     serde::forward_to_deserialize_any! {
-        i8 i16 i32 i128 u128 f32 f64 char str bytes byte_buf unit unit_struct tuple_struct identifier ignored_any
+        i8 i16 i128 u128 f32 f64 char str bytes byte_buf unit unit_struct tuple_struct identifier ignored_any
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
