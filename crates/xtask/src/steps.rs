@@ -1,6 +1,6 @@
 //! The steps of `check` and `test`, each one command, named when it fails.
 
-use crate::{inputs, packages, servers, suites, tidy};
+use crate::{engines, inputs, packages, servers, suites, tidy};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -57,7 +57,8 @@ pub(crate) fn test() -> Result<(), String> {
     servers::fetch()?;
     suites::install()?;
     lint()?;
-    cargo(&["test", "--workspace", "--locked"])
+    cargo(&["test", "--workspace", "--locked"])?;
+    engines::test()
 }
 
 /// The simulator.
