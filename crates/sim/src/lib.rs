@@ -11,7 +11,6 @@
 pub mod administrator;
 pub mod check;
 pub mod faults;
-pub mod history;
 pub mod log;
 pub mod machine;
 pub mod mover;

@@ -5,7 +5,6 @@
 //! every one of these answers must come.
 
 use crate::administrator::Administrator;
-use crate::history::{Call, History, Reply};
 use crate::machine::Parts;
 use crate::mover::Mover;
 use crate::roles::{CLIENT, meta_address};
@@ -13,6 +12,7 @@ use crate::scenario::Work;
 use bytes::Bytes;
 use client::{Client, CreateOptions, Error, ErrorKind, File, ListOptions, Options, PutOptions, Session};
 use env::Random;
+use history::{Call, History, Reply};
 use net::{Identity, Security, User};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -10,7 +10,7 @@
 //! then, it may be undone, and be done once more when the client asks again. So a history with such a loss is right if it is
 //! linearizable up to the loss, and as a whole without those reads of writes that the loss may have undone.
 
-use crate::history::{Call, Operation, Reply};
+use crate::{Call, Operation, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Never: the end of a write that was not answered.

@@ -3,7 +3,7 @@
 //! A search for an order (Wing and Gong, "Testing and verifying concurrent objects", 1993; Lowe's memory of states that
 //! led nowhere): only an operation that started before the first of the others ended may come next.
 
-use crate::history::{Call, Operation, Reply};
+use crate::{Call, Operation, Reply};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Steps of the search after which a history counts as undecided.
@@ -12,8 +12,16 @@ const STEPS_MAX: usize = 200_000;
 /// Names and the tags of their files.
 type State = BTreeMap<usize, u64>;
 
-/// Checks the names; the text says how far an order was found.
-pub fn check(history: &[Operation]) -> Result<(), String> {
+/// What a search came to that has found no mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Linearizable,
+    /// It was given up after so many steps.
+    Undecided,
+}
+
+/// Checks the names; operations are in the order of their starts. The text says how far an order was found.
+pub fn check(history: &[Operation]) -> Result<Verdict, String> {
     let about_names = |operation: &&Operation| match operation.call {
         Call::Write { .. } | Call::Read { .. } => false,
         // A question without an answer says nothing.
@@ -22,11 +30,9 @@ pub fn check(history: &[Operation]) -> Result<(), String> {
     };
     let operations: Vec<&Operation> = history.iter().filter(about_names).collect();
     let mut search = Search { operations, dead: HashSet::new(), best: 0, steps: 0 };
-    let found = search.run();
-    match found {
-        Some(true) => Ok(()),
-        // Undecided is no failure: it is counted nowhere that it is proof either.
-        None => Ok(()),
+    match search.run() {
+        Some(true) => Ok(Verdict::Linearizable),
+        None => Ok(Verdict::Undecided),
         Some(false) => Err(search.explain()),
     }
 }

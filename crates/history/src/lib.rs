@@ -1,4 +1,7 @@
-//! What clients asked and what they were told, with the order in which that happened.
+//! What clients asked and what they were told, with the order in which that happened; and whether some order of single steps explains it.
+
+pub mod names;
+pub mod registers;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
