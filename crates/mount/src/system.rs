@@ -494,7 +494,12 @@ impl System {
             libc::RENAME_EXCHANGE => Replace::Exchange,
             _ => return Err(Errno(libc::EINVAL)),
         };
-        Ok(self.client_for(header).rename(place(from.0, from.1)?, place(to.0, to.1)?, replace).await?)
+        self.client_for(header).rename(place(from.0, from.1)?, place(to.0, to.1)?, replace).await?;
+        let (from, to) = ((from.0, text(from.1)?), (to.0, text(to.1)?));
+        let renames = [(from, to), (to, from)];
+        let count = if replace == Replace::Exchange { 2 } else { 1 };
+        self.told.renamed(&self.client, &renames[..count]).await;
+        Ok(())
     }
 
     async fn link(&self, inode: InodeId, directory: InodeId, name: &Bytes) -> Result<fuse::Entry> {

@@ -6,6 +6,8 @@
 //!   does not know may be in such an answer, though: then the second is waited for.
 //! - Names: it forgets one as soon as it does nothing else in the directory. What it does there may be a change that waits for the
 //!   servers, which wait for this: then, too, the second is waited for, and names of this directory are not told for a while.
+//!   What it was told of a name goes with a file that it renames: that is told of the new name from then on. Where the client does not keep
+//!   the new name, nobody would say that it changes: then, too, the time is waited for.
 //! - Access control lists: it keeps them for as long as it likes, and forgets them with the attributes.
 //! - Names of directories: to forget one the kernel would unmount what is mounted below it, and lose the way to who works in it. It
 //!   looks at them again instead. An answer to such a look that is on its way counts all the same: one that was given just now is
@@ -44,12 +46,18 @@ pub(crate) struct Told {
 /// The names of a directory, each as often as it was told.
 type Names = Vec<(Box<str>, Name)>;
 
+/// A name in a directory.
+pub(crate) type InDirectory<'a> = (InodeId, &'a str);
+
 /// A name that was told.
 #[derive(Clone, Copy)]
 struct Name {
     /// Until when the kernel relies on it.
     until: Instant,
+    leads_to: Option<InodeId>,
     kind: NameKind,
+    /// How many were told before.
+    number: u64,
 }
 
 /// What a name is, and how it was told.
@@ -78,6 +86,8 @@ struct State {
     /// By directory and name.
     names: HashMap<InodeId, Names>,
     count: usize,
+    /// How many names were told so far.
+    told: u64,
     restless: HashMap<InodeId, Instant>,
     /// So much may be remembered before it is looked through.
     room: usize,
@@ -112,7 +122,7 @@ impl Told {
     pub(crate) fn name(
         &self,
         client: &Client,
-        (directory, name): (InodeId, &str),
+        (directory, name): InDirectory<'_>,
         leads_to: Option<InodeId>,
         kind: NameKind,
     ) -> Duration {
@@ -123,10 +133,34 @@ impl Told {
         if !can_be_told || client.keeps_name(directory, name, leads_to).is_zero() {
             return Duration::ZERO;
         }
-        if !self.state().note_name(directory, name, kind) {
+        if !self.state().may_be_told(directory) {
             return Duration::ZERO;
         }
+        let until = Instant::now() + kind.relied_on() + LATE;
+        self.state().note_name((directory, name), Name { until, leads_to, kind, number: 0 });
         client.keeps_name(directory, name, leads_to).min(kind.relied_on())
+    }
+
+    /// Names have become others at once, of which the kernel is told after this: it relies on the new ones for as long as on the old ones.
+    pub(crate) async fn renamed(&self, client: &Client, renames: &[(InDirectory<'_>, InDirectory<'_>)]) {
+        let now = Instant::now();
+        let mut moved = Vec::new();
+        for (from, to) in renames {
+            // That the kernel was told last it goes by.
+            let told = self.state().last_of(*from).filter(|told| now < told.until);
+            moved.extend(told.map(|told| (*to, told)));
+        }
+        let mut until = None;
+        for ((directory, name), told) in moved {
+            self.state().note_name((directory, name), told);
+            // Whoever has it back from now on finds it noted.
+            if client.keeps_name(directory, name, told.leads_to).is_zero() {
+                until = until.max(Some(told.until));
+            }
+        }
+        if let Some(until) = until {
+            sleep_until(until).await;
+        }
     }
 
     /// The kernel was just told the lists of an inode, or that there are none, as they were with these attributes. It is to forget them
@@ -188,22 +222,24 @@ impl Told {
     async fn forget_names(&self, directories: &[InodeId]) {
         let Some(notifier) = self.notifier.get().cloned() else { return };
         let now = Instant::now();
-        let mut told = Vec::new();
+        let (mut told, before) = (Vec::new(), self.state().told);
         for directory in directories {
             let node = self.numbers.node(*directory);
-            let names = self.state().forget_names(*directory);
+            let names = self.state().names_to_forget(*directory);
             told.extend(names.into_iter().filter(|(_, told)| now < told.until).map(|name| (node, name)));
         }
-        let Some(until) = told.iter().map(|(_, (_, told))| told.until).max() else { return };
-        // Those that may be in an answer that nobody has looked at yet, and when somebody has.
-        let mut late = told.clone();
-        late.retain(|(_, (_, told))| told.kind == NameKind::Directory && now < told.looked_at());
-        let looked_at = late.iter().map(|(_, (_, told))| told.looked_at()).max();
-        tell_of_names(&notifier, told, until).await;
-        if let Some(looked_at) = looked_at {
-            sleep_until(looked_at).await;
-            tell_of_names(&notifier, late, until).await;
+        if let Some(until) = told.iter().map(|(_, (_, told))| told.until).max() {
+            // Those that may be in an answer that nobody has looked at yet, and when somebody has.
+            let mut late = told.clone();
+            late.retain(|(_, (_, told))| told.kind == NameKind::Directory && now < told.looked_at());
+            let looked_at = late.iter().map(|(_, (_, told))| told.looked_at()).max();
+            tell_of_names(&notifier, told, until).await;
+            if let Some(looked_at) = looked_at {
+                sleep_until(looked_at).await;
+                tell_of_names(&notifier, late, until).await;
+            }
         }
+        directories.iter().for_each(|directory| self.state().forgotten(*directory, before));
     }
 }
 
@@ -264,26 +300,45 @@ impl State {
         self.attributes.insert(inode, Instant::now() + RELIED_ON + LATE);
     }
 
-    /// Whether the name may be told.
-    fn note_name(&mut self, directory: InodeId, name: &str, kind: NameKind) -> bool {
-        let now = Instant::now();
+    /// Whether names of this directory may be told.
+    fn may_be_told(&mut self, directory: InodeId) -> bool {
         match self.restless.get(&directory) {
-            Some(until) if now < *until => return false,
-            Some(_) => drop(self.restless.remove(&directory)),
-            None => {}
+            Some(until) if Instant::now() < *until => false,
+            Some(_) => self.restless.remove(&directory).is_some(),
+            None => true,
         }
-        self.make_room();
-        let told = Name { until: now + kind.relied_on() + LATE, kind };
-        self.names.entry(directory).or_default().push((name.into(), told));
-        self.count += 1;
-        true
     }
 
-    fn forget_names(&mut self, directory: InodeId) -> Names {
-        let Some(names) = self.names.remove(&directory) else { return Names::new() };
-        self.count -= names.len();
+    fn note_name(&mut self, (directory, name): InDirectory<'_>, told: Name) {
+        self.make_room();
+        let told = Name { number: self.told, ..told };
+        self.told += 1;
+        self.names.entry(directory).or_default().push((name.into(), told));
+        self.count += 1;
+    }
+
+    /// What was told of a name the last time.
+    fn last_of(&self, (directory, name): InDirectory<'_>) -> Option<Name> {
+        let names = self.names.get(&directory)?;
+        names.iter().rev().find(|(told, _)| **told == *name).map(|(_, told)| *told)
+    }
+
+    /// The names of a directory that the kernel is to forget. They stay noted until it has: one may be renamed meanwhile.
+    fn names_to_forget(&mut self, directory: InodeId) -> Names {
+        let Some(names) = self.names.get(&directory) else { return Names::new() };
         self.restless.insert(directory, Instant::now() + RESTLESS);
-        names
+        names.clone()
+    }
+
+    /// The kernel has forgotten those names of a directory of which it was told before so many.
+    fn forgotten(&mut self, directory: InodeId, before: u64) {
+        let Some(names) = self.names.get_mut(&directory) else { return };
+        let count = names.len();
+        names.retain(|(_, told)| told.number >= before);
+        self.count -= count - names.len();
+        if names.is_empty() {
+            self.names.remove(&directory);
+        }
     }
 
     fn make_room(&mut self) {
