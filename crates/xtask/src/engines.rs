@@ -1,13 +1,18 @@
 //! The suites of `meta` and of the whole, once more over each engine that several metadata servers share.
 
-use crate::steps::{root, run_in};
+use crate::inputs::target_folder;
+use crate::steps::root;
 use serde_json::Value;
-use std::process::{Command, Stdio};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 /// They have engines of their own, or are about what is in a directory.
-const LEFT_OUT: &[&str] = &["engines::", "full_store::", "join::", "recover::", "store::", "upgrade::"];
+const LEFT_OUT: &[&str] =
+    &["engines::", "full_store::", "join::", "partitions::whoever", "recover::", "store::", "upgrade::"];
 
-/// Runs both suites beside etcd and beside PostgreSQL.
+/// Runs both suites beside etcd and beside PostgreSQL; over both engines at the same time, for they wait much.
 pub(crate) fn test() -> Result<(), String> {
     let built = built()?;
     let find = |kind: &str, name: &str| {
@@ -16,11 +21,54 @@ pub(crate) fn test() -> Result<(), String> {
     };
     let (beside, meta, whole) = (find("example", "beside")?, find("lib", "meta")?, find("test", "cluster")?);
     let skipped: Vec<&str> = LEFT_OUT.iter().flat_map(|name| ["--skip", name]).collect();
-    for engine in ["etcd", "postgres"] {
-        run_in(&root().join("crates/meta"), &beside, &[engine, &meta])?;
-        run_in(&root().join("crates/cli"), &beside, &[&[engine, &whole][..], &skipped].concat())?;
+    for (folder, suite, arguments) in
+        [("crates/meta", &meta, &[][..]), ("crates/cli", &whole, skipped.as_slice())]
+    {
+        let start = |engine| {
+            Run::start(&root().join(folder), &beside, &[&[engine, suite.as_str()], arguments].concat())
+        };
+        let runs = [start("etcd")?, start("postgres")?];
+        // Both are shown, whichever failed.
+        let ends = runs.map(Run::end);
+        ends.into_iter().collect::<Result<(), String>>()?;
     }
     Ok(())
+}
+
+/// A suite that runs, and says in a file what it has to say.
+struct Run {
+    line: String,
+    begin: Instant,
+    process: Child,
+    said: PathBuf,
+}
+
+impl Run {
+    fn start(folder: &Path, program: &str, arguments: &[&str]) -> Result<Run, String> {
+        let line = format!("{program} {}", arguments.join(" "));
+        println!("xtask: {line}");
+        let failed = |error: std::io::Error| format!("cannot run {program}: {error}");
+        let name = format!("suite-{}-{}.log", arguments[0], folder.file_name().unwrap_or_default().display());
+        let said = target_folder()?.join(name);
+        let file = File::create(&said).map_err(failed)?;
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(folder).stdin(Stdio::null());
+        command.stdout(file.try_clone().map_err(failed)?).stderr(file);
+        Ok(Run { line, begin: Instant::now(), process: command.spawn().map_err(failed)?, said })
+    }
+
+    /// Waits for it, and shows what it said.
+    fn end(mut self) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", self.said.display());
+        let status = self.process.wait().map_err(failed)?;
+        println!("xtask: {} has said:", self.line);
+        println!("{}", String::from_utf8_lossy(&fs::read(&self.said).map_err(failed)?));
+        if !status.success() {
+            return Err(format!("failed: {} ({status})", self.line));
+        }
+        println!("xtask: done in {:.0?}: {}", self.begin.elapsed(), self.line);
+        Ok(())
+    }
 }
 
 /// What cargo has built for tests.

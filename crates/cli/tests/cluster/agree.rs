@@ -1,11 +1,11 @@
 //! Two mounts that agree on every name and attribute, at every step.
 
-use crate::cloud::{Cloud, SR, client};
+use crate::cloud::{Cloud, client};
 use crate::mount::{Mounted, is_possible};
+use crate::networks::{Network, within};
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -138,72 +138,6 @@ for number in range(rounds):
     assert look(at) == wanted and scan(at) == scan(other + '/' + name), (number, what, look(at), wanted)
 "#;
 
-/// Hosts, each in a network namespace, and a bridge between them in another.
-struct Network {
-    prefix: String,
-    made: Vec<String>,
-}
-
-/// The host with the cloud. The others come after it.
-const CLOUD: u8 = 1;
-
-impl Network {
-    fn new(hosts: u8) -> Network {
-        let mut network = Network { prefix: format!("sr-{}", std::process::id()), made: Vec::new() };
-        let hub = network.make(0);
-        ip(&["-n", &hub, "link", "add", "bridge", "up", "type", "bridge"]);
-        for host in CLOUD..=hosts {
-            let name = network.make(host);
-            let (port, address) = (format!("v{host}"), format!("{}/24", address(host)));
-            ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth", "netns", &name]);
-            ip(&["-n", &hub, "link", "set", &port, "master", "bridge", "up"]);
-            ip(&["-n", &name, "address", "add", &address, "dev", "eth"]);
-            ip(&["-n", &name, "link", "set", "eth", "up"]);
-        }
-        network
-    }
-
-    fn make(&mut self, host: u8) -> String {
-        let name = self.name(host);
-        ip(&["netns", "add", &name]);
-        self.made.push(name.clone());
-        ip(&["-n", &name, "link", "set", "lo", "up"]);
-        name
-    }
-
-    fn name(&self, host: u8) -> String {
-        format!("{}-{host}", self.prefix)
-    }
-
-    /// `sr`, as a host runs it.
-    fn command(&self, host: u8, home: &Path, arguments: &[&str]) -> Command {
-        let inner = client(&home.join("cloud/context.toml"), home, arguments);
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name(host))).arg("--").arg(SR).args(arguments);
-        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(home);
-        command.stdin(Stdio::null());
-        command
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for name in &self.made {
-            // What was not made cannot be removed.
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().unwrap();
-    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn address(host: u8) -> String {
-    format!("10.79.0.{host}")
-}
-
 /// A process that ends with the test.
 struct Ends(Child);
 
@@ -215,22 +149,29 @@ impl Drop for Ends {
     }
 }
 
+/// The host with the cloud. The others come after it.
+const CLOUD: u8 = 1;
+
 #[test]
 fn two_mounts_in_networks_of_their_own_agree_at_every_step() {
     if !is_possible() {
         return;
     }
     let (network, home) = (Network::new(3), TempDir::new().unwrap());
-    let listen = format!("{}:7400", address(CLOUD));
+    let listen = format!("{}:7400", Network::address(CLOUD));
+    let command = |host: u8, arguments: &[&str]| {
+        let command = client(&home.path().join("cloud/context.toml"), home.path(), arguments);
+        within(&network.name(host), &command)
+    };
     let directory = home.path().join("cloud");
     let arguments = ["up", "--dir", directory.to_str().unwrap(), "--listen", &listen];
-    let mut up = network.command(CLOUD, home.path(), &arguments);
+    let mut up = command(CLOUD, &arguments);
     let mut up = Ends(up.env_remove("SR_CONTEXT").stdout(Stdio::piped()).spawn().unwrap());
     let lines = BufReader::new(up.0.stdout.take().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line == "ready"));
     let mounts = [CLOUD + 1, CLOUD + 2].map(|host| {
         let at = home.path().join(format!("host-{host}"));
-        Mounted::by(|arguments| network.command(host, home.path(), arguments), at, &[])
+        Mounted::by(|arguments| command(host, arguments), at, &[])
     });
     for (seed, program, steps) in [(1, PROGRAM, "400"), (2, FRESH, "150"), (3, PROGRAM, "400")] {
         let at = format!("run-{seed}");

@@ -1,6 +1,7 @@
 //! A cluster of separate processes: metadata servers, one as a rule, and storage servers, that can be killed one by one.
 
-use crate::cloud::{SR, Server, client, succeed};
+use crate::cloud::{Launch, SR, Server, client, succeed};
+use crate::networks::{Network, within};
 use crate::stores;
 use kv::conformance::ports::free as ports;
 use std::path::PathBuf;
@@ -28,19 +29,41 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Metadata servers and some storage servers, each with one target and a host name of its own.
 pub(crate) struct Apart {
     pub(crate) home: TempDir,
-    /// Each with its arguments.
-    metas: Vec<(Option<Server>, Vec<String>)>,
+    metas: Vec<Meta>,
     pub(crate) storage: Vec<Server>,
     storage_arguments: Vec<Vec<String>>,
     /// The newest version of the messages that servers speak which are started from now on, if not all that they could.
     pub(crate) newest: Option<u16>,
+    /// The network namespace of storage servers and clients, if it is not that of the test.
+    network: Option<String>,
+}
+
+/// A metadata server.
+struct Meta {
+    server: Option<Server>,
+    arguments: Vec<String>,
+    network: Option<String>,
+}
+
+/// Where servers are.
+struct Places {
+    /// The network namespace and the address of each metadata server.
+    metas: Vec<(Option<String>, String)>,
+    /// Those of the others, if they are in one.
+    others: Option<(String, String)>,
+}
+
+impl Places {
+    fn here(listen: impl IntoIterator<Item = String>) -> Places {
+        Places { metas: listen.into_iter().map(|listen| (None, listen)).collect(), others: None }
+    }
 }
 
 impl Apart {
     /// Starts `servers` storage servers, for files of `copies` copies.
     pub(crate) fn new(servers: u32, copies: u32) -> Apart {
         match stores::next() {
-            None => Apart::with(None, &["127.0.0.1:0".to_owned()], (servers, copies), &[]),
+            None => Apart::with(None, Places::here(["127.0.0.1:0".to_owned()]), (servers, copies), &[]),
             Some(place) => Apart::over(&place, 1, servers, copies),
         }
     }
@@ -58,28 +81,45 @@ impl Apart {
         copies: u32,
     ) -> Apart {
         let listen = ports(metas.try_into().unwrap());
-        let listen: Vec<String> = listen.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        Apart::with(newest, &listen, (servers, copies), &["--store", store])
+        let places = Places::here(listen.into_iter().map(|port| format!("127.0.0.1:{port}")));
+        Apart::with(newest, places, (servers, copies), &["--store", store])
     }
 
-    fn with(newest: Option<u16>, listen: &[String], (servers, copies): (u32, u32), more: &[&str]) -> Apart {
+    /// Metadata servers of one store, each on one of these hosts of a network; storage servers and clients are on another.
+    pub(crate) fn in_network(network: &Network, store: &str, metas: &[u8], others: u8) -> Apart {
+        let at = |host: u8| (network.name(host), Network::address(host));
+        let metas = metas.iter().map(|host| {
+            let (name, address) = at(*host);
+            (Some(name), format!("{address}:7400"))
+        });
+        let places = Places { metas: metas.collect(), others: Some(at(others)) };
+        Apart::with(None, places, (2, 2), &["--store", store])
+    }
+
+    fn with(
+        newest: Option<u16>,
+        Places { metas: places, others }: Places,
+        (servers, copies): (u32, u32),
+        more: &[&str],
+    ) -> Apart {
         let home = TempDir::new().unwrap();
         let at = |name: &str| home.path().join(name).display().to_string();
         admin(&["ca", "init", &at("authority")]);
         let (copies, count) = (copies.to_string(), servers.to_string());
         let (mut metas, mut addresses) = (Vec::new(), Vec::new());
-        for (id, listen) in (1..).zip(listen) {
+        for (id, (network, listen)) in (1..).zip(places) {
             // The first is where it always was.
             let directory = at(&if id == 1 { "meta".to_owned() } else { format!("meta-{id}") });
             admin(&["ca", "node", &at("authority"), &directory, "--id", &id.to_string()]);
-            let arguments = ["meta", "--dir", &directory, "--listen", listen];
+            let arguments = ["meta", "--dir", &directory, "--listen", &listen];
             let cluster = ["--copies", &copies, "--targets", &count];
             let arguments = [&arguments[..], &cluster, more].concat();
-            let meta = Server::start_up_to(newest, home.path(), &arguments);
-            let address = meta.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
+            let launch = Launch { newest, network: network.clone() };
+            let server = Server::start_as(&launch, home.path(), &arguments);
+            let address = server.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
             let mut arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
             arguments[LISTEN].clone_from(&address); // Comes back where it was.
-            metas.push((Some(meta), arguments));
+            metas.push(Meta { server: Some(server), arguments, network });
             addresses.push(address);
         }
         let user = ["--name", "admin", "--uid", "0", "--gid", "0"];
@@ -87,13 +127,18 @@ impl Apart {
         let user: Vec<&str> = user.into_iter().chain(known).collect();
         admin(&[&["ca", "user", &at("authority"), &at("admin")][..], &user].concat());
         let (mut storage, mut storage_arguments) = (Vec::new(), Vec::new());
+        let (network, address) = others.unzip();
+        let launch = Launch { newest, network: network.clone() };
         for id in 11..11 + servers {
-            let arguments = join(&at, id, &addresses);
+            let mut arguments = join(&at, id, &addresses);
+            if let Some(address) = &address {
+                arguments.extend(["--listen".to_owned(), format!("{address}:{}", 7400 + id)]);
+            }
             let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            storage.push(Server::start_up_to(newest, home.path(), &texts));
+            storage.push(Server::start_as(&launch, home.path(), &texts));
             storage_arguments.push(arguments);
         }
-        let apart = Apart { home, metas, storage, storage_arguments, newest };
+        let apart = Apart { home, metas, storage, storage_arguments, newest, network };
         apart.wait_serving();
         apart
     }
@@ -102,11 +147,10 @@ impl Apart {
     pub(crate) fn add_storage(&mut self) {
         let id = 11 + u32::try_from(self.storage.len()).unwrap();
         let at = |name: &str| self.home.path().join(name).display().to_string();
-        let addresses: Vec<String> =
-            self.metas.iter().map(|(_, arguments)| arguments[LISTEN].clone()).collect();
+        let addresses: Vec<String> = self.metas.iter().map(|meta| meta.arguments[LISTEN].clone()).collect();
         let arguments = join(&at, id, &addresses);
         let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.storage.push(Server::start_up_to(self.newest, self.home.path(), &texts));
+        self.storage.push(Server::start_as(&self.launch(self.network.clone()), self.home.path(), &texts));
         self.storage_arguments.push(arguments);
     }
 
@@ -162,7 +206,7 @@ impl Apart {
 
     /// A metadata server that runs.
     pub(crate) fn meta(&mut self, number: usize) -> &mut Server {
-        self.metas[number].0.as_mut().unwrap()
+        self.metas[number].server.as_mut().unwrap()
     }
 
     /// Where the storage servers listen.
@@ -183,7 +227,7 @@ impl Apart {
 
     /// Tries to start a metadata server that is not there, which does not come up. What it says.
     pub(crate) fn one_meta_fails(&self, number: usize) -> String {
-        let arguments: Vec<&str> = self.metas[number].1.iter().map(String::as_str).collect();
+        let arguments: Vec<&str> = self.metas[number].arguments.iter().map(String::as_str).collect();
         let output = self.run(&arguments);
         assert!(!output.status.success(), "it has begun");
         String::from_utf8(output.stderr).unwrap()
@@ -191,7 +235,7 @@ impl Apart {
 
     /// Has the metadata in this place from the next start on; `None`: in the directory.
     pub(crate) fn use_store(&mut self, store: Option<&str>) {
-        let arguments = &mut self.metas[0].1;
+        let arguments = &mut self.metas[0].arguments;
         if let Some(at) = arguments.iter().position(|argument| argument == "--store") {
             arguments.drain(at..at + 2);
         }
@@ -199,16 +243,22 @@ impl Apart {
     }
 
     pub(crate) fn start_one_meta(&mut self, number: usize) {
-        let (meta, arguments) = &mut self.metas[number];
+        let launch = self.launch(self.metas[number].network.clone());
+        let Meta { server, arguments, .. } = &mut self.metas[number];
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        *meta = Some(Server::start_up_to(self.newest, self.home.path(), &arguments));
+        *server = Some(Server::start_as(&launch, self.home.path(), &arguments));
+    }
+
+    fn launch(&self, network: Option<String>) -> Launch {
+        Launch { newest: self.newest, network }
     }
 
     /// Starts a storage server again that has ended, with `more` arguments.
     pub(crate) fn start_storage(&mut self, server: usize, more: &[&str]) {
         let own = self.storage_arguments[server].iter().map(String::as_str);
         let arguments: Vec<&str> = own.chain(more.iter().copied()).collect();
-        self.storage[server] = Server::start_up_to(self.newest, self.home.path(), &arguments);
+        let launch = self.launch(self.network.clone());
+        self.storage[server] = Server::start_as(&launch, self.home.path(), &arguments);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -216,7 +266,8 @@ impl Apart {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        client(&self.path("admin/context.toml"), self.home.path(), arguments)
+        let command = client(&self.path("admin/context.toml"), self.home.path(), arguments);
+        self.network.as_ref().map(|network| within(network, &command)).unwrap_or(command)
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {

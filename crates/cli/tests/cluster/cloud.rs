@@ -1,5 +1,6 @@
 //! Real clusters of the real binary, on loopback, each in a directory of its own.
 
+use crate::networks::within;
 use crate::stores;
 use kv::conformance::ports;
 use std::fs;
@@ -16,6 +17,15 @@ pub(crate) const SR: &str = env!("CARGO_BIN_EXE_sr");
 /// How long a server may take to say "ready": generous, since other tests run beside.
 const READY_MAX: Duration = Duration::from_secs(60);
 
+/// How servers are started.
+#[derive(Clone, Default)]
+pub(crate) struct Launch {
+    /// The newest version of the messages that they speak, if not all that they could.
+    pub(crate) newest: Option<u16>,
+    /// The network namespace that they are in, if it is not that of the test.
+    pub(crate) network: Option<String>,
+}
+
 /// A server process. Killed when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -26,14 +36,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `sr` with `arguments` and waits until it prints `ready`.
     pub(crate) fn start(home: &Path, arguments: &[&str]) -> Server {
-        Server::start_up_to(None, home, arguments)
+        Server::start_as(&Launch::default(), home, arguments)
     }
 
-    /// The same, without speaking a newer version of the messages than `newest`.
-    pub(crate) fn start_up_to(newest: Option<u16>, home: &Path, arguments: &[&str]) -> Server {
+    /// The same, otherwise than as usual.
+    pub(crate) fn start_as(launch: &Launch, home: &Path, arguments: &[&str]) -> Server {
+        let Launch { newest, network } = launch;
         let log = fs::OpenOptions::new().create(true).append(true).open(home.join("server.log")).unwrap();
-        let mut child = Command::new(SR)
-            .args(arguments)
+        let mut command = Command::new(SR);
+        command.args(arguments);
+        if let Some(network) = network {
+            command = within(network, &command);
+        }
+        let mut child = command
             .env("HOME", home)
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("XDG_DATA_HOME")

@@ -25,6 +25,8 @@ mod missing;
 mod mount;
 mod moves;
 mod nameless;
+mod networks;
+mod partitions;
 mod posix;
 mod programs;
 mod real;

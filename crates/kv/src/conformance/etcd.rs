@@ -21,8 +21,13 @@ pub struct Member {
     address: String,
     /// What it says.
     log: PathBuf,
+    /// The network namespace that it is in, if it is not that of the test.
+    network: Option<String>,
     process: Option<Child>,
 }
+
+/// What the engine needs.
+const LIMITS: [&str; 2] = ["--max-txn-ops=16384", "--max-request-bytes=33554432"];
 
 /// The program that `cargo xtask inputs` fetched.
 fn program() -> PathBuf {
@@ -34,7 +39,14 @@ fn program() -> PathBuf {
 impl Member {
     /// Starts it, again if it was killed.
     pub fn start(&mut self) {
-        let mut command = Command::new(program());
+        let mut command = match &self.network {
+            None => Command::new(program()),
+            Some(network) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{network}")).arg("--").arg(program());
+                command
+            }
+        };
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().unwrap());
@@ -74,21 +86,32 @@ impl Drop for Member {
 impl Cluster {
     /// Of so many members, with the limits that the engine needs.
     pub fn start(count: usize) -> Cluster {
-        Cluster::with(count, &["--max-txn-ops=16384", "--max-request-bytes=33554432"])
+        Cluster::with(count, &LIMITS)
     }
 
     /// With other arguments than those.
     pub fn with(count: usize, more: &[&str]) -> Cluster {
+        let hosts: Vec<_> = (0..count).map(|_| (None, "127.0.0.1".to_owned())).collect();
+        Cluster::over(&hosts, more)
+    }
+
+    /// With each member on a host of its own: the network namespace, and the address there.
+    pub fn in_networks(hosts: &[(String, String)]) -> Cluster {
+        let hosts: Vec<_> =
+            hosts.iter().map(|(network, address)| (Some(network.clone()), address.clone())).collect();
+        Cluster::over(&hosts, &LIMITS)
+    }
+
+    fn over(hosts: &[(Option<String>, String)], more: &[&str]) -> Cluster {
         let home = tempfile::tempdir().unwrap();
-        let ports = ports::free(2 * count);
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let (clients, peers) = ports.split_at(count);
-        let all: Vec<_> =
-            peers.iter().enumerate().map(|(id, port)| format!("m{id}={}", url(*port))).collect();
+        let ports = ports::free(2 * hosts.len());
+        let (clients, peers) = ports.split_at(hosts.len());
+        let url = |id: usize, ports: &[u16]| format!("http://{}:{}", hosts[id].1, ports[id]);
+        let all: Vec<_> = (0..hosts.len()).map(|id| format!("m{id}={}", url(id, peers))).collect();
         let mut members = Vec::new();
-        for id in 0..count {
+        for (id, (network, host)) in hosts.iter().enumerate() {
             let data = home.path().join(format!("m{id}")).display().to_string();
-            let (client, peer) = (url(clients[id]), url(peers[id]));
+            let (client, peer) = (url(id, clients), url(id, peers));
             let mut arguments = Vec::new();
             for (name, value) in [
                 ("name", format!("m{id}")),
@@ -104,9 +127,9 @@ impl Cluster {
                 arguments.push(format!("--{name}={value}"));
             }
             arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-            let address = format!("127.0.0.1:{}", clients[id]);
+            let address = format!("{host}:{}", clients[id]);
             let log = home.path().join(format!("m{id}.log"));
-            members.push(Member { arguments, address, log, process: None });
+            members.push(Member { arguments, address, log, network: network.clone(), process: None });
         }
         members.iter_mut().for_each(Member::start);
         Cluster { members, _home: home }
@@ -117,6 +140,8 @@ impl Cluster {
         static PLACES: AtomicU64 = AtomicU64::new(0);
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let members: Vec<&str> = self.members.iter().map(|member| member.address.as_str()).collect();
-        format!("etcd://{}/test/{number}", members.join(","))
+        // On loopback nobody has to be told.
+        let more = if self.members[0].network.is_some() { "?insecure=true" } else { "" };
+        format!("etcd://{}/test/{number}{more}", members.join(","))
     }
 }

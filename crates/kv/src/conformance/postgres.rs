@@ -4,7 +4,7 @@
 
 use super::ports;
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,13 @@ const NOBODY: u32 = 65534;
 /// Starting, and repairing what was killed, takes it a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server on a port of this host.
+/// A server on a port of this host, or of another.
 pub struct Server {
     home: TempDir,
+    /// The network namespace that it is in, if it is not that of the test.
+    network: Option<String>,
+    /// Where it listens.
+    host: String,
     port: u16,
     /// Settings beside the usual ones.
     settings: Vec<String>,
@@ -76,9 +80,19 @@ impl Server {
 
     /// With settings: `name=value`.
     pub fn with(settings: &[&str]) -> Server {
+        Server::on(None, "127.0.0.1", settings)
+    }
+
+    /// On a host of its own: the network namespace, and the address there.
+    pub fn in_network(network: &str, address: &str) -> Server {
+        Server::on(Some(network.to_owned()), address, &[])
+    }
+
+    fn on(network: Option<String>, host: &str, settings: &[&str]) -> Server {
         let home = tempfile::tempdir().unwrap();
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Server { home, port: ports::free(1)[0], settings, process: None };
+        let (host, port) = (host.to_owned(), ports::free(1)[0]);
+        let mut server = Server { home, network, host, port, settings, process: None };
         let password = server.write("password", PASSWORD);
         server.own(server.home.path());
         let mut command = server.command("initdb");
@@ -88,6 +102,12 @@ impl Server {
         command.arg(format!("--username={USER}")).arg("--pwfile").arg(password);
         let done = command.arg("--pgdata").arg(server.data()).status().unwrap();
         assert!(done.success(), "initdb: {}", server.log());
+        if server.network.is_some() {
+            // Whoever is in that network, with the password.
+            let rules = server.data().join("pg_hba.conf");
+            let mut rules = File::options().append(true).open(rules).unwrap();
+            rules.write_all(b"host all all samenet scram-sha-256\n").unwrap();
+        }
         server.start_again();
         server
     }
@@ -117,13 +137,24 @@ impl Server {
 
     fn command(&self, program: &str) -> Command {
         let fetched = fetched();
-        let mut command = Command::new(fetched.join("usr/lib/postgresql/15/bin").join(program));
+        let program = fetched.join("usr/lib/postgresql/15/bin").join(program);
+        let mut command = match &self.network {
+            None => Command::new(program),
+            Some(network) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{network}"));
+                // Only root may enter it.
+                command.args([format!("--setgid={NOBODY}"), format!("--setuid={NOBODY}")]);
+                command.arg("--").arg(program);
+                command
+            }
+        };
         let log = File::options().create(true).append(true).open(self.home.path().join("log")).unwrap();
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
         let libraries = libraries.map(|folder| fetched.join(folder).display().to_string());
         command.env("LD_LIBRARY_PATH", libraries.join(":")).current_dir(self.home.path());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        if is_root() {
+        if is_root() && self.network.is_none() {
             command.uid(NOBODY).gid(NOBODY);
         }
         command
@@ -133,22 +164,26 @@ impl Server {
     pub fn start_again(&mut self) {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data());
-        let port = format!("port={}", self.port);
-        for setting in
-            ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300", &port]
-        {
+        let (port, host) = (format!("port={}", self.port), format!("listen_addresses={}", self.host));
+        for setting in [&host, "unix_socket_directories=", "max_connections=300", &port] {
             command.args(["-c", setting]);
         }
         for setting in &self.settings {
             command.args(["-c", setting]);
         }
+        let before = self.times_ready();
         self.process = Some(command.spawn().unwrap());
         let end = Instant::now() + PATIENCE;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+        while self.times_ready() == before {
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none() && Instant::now() < end, "PostgreSQL does not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// How often it has said that it takes connections.
+    fn times_ready(&self) -> usize {
+        self.log().matches("ready to accept connections").count()
     }
 
     /// `kill -9` for the server; its children find out and end.
@@ -179,7 +214,7 @@ impl Server {
 
     /// Host and port.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host, self.port)
     }
 
     /// A place in it that is empty.
@@ -187,7 +222,9 @@ impl Server {
         static PLACES: AtomicU64 = AtomicU64::new(0);
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let password = PASSWORD.replace(':', "%3A").replace('/', "%2F").replace('@', "%40");
-        format!("postgres://{USER}:{password}@{}/postgres?schema=test_{number}", self.address())
+        // On loopback nobody has to be told.
+        let more = if self.network.is_some() { "insecure=true&" } else { "" };
+        format!("postgres://{USER}:{password}@{}/postgres?{more}schema=test_{number}", self.address())
     }
 }
 

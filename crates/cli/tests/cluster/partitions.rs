@@ -1,0 +1,255 @@
+//! Metadata servers and members of their store on hosts of their own, cut off one after the other and killed, while four clients change the
+//! same few names: what they saw is one order of single steps, and they go on soon.
+
+#![allow(clippy::print_stdout, reason = "figures of a run, for people")]
+
+use crate::apart::{Apart, until};
+use crate::mount::{Mounted, is_possible};
+use crate::networks::Network;
+use history::names::{self, Verdict};
+use history::{Call, Operation, Reply};
+use kv::conformance::etcd::Cluster;
+use kv::conformance::postgres::Server;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Changes and looks at four names until it is told to stop. Prints each operation with its times, by the clock of the machine.
+///
+/// A file is known by the number of its inode. Each client renames one name to the next: nobody else can have moved the same file there.
+/// For the kernel looks at both names first, not at once, and when it finds one file it has nothing to do, and says that it is done.
+const CLIENT: &str = r#"
+import os, random, sys, time
+folder, client, stop = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+random.seed(client)
+names, count = [0, 1, 2, 3], 0
+at = lambda name: f"{folder}/n{name}"
+
+def timed(what, action):
+    start = time.monotonic_ns()
+    try:
+        reply = action()
+    except FileNotFoundError:
+        reply = "absent"
+    print(start, time.monotonic_ns(), *what, "done" if reply is None else reply)
+
+while not os.path.exists(stop):
+    one = random.choice(names)
+    draw = random.random()
+    if draw < 0.3:
+        new = f"{folder}/c{client}-{count}"
+        file = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        tag = os.fstat(file).st_ino
+        os.close(file)
+        count += 1
+        timed(("put", one, tag), lambda: os.rename(new, at(one)))
+    elif draw < 0.45:
+        timed(("unlink", one, 0), lambda: os.unlink(at(one)))
+    elif draw < 0.6:
+        one, other = client, (client + 1) % len(names)
+        timed(("rename", one, other), lambda: os.rename(at(one), at(other)))
+    else:
+        timed(("look", one, 0), lambda: os.stat(at(one)).st_ino)
+    time.sleep(random.random() / 20)
+"#;
+
+/// Nobody waits so long for an answer, on however busy a machine; on a quiet one it is a few seconds (docs/performance.md).
+const LONGEST_MAX: Duration = Duration::from_secs(30);
+/// As long a host is cut off: longer than anything that its absence is told by.
+const CUT: Duration = Duration::from_secs(7);
+/// As long somebody is dead, and as long all is well in between.
+const DEAD: Duration = Duration::from_secs(4);
+const WELL: Duration = Duration::from_secs(2);
+
+/// Clients that run, and what befalls the servers meanwhile.
+struct Run {
+    children: Vec<Child>,
+    stop: PathBuf,
+    begin: Instant,
+    /// By the clock that clients have.
+    offset: u64,
+    /// What happened, from when until when.
+    events: Vec<(String, Duration, Duration)>,
+}
+
+impl Run {
+    fn start(cluster: &Apart, mounts: &[Mounted]) -> Run {
+        let stop = cluster.path("stop");
+        fs::create_dir(mounts[0].path("d")).unwrap();
+        let clock = ["-c", "import time; print(time.monotonic_ns())"];
+        let clock = Command::new("python3").args(clock).output().unwrap();
+        let offset = String::from_utf8(clock.stdout).unwrap().trim().parse().unwrap();
+        let begin = Instant::now();
+        let start = |(client, mount): (usize, &Mounted)| {
+            let mut python = Command::new("python3");
+            python.args(["-c", CLIENT]).arg(mount.path("d")).arg(client.to_string()).arg(&stop);
+            python.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        Run {
+            children: mounts.iter().enumerate().map(start).collect(),
+            stop,
+            begin,
+            offset,
+            events: Vec::new(),
+        }
+    }
+
+    /// Has something happen, last for some time, and be over; then all is well for a while.
+    fn event(&mut self, what: &str, lasts: Duration, begin: impl FnOnce(), end: impl FnOnce()) {
+        let from = self.begin.elapsed();
+        begin();
+        std::thread::sleep(lasts);
+        self.events.push((what.to_owned(), from, self.begin.elapsed()));
+        end();
+        std::thread::sleep(WELL);
+    }
+
+    /// Stops the clients, and looks at what they saw.
+    fn check(self) {
+        fs::write(&self.stop, "").unwrap();
+        let mut history = Vec::new();
+        let outputs: Vec<_> =
+            self.children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+        for (client, output) in (0..).zip(outputs) {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let lines = String::from_utf8(output.stdout).unwrap();
+            history.extend(lines.lines().map(|line| operation(client, line, self.offset)));
+        }
+        history.sort_by_key(|operation| operation.start);
+        for (what, from, to) in &self.events {
+            let [from, to] = [from, to].map(|time| u64::try_from(time.as_nanos()).unwrap());
+            println!("{what}: the longest wait was {:.2?}", longest(&history, from, to));
+        }
+        let wait = longest(&history, 0, u64::MAX);
+        println!("{} operations, the longest of {wait:.2?}", history.len());
+        assert!(history.len() > 1000, "that is too little to say anything");
+        assert!(wait < LONGEST_MAX, "somebody waited for {wait:?}");
+        assert_eq!(names::check(&history), Ok(Verdict::Linearizable));
+    }
+}
+
+/// `START END WHAT NAME MORE REPLY`
+fn operation(client: u8, line: &str, offset: u64) -> Operation {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [start, end, what, name, more, reply] = words[..] else { panic!("{line:?}") };
+    let [start, end] = [start, end].map(|time| time.parse::<u64>().unwrap() - offset);
+    let name = name.parse().unwrap();
+    let call = match what {
+        "put" => Call::Put { name, tag: more.parse().unwrap() },
+        "unlink" => Call::Unlink { name },
+        "rename" => Call::Rename { from: name, to: more.parse().unwrap() },
+        "look" => Call::Look { name },
+        _ => panic!("{line:?}"),
+    };
+    let reply = match reply {
+        "done" => Reply::Done,
+        "absent" => Reply::Absent,
+        tag => Reply::Value(tag.parse().unwrap()),
+    };
+    Operation { client, call, start, start_ms: start / 1_000_000, end: Some((end, end / 1_000_000, reply)) }
+}
+
+/// The longest that one took of those that were under way in this time.
+fn longest(history: &[Operation], from: u64, to: u64) -> Duration {
+    let took = history.iter().filter_map(|operation| {
+        let (end, _, _) = operation.end?;
+        (operation.start < to && end > from).then(|| Duration::from_nanos(end - operation.start))
+    });
+    took.max().unwrap_or_default()
+}
+
+fn mounts(cluster: &Apart) -> Vec<Mounted> {
+    let mount = |name: &&str| Mounted::by(|arguments| cluster.command(arguments), cluster.path(name), &[]);
+    ["one", "two", "three", "four"].iter().map(mount).collect()
+}
+
+/// Each metadata server is cut off from everybody and killed, the manager among them; and two of them lose sight of the store, and of the others.
+fn metadata_servers_go(network: &Network, cluster: &mut Apart, hosts: &[u8; 3], store: &[u8], run: &mut Run) {
+    for (number, host) in hosts.iter().enumerate() {
+        let what = |what: &str| format!("metadata server {} {what}", number + 1);
+        run.event(&what("cut off"), CUT, || network.cut(*host), || network.heal(*host));
+        let both = std::cell::RefCell::new(&mut *cluster);
+        let (kill, start) =
+            (|| both.borrow_mut().kill_one_meta(number), || both.borrow_mut().start_one_meta(number));
+        run.event(&what("killed"), DEAD, kill, start);
+    }
+    let each = |of: u8, from: &[u8], what: &dyn Fn([u8; 2])| from.iter().for_each(|other| what([of, *other]));
+    let between = |of: u8, from: &[u8], what: &str, run: &mut Run| {
+        let cut = || each(of, from, &|hosts| network.cut_between(hosts));
+        let heal = || each(of, from, &|hosts| network.heal_between(hosts));
+        run.event(what, CUT, cut, heal);
+    };
+    between(hosts[0], store, "metadata server 1 cut off from the store", run);
+    between(hosts[1], &[hosts[0], hosts[2]], "metadata server 2 cut off from the others", run);
+}
+
+/// The host of the member that leads.
+fn leader(cluster: &Apart, etcd: &Cluster) -> usize {
+    let mut found = None;
+    until("etcd has a leader", || {
+        let status = cluster.sr(&["status", "--json"]);
+        let records = status.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let mut leaders = records.filter(|record| record["record"] == "member" && record["leads"] == true);
+        found = leaders.next().map(|record| record["address"].as_str().unwrap().to_owned());
+        found.is_some()
+    });
+    etcd.members.iter().position(|member| Some(member.address()) == found.as_deref()).unwrap()
+}
+
+#[test]
+fn four_mounts_of_one_server_have_one_history() {
+    if !is_possible() {
+        return;
+    }
+    let cluster = Apart::new(2, 2);
+    let mounts = mounts(&cluster);
+    let mut run = Run::start(&cluster, &mounts);
+    // Names of a directory that others change are told to the kernel again after ten seconds.
+    run.event("nothing", Duration::from_secs(22), || (), || ());
+    run.check();
+}
+
+#[test]
+fn whoever_is_cut_off_over_etcd_the_names_have_one_history() {
+    if !is_possible() {
+        return;
+    }
+    let network = Network::new(7);
+    let hosts = [1, 2, 3].map(|host| (network.name(host), Network::address(host)));
+    let mut etcd = Cluster::in_networks(&hosts);
+    let mut cluster = Apart::in_network(&network, &etcd.place(), &[4, 5, 6], 7);
+    let mounts = mounts(&cluster);
+    let mut run = Run::start(&cluster, &mounts);
+    for what in ["cut off", "killed"] {
+        let leader = leader(&cluster, &etcd);
+        let host = u8::try_from(leader).unwrap() + 1;
+        let name = format!("the leader of etcd {what}");
+        match what {
+            "killed" => {
+                let member = std::cell::RefCell::new(&mut etcd.members[leader]);
+                run.event(&name, DEAD, || member.borrow_mut().kill(), || member.borrow_mut().start());
+            }
+            _ => run.event(&name, CUT, || network.cut(host), || network.heal(host)),
+        }
+    }
+    metadata_servers_go(&network, &mut cluster, &[4, 5, 6], &[1, 2, 3], &mut run);
+    run.check();
+    until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
+}
+
+#[test]
+fn whoever_is_cut_off_over_postgresql_the_names_have_one_history() {
+    if !is_possible() {
+        return;
+    }
+    let network = Network::new(5);
+    let postgres = Server::in_network(&network.name(1), &Network::address(1));
+    let mut cluster = Apart::in_network(&network, &postgres.place(), &[2, 3, 4], 5);
+    let mounts = mounts(&cluster);
+    let mut run = Run::start(&cluster, &mounts);
+    run.event("PostgreSQL cut off", DEAD, || network.cut(1), || network.heal(1));
+    metadata_servers_go(&network, &mut cluster, &[2, 3, 4], &[1], &mut run);
+    run.check();
+    until("it is healthy", || cluster.sr(&["status"]).starts_with("healthy"));
+}
