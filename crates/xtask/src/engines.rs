@@ -12,6 +12,9 @@ use std::time::Instant;
 const LEFT_OUT: &[&str] =
     &["engines::", "full_store::", "join::", "partitions::whoever", "recover::", "store::", "upgrade::"];
 
+/// Of each random test.
+const RANDOM_CASES: &str = "32";
+
 /// Runs both suites beside etcd and beside PostgreSQL; over both engines at the same time, for they wait much.
 pub(crate) fn test() -> Result<(), String> {
     let built = built()?;
@@ -52,6 +55,8 @@ impl Run {
         let said = target_folder()?.join(name);
         let file = File::create(&said).map_err(failed)?;
         let mut command = Command::new(program);
+        // Each step is a journey, and the engines have random tests of their own.
+        command.env("PROPTEST_CASES", RANDOM_CASES);
         command.args(arguments).current_dir(folder).stdin(Stdio::null());
         command.stdout(file.try_clone().map_err(failed)?).stderr(file);
         Ok(Run { line, begin: Instant::now(), process: command.spawn().map_err(failed)?, said })
