@@ -2,24 +2,14 @@
 
 use super::*;
 use crate::mount::is_possible;
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::networks::{Network, within};
 
-/// A bridge in a namespace of its own, and machines on it.
+/// Machines on a network.
 struct Machines {
-    prefix: String,
-    made: Vec<String>,
+    network: Network,
     home: TempDir,
     /// What runs: the machine, the unit, the process.
     running: Vec<(u8, String, Child)>,
-}
-
-fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().unwrap();
-    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn address(machine: u8) -> String {
-    format!("10.83.0.{machine}")
 }
 
 /// The folder that `cargo xtask inputs` fetched etcd into.
@@ -32,34 +22,10 @@ fn etcd_folder() -> PathBuf {
 
 impl Machines {
     fn new(count: u8) -> Machines {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let (prefix, home) = (format!("sr-j{}-{number}", std::process::id()), TempDir::new().unwrap());
-        let mut machines = Machines { prefix, made: Vec::new(), home, running: Vec::new() };
-        let hub = machines.make(0);
-        ip(&["-n", &hub, "link", "add", "bridge", "up", "type", "bridge"]);
-        for machine in 1..=count {
-            let name = machines.make(machine);
-            let (port, address) = (format!("v{machine}"), format!("{}/24", address(machine)));
-            ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth", "netns", &name]);
-            ip(&["-n", &hub, "link", "set", &port, "master", "bridge", "up"]);
-            ip(&["-n", &name, "address", "add", &address, "dev", "eth"]);
-            ip(&["-n", &name, "link", "set", "eth", "up"]);
-            fs::create_dir(machines.folder(machine)).unwrap();
-        }
+        let (network, home) = (Network::new(count), TempDir::new().unwrap());
+        let machines = Machines { network, home, running: Vec::new() };
+        (1..=count).for_each(|machine| fs::create_dir(machines.folder(machine)).unwrap());
         machines
-    }
-
-    fn make(&mut self, machine: u8) -> String {
-        let name = self.name(machine);
-        ip(&["netns", "add", &name]);
-        self.made.push(name.clone());
-        ip(&["-n", &name, "link", "set", "lo", "up"]);
-        name
-    }
-
-    fn name(&self, machine: u8) -> String {
-        format!("{}-{machine}", self.prefix)
     }
 
     /// Where the files of a machine are.
@@ -69,17 +35,13 @@ impl Machines {
 
     /// A program, as a machine runs it.
     fn command(&self, machine: u8, program: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/run/netns/{}", self.name(machine)))
-            .arg("--")
-            .arg(program)
-            .args(arguments);
+        let mut command = Command::new(program);
         let path = format!("{}:{}", etcd_folder().display(), std::env::var("PATH").unwrap());
-        command.env("PATH", path).env("HOME", self.folder(machine)).env_remove("XDG_CONFIG_HOME");
-        command.env("SR_CONTEXT", self.folder(1).join("srv/admin/context.toml"));
-        command.current_dir(self.folder(machine)).stdin(Stdio::null());
+        command.args(arguments).env("PATH", path).env("HOME", self.folder(machine));
         command
+            .env_remove("XDG_CONFIG_HOME")
+            .env("SR_CONTEXT", self.folder(1).join("srv/admin/context.toml"));
+        within(&self.network.name(machine), command.current_dir(self.folder(machine)))
     }
 
     /// Runs `sr` on a machine.
@@ -97,7 +59,7 @@ impl Machines {
     }
 
     fn join(&self, inviting: &Inviting, machine: u8, more: &[&str]) -> String {
-        let address = address(machine);
+        let address = Network::address(machine);
         let arguments = ["cluster", "join", &inviting.token, "--dir", "srv", "--address", &address];
         self.sr(machine, &[&arguments[..], &["--units", "units"], more].concat())
     }
@@ -192,10 +154,6 @@ impl Drop for Machines {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for name in &self.made {
-            // What was not made cannot be removed.
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
-        }
     }
 }
 
@@ -208,7 +166,7 @@ fn command_of(unit: &str) -> Vec<String> {
 
 /// A user of the cluster, or a storage server, has no certificate that the members take.
 fn others_do_not_come_to_what_is_in_etcd(machines: &Machines) {
-    let place = format!("etcd://{}/steradian", address(2));
+    let place = format!("etcd://{}/steradian", Network::address(2));
     let one = machines.folder(1).join("srv");
     let with = |folder: &str, name: &str| {
         let file = |file: String| one.join(folder).join(file).display().to_string();
@@ -248,7 +206,7 @@ fn three_machines_with_etcd_are_made_from_nothing_and_any_may_die() {
         return;
     }
     let mut machines = Machines::new(3);
-    let all = [1, 2, 3].map(address).join(",");
+    let all = [1, 2, 3].map(Network::address).join(",");
     let said = machines.sr(
         1,
         &[
@@ -257,7 +215,7 @@ fn three_machines_with_etcd_are_made_from_nothing_and_any_may_die() {
             "--dir",
             "srv",
             "--address",
-            &address(1),
+            &Network::address(1),
             "--metadata",
             &all,
             "--units",
@@ -275,12 +233,12 @@ fn three_machines_with_etcd_are_made_from_nothing_and_any_may_die() {
     machines.join(&inviting, 2, &[]);
     machines.join(&inviting, 3, &["--site", "elsewhere"]);
     assert_eq!(inviting.next()["record"], "joined");
-    assert_eq!(inviting.next()["address"], address(3));
+    assert_eq!(inviting.next()["address"], Network::address(3));
     assert!(inviting.child.wait().unwrap().success());
     machines.start_all(2);
     machines.start_all(3);
     machines.put_and_get(3, "before", 1);
-    assert!(machines.sr(2, &["node", "ls"]).contains("elsewhere/local/10.83.0.3"));
+    assert!(machines.sr(2, &["node", "ls"]).contains("elsewhere/local/10.79.0.3"));
     until("all is whole", || machines.sr(1, &["status"]).starts_with("healthy"));
     others_do_not_come_to_what_is_in_etcd(&machines);
     // A whole machine dies; the others read and write.
@@ -300,7 +258,7 @@ fn three_machines_with_etcd_are_made_from_nothing_and_any_may_die() {
     machines.kill(3);
     machines.start_all(3);
     until("it is whole with new certificates", || machines.sr(1, &["status"]).starts_with("healthy"));
-    assert!(machines.sr(2, &["node", "ls"]).contains("elsewhere/local/10.83.0.3"));
+    assert!(machines.sr(2, &["node", "ls"]).contains("elsewhere/local/10.79.0.3"));
 }
 
 #[test]
@@ -309,7 +267,7 @@ fn three_machines_with_the_metadata_on_one_are_made_from_nothing() {
         return;
     }
     let mut machines = Machines::new(3);
-    let printed = machines.sr(1, &["cluster", "init", "--dir", "srv", "--address", &address(1)]);
+    let printed = machines.sr(1, &["cluster", "init", "--dir", "srv", "--address", &Network::address(1)]);
     // What is printed is what is written.
     let inviting = machines.invite(&[]);
     machines.join(&inviting, 1, &[]);
