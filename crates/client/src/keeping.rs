@@ -26,7 +26,7 @@ use types::{Attributes, Duration, HolderId, InodeId, SessionId};
 /// Inodes and names that are kept: about 150 bytes each.
 const ROOM: usize = 400_000;
 /// The longest that a question for recalls waits for its answer: what is kept may not be answered any more by then.
-const ASK_MAX: Duration = Duration::from_millis(1500);
+const ASK_MAX: Duration = Duration::from_secs(1);
 /// The pause after one that failed.
 const FAILED_PAUSE: Duration = Duration::from_millis(200);
 /// What is kept is about to be over: another server is asked.
