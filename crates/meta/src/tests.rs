@@ -247,11 +247,16 @@ impl World {
         }
     }
 
-    /// The number of records under a first byte.
+    /// The records under a first byte.
     pub(crate) fn records(&mut self, kind: u8) -> Vec<(kv::Key, kv::Value)> {
+        self.records_up_to(kind, 1_000_000)
+    }
+
+    /// So many of them at most.
+    pub(crate) fn records_up_to(&mut self, kind: u8, limit: usize) -> Vec<(kv::Key, kv::Value)> {
         self.runtime.block_on(async {
             let snapshot = self.store.snapshot().await.unwrap();
-            snapshot.scan(&[kind], &[kind + 1], 1_000_000).await.unwrap()
+            snapshot.scan(&[kind], &[kind + 1], limit).await.unwrap()
         })
     }
 

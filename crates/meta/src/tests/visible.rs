@@ -18,7 +18,7 @@ pub(super) struct Tree {
 impl Tree {
     /// `None`: it is too large.
     pub(super) fn of(world: &mut World) -> Option<Tree> {
-        let inodes = world.records(b'I');
+        let inodes = world.records_up_to(b'I', ROWS_MAX + 1);
         if inodes.len() > ROWS_MAX {
             return None;
         }
