@@ -15,7 +15,7 @@ const LEFT_OUT: &[&str] =
 /// Of each random test.
 const RANDOM_CASES: &str = "32";
 
-/// Runs both suites beside etcd and beside PostgreSQL; over both engines at the same time, for they wait much.
+/// Runs both suites beside etcd and beside PostgreSQL.
 pub(crate) fn test() -> Result<(), String> {
     let built = built()?;
     let find = |kind: &str, name: &str| {
@@ -24,18 +24,14 @@ pub(crate) fn test() -> Result<(), String> {
     };
     let (beside, meta, whole) = (find("example", "beside")?, find("lib", "meta")?, find("test", "cluster")?);
     let skipped: Vec<&str> = LEFT_OUT.iter().flat_map(|name| ["--skip", name]).collect();
-    for (folder, suite, arguments) in
-        [("crates/meta", &meta, &[][..]), ("crates/cli", &whole, skipped.as_slice())]
-    {
-        let start = |engine| {
-            Run::start(&root().join(folder), &beside, &[&[engine, suite.as_str()], arguments].concat())
-        };
-        let runs = [start("etcd")?, start("postgres")?];
-        // Both are shown, whichever failed.
-        let ends = runs.map(Run::end);
-        ends.into_iter().collect::<Result<(), String>>()?;
-    }
-    Ok(())
+    let start = |folder: &str, engine: &str, suite: &String, arguments: &[&str]| {
+        Run::start(&root().join(folder), &beside, &[&[engine, suite.as_str()], arguments].concat())
+    };
+    let runs = [start("crates/meta", "etcd", &meta, &[])?, start("crates/meta", "postgres", &meta, &[])?];
+    // Both are shown, whichever failed.
+    runs.map(Run::end).into_iter().collect::<Result<(), String>>()?;
+    // One after the other: their tests share two cores as it is.
+    ["etcd", "postgres"].iter().try_for_each(|engine| start("crates/cli", engine, &whole, &skipped)?.end())
 }
 
 /// A suite that runs, and says in a file what it has to say.
