@@ -30,7 +30,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// A server that does not answer within this is taken for lost, with what it was asked. It gives up before that itself, see [`SESSION`].
 const TRY: Duration = Duration::from_secs(15);
 /// Of what people wait for, and that may have no answer.
-const ASK: Duration = Duration::from_secs(3);
+const ASK: Duration = Duration::from_secs(5);
 /// Pause before the next try.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A database that has not answered after this is taken for dead.
