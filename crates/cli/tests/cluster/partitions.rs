@@ -10,7 +10,7 @@ use history::names::{self, Verdict};
 use history::{Call, Operation, Reply};
 use kv::conformance::etcd::Cluster;
 use kv::conformance::postgres::Server;
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ def timed(what, action):
         reply = action()
     except FileNotFoundError:
         reply = "absent"
-    print(start, time.monotonic_ns(), *what, "done" if reply is None else reply)
+    print(start, time.monotonic_ns(), *what, "done" if reply is None else reply, flush=True)
 
 while not os.path.exists(stop):
     one = random.choice(names)
@@ -62,9 +62,15 @@ const CUT: Duration = Duration::from_secs(7);
 const DEAD: Duration = Duration::from_secs(4);
 const WELL: Duration = Duration::from_secs(2);
 
+/// A client has each.
+const MOUNTS: [&str; 4] = ["one", "two", "three", "four"];
+/// Of fewer operations a history says little.
+const OPERATIONS_MIN: usize = 1000;
+
 /// Clients that run, and what befalls the servers meanwhile.
 struct Run {
-    children: Vec<Child>,
+    /// Each with the file that it writes what it saw to.
+    clients: Vec<(Child, PathBuf)>,
     stop: PathBuf,
     begin: Instant,
     /// By the clock that clients have.
@@ -84,10 +90,13 @@ impl Run {
         let start = |(client, mount): (usize, &Mounted)| {
             let mut python = Command::new("python3");
             python.args(["-c", CLIENT]).arg(mount.path("d")).arg(client.to_string()).arg(&stop);
-            python.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            // Nobody reads while they run: a pipe would be full some day, and hold them up.
+            let saw = cluster.path(&format!("saw-{client}"));
+            let child = python.stdout(File::create(&saw).unwrap()).stderr(Stdio::piped()).spawn().unwrap();
+            (child, saw)
         };
         Run {
-            children: mounts.iter().enumerate().map(start).collect(),
+            clients: mounts.iter().enumerate().map(start).collect(),
             stop,
             begin,
             offset,
@@ -107,23 +116,30 @@ impl Run {
 
     /// Stops the clients, and looks at what they saw.
     fn check(self) {
+        let seen = |saw: &PathBuf| fs::read_to_string(saw).unwrap();
+        until("they have done enough to say something", || {
+            self.clients.iter().map(|(_, saw)| seen(saw).lines().count()).sum::<usize>() > OPERATIONS_MIN
+        });
         fs::write(&self.stop, "").unwrap();
         let mut history = Vec::new();
-        let outputs: Vec<_> =
-            self.children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
-        for (client, output) in (0..).zip(outputs) {
+        for (client, (child, saw)) in (0..).zip(self.clients) {
+            let output = child.wait_with_output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            let lines = String::from_utf8(output.stdout).unwrap();
-            history.extend(lines.lines().map(|line| operation(client, line, self.offset)));
+            history.extend(seen(&saw).lines().map(|line| operation(client, line, self.offset)));
         }
         history.sort_by_key(|operation| operation.start);
         for (what, from, to) in &self.events {
             let [from, to] = [from, to].map(|time| u64::try_from(time.as_nanos()).unwrap());
-            println!("{what}: the longest wait was {:.2?}", longest(&history, from, to));
+            for client in 0..MOUNTS.len() {
+                let is_here = |operation: &&Operation| usize::from(operation.client) == client;
+                let of_client: Vec<Operation> = history.iter().filter(is_here).cloned().collect();
+                assert!(longest(&of_client, from, to).is_some(), "{what}: client {client} did nothing");
+            }
+            println!("{what}: the longest wait was {:.2?}", longest(&history, from, to).unwrap());
         }
-        let wait = longest(&history, 0, u64::MAX);
+        let wait = longest(&history, 0, u64::MAX).unwrap();
         println!("{} operations, the longest of {wait:.2?}", history.len());
-        assert!(history.len() > 300, "that is too little to say anything");
+        assert!(history.len() > OPERATIONS_MIN, "that is too little to say anything");
         assert!(wait < LONGEST_MAX, "somebody waited for {wait:?}");
         assert_eq!(names::check(&history), Ok(Verdict::Linearizable));
     }
@@ -151,17 +167,17 @@ fn operation(client: u8, line: &str, offset: u64) -> Operation {
 }
 
 /// The longest that one took of those that were under way in this time.
-fn longest(history: &[Operation], from: u64, to: u64) -> Duration {
+fn longest(history: &[Operation], from: u64, to: u64) -> Option<Duration> {
     let took = history.iter().filter_map(|operation| {
         let (end, _, _) = operation.end?;
         (operation.start < to && end > from).then(|| Duration::from_nanos(end - operation.start))
     });
-    took.max().unwrap_or_default()
+    took.max()
 }
 
 fn mounts(cluster: &Apart) -> Vec<Mounted> {
     let mount = |name: &&str| Mounted::by(|arguments| cluster.command(arguments), cluster.path(name), &[]);
-    ["one", "two", "three", "four"].iter().map(mount).collect()
+    MOUNTS.iter().map(mount).collect()
 }
 
 /// Each metadata server is cut off from everybody and killed, the manager among them; and two of them lose sight of the store, and of the others.
