@@ -209,8 +209,7 @@ impl System {
             }
             Operation::Rename { name, to, new_name, flags } => {
                 let to = self.numbers.inode(to);
-                let renamed = self.rename(header, (inode, &name), (to, &new_name), flags);
-                give(reply, self.changing(&[inode, to], renamed).await, done)
+                give(reply, self.rename(header, (inode, &name), (to, &new_name), flags).await, done)
             }
             Operation::Link { node, name } => {
                 let node = self.numbers.inode(node);
@@ -494,7 +493,9 @@ impl System {
             libc::RENAME_EXCHANGE => Replace::Exchange,
             _ => return Err(Errno(libc::EINVAL)),
         };
-        self.client_for(header).rename(place(from.0, from.1)?, place(to.0, to.1)?, replace).await?;
+        let (client, places) = (self.client_for(header), (place(from.0, from.1)?, place(to.0, to.1)?));
+        let renames = async { Ok(client.rename(places.0, places.1, replace).await?) };
+        self.changing(&[from.0, to.0], renames).await?;
         let (from, to) = ((from.0, text(from.1)?), (to.0, text(to.1)?));
         let renames = [(from, to), (to, from)];
         let count = if replace == Replace::Exchange { 2 } else { 1 };

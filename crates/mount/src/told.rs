@@ -29,7 +29,7 @@ const RELIED_ON: Duration = Duration::from_secs(1);
 const DIRECTORIES_RELIED_ON: Duration = Duration::from_secs(2);
 /// A program looks at an answer that it got within this: its time begins then.
 const LATE: Duration = Duration::from_millis(500);
-/// After so long names are told again of a directory that others change.
+/// After so long names are told again of a directory that others change, or that is renamed from to one that they change.
 const RESTLESS: Duration = Duration::from_secs(10);
 /// The pause between two looks whether the kernel knows an inode by now.
 const LOOK: Duration = Duration::from_millis(5);
@@ -148,14 +148,16 @@ impl Told {
         for (from, to) in renames {
             // That the kernel was told last it goes by.
             let told = self.state().last_of(*from).filter(|told| now < told.until);
-            moved.extend(told.map(|told| (*to, told)));
+            moved.extend(told.map(|told| (from.0, *to, told)));
         }
         let mut until = None;
-        for ((directory, name), told) in moved {
+        for (source, (directory, name), told) in moved {
             self.state().note_name((directory, name), told);
             // Whoever has it back from now on finds it noted.
             if client.keeps_name(directory, name, told.leads_to).is_zero() {
                 until = until.max(Some(told.until));
+                // The next one does not wait for this.
+                self.state().make_restless(source);
             }
         }
         if let Some(until) = until {
@@ -325,9 +327,14 @@ impl State {
 
     /// The names of a directory that the kernel is to forget. They stay noted until it has: one may be renamed meanwhile.
     fn names_to_forget(&mut self, directory: InodeId) -> Names {
-        let Some(names) = self.names.get(&directory) else { return Names::new() };
+        let Some(names) = self.names.get(&directory).cloned() else { return Names::new() };
+        self.make_restless(directory);
+        names
+    }
+
+    /// Names of this directory are not told for a while.
+    fn make_restless(&mut self, directory: InodeId) {
         self.restless.insert(directory, Instant::now() + RESTLESS);
-        names.clone()
     }
 
     /// The kernel has forgotten those names of a directory of which it was told before so many.

@@ -221,3 +221,39 @@ fn a_change_waits_for_a_mount_that_is_stopped_and_no_longer_than_its_delegations
     chmod(0o640);
     assert_eq!(mode(&keeps), 0o640);
 }
+
+#[test]
+fn what_is_moved_to_where_others_take_it_away_seldom_waits() {
+    if !is_possible() {
+        return;
+    }
+    const FILES: usize = 30;
+    let cloud = Cloud::new();
+    let [gives, takes] = ["gives", "takes"].map(|name| Mounted::of(&cloud, name, &[]));
+    ["tmp", "new"].iter().for_each(|name| fs::create_dir(gives.path(name)).unwrap());
+    let slow = std::thread::scope(|scope| {
+        let taking = scope.spawn(|| {
+            let (mut taken, end) = (0, Instant::now() + Duration::from_secs(120));
+            while taken < FILES {
+                assert!(Instant::now() < end, "{taken} files have come");
+                for entry in fs::read_dir(takes.path("new")).unwrap() {
+                    fs::remove_file(entry.unwrap().path()).unwrap();
+                    taken += 1;
+                }
+            }
+        });
+        let give = |number: &usize| {
+            let name = number.to_string();
+            fs::write(gives.path("tmp").join(&name), "mail").unwrap();
+            let start = Instant::now();
+            fs::rename(gives.path("tmp").join(&name), gives.path("new").join(&name)).unwrap();
+            // It is taken away at once, and what is taken away is not known here for a moment.
+            start.elapsed() > Duration::from_secs(1)
+        };
+        let slow = (0..FILES).filter(give).count();
+        taking.join().unwrap();
+        slow
+    });
+    // The kernel relies on names of the first directory once in ten seconds.
+    assert!(slow <= 4, "{slow} of {FILES} waited until the kernel relied on nothing");
+}
