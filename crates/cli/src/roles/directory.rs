@@ -65,7 +65,8 @@ impl Directory {
         }
     }
 
-    fn read(&self, name: &str) -> Result<String, String> {
+    /// Reads a file.
+    pub(crate) fn read(&self, name: &str) -> Result<String, String> {
         let path = self.path(name);
         fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
     }
@@ -75,6 +76,17 @@ impl Directory {
         let path = self.path(name);
         write_private(&path, text.as_bytes())
             .map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+
+    /// Removes a file, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), String> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(format!("cannot remove {}: {error}", path.display()))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

@@ -136,6 +136,7 @@ pub(crate) async fn run(arguments: Meta, context: Option<PathBuf>) -> Result<(),
     let address = address_for_others(&store, arguments.address.or(config.address), &listen)?;
     let metadata = serving::MetadataPlace { store: store.clone(), options, address };
     let server = serving::Serving::start(&machine, &listen, security, Some(metadata)).await?;
+    parts::note_store(&directory, place.as_deref())?;
     if directory.has("admin.pem") {
         let context = ca::context_for("admin", server.metadata_servers(), &directory);
         context.save(&directory.path("context.toml")).map_err(|error| error.to_string())?;

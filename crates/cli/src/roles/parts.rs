@@ -34,39 +34,59 @@ impl Machine {
     }
 }
 
-/// Opens the metadata store: the one in `place`, or else that in `meta/` of a server's directory. Metadata that is in the directory
-/// is not left behind by mistake: then the place is refused.
+/// Names the shared store that the metadata of a directory's server is in.
+const PLACE: &str = "metadata.place";
+
+/// Opens the metadata store: the one in `place`, or else that in `meta/` of a server's directory. Metadata that the directory has, or knows to be
+/// elsewhere, is not left behind by mistake for a store that is empty.
 pub(crate) async fn open_store(
     machine: &Machine,
     directory: &Directory,
     place: Option<&str>,
 ) -> Result<kv::AnyStore, String> {
-    match place {
-        Some(place) => {
-            if directory.path("meta").exists() {
-                let local = open_metadata(machine, directory).await?;
-                is_left(&local).await?.then_some(()).ok_or_else(|| {
-                    let directory = directory.path("");
-                    let directory = directory.display().to_string();
-                    let directory = directory.trim_end_matches('/');
-                    format!(
-                        "the metadata of this cloud is in {directory}/meta; start without --store, or move it with \
-                         `sr meta migrate {directory} PLACE`"
-                    )
-                })?;
+    let known = directory.has(PLACE).then(|| directory.read(PLACE)).transpose()?;
+    let Some(place) = place else {
+        return match known {
+            Some(known) if !directory.has("meta") => Err(format!(
+                "the metadata of this server is in {known}: start with that as --store; if it is there no more, remove {}",
+                directory.path(PLACE).display()
+            )),
+            Some(_) | None => open_metadata(machine, directory).await.map(Into::into),
+        };
+    };
+    let failed = |error: kv::KvError| format!("cannot read the metadata: {error}");
+    let mut had = known;
+    if directory.has("meta") {
+        let local = open_metadata(machine, directory).await?;
+        let shown = directory.path("meta").display().to_string();
+        if !server::migration::is_empty(&local).await.map_err(failed)? {
+            let snapshot = kv::Store::snapshot(&local).await.map_err(failed)?;
+            if server::migration::elsewhere(&snapshot).await.map_err(failed)?.is_none() {
+                return Err(format!(
+                    "the metadata of this server is in {shown}: start without --store, or move it with `sr meta migrate`; if it \
+                     is not used any more, move that directory away"
+                ));
             }
-            kv::AnyStore::open(place).await
+            had = had.or(Some(shown));
         }
-        None => open_metadata(machine, directory).await.map(Into::into),
+    }
+    let store = kv::AnyStore::open(place).await?;
+    match had {
+        Some(had) if server::migration::is_empty(&store).await.map_err(failed)? => Err(format!(
+            "{} is empty, and the metadata of this server was in {had}: say the right place with --store; to begin anew use \
+             another directory",
+            kv::any::name_of(place)?
+        )),
+        Some(_) | None => Ok(store),
     }
 }
 
-/// Whether nobody needs what is in a local store any more.
-async fn is_left(local: &kv::LocalStore) -> Result<bool, String> {
-    let failed = |error: kv::KvError| format!("cannot read the metadata in the directory: {error}");
-    let snapshot = kv::Store::snapshot(local).await.map_err(failed)?;
-    let elsewhere = server::migration::elsewhere(&snapshot).await.map_err(failed)?;
-    Ok(elsewhere.is_some() || server::migration::is_empty(local).await.map_err(failed)?)
+/// Notes where the metadata is, once a server has begun there: see [`open_store`].
+pub(crate) fn note_store(directory: &Directory, place: Option<&str>) -> Result<(), String> {
+    match place {
+        Some(place) => directory.write(PLACE, &kv::any::name_of(place)?),
+        None => directory.remove(PLACE),
+    }
 }
 
 /// Opens the local metadata store in `meta/` of a server's directory.

@@ -20,7 +20,8 @@ const NODE: NodeId = NodeId(1);
 Examples:
   sr up                                    three targets below ~/.local/share/steradian, two copies of everything
   sr up --dir /srv/cloud --targets 4       elsewhere, over four targets
-  sr up --listen 127.0.0.1:0               on any free port; the context file says which")]
+  sr up --listen 127.0.0.1:0               on any free port; the context file says which
+  sr up --store etcd://127.0.0.1:2379/home names and attributes in etcd, bytes in the directory")]
 pub(crate) struct Up {
     /// Where everything is kept [default: ~/.local/share/steradian]
     #[arg(long)]
@@ -41,6 +42,9 @@ pub(crate) struct Up {
     /// Keep the metadata in etcd or in PostgreSQL, as `sr meta --store` does [default: below the directory]
     #[arg(long, value_name = "PLACE")]
     store: Option<String>,
+    /// Address that other metadata servers of that store reach this one by [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT", requires = "store")]
+    address: Option<String>,
     #[command(flatten)]
     care: Care,
 }
@@ -90,10 +94,11 @@ pub(crate) async fn run(arguments: Up) -> Result<(), String> {
         domain: FailureDomain::Target,
         ..ManagerOptions::default()
     };
-    let address = meta::address_for_others(&store, None, &arguments.listen)?;
+    let address = meta::address_for_others(&store, arguments.address.clone(), &arguments.listen)?;
     let metadata = serving::MetadataPlace { store: store.clone(), options, address };
     let server =
         serving::Serving::start(&machine, &arguments.listen, security.clone(), Some(metadata)).await?;
+    parts::note_store(&directory, arguments.store.as_deref())?;
     // One that listens everywhere is here too.
     let address = serving::reached_at(server.address()).to_string();
 

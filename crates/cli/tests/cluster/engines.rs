@@ -15,16 +15,18 @@ use std::time::Duration;
 #[test]
 fn a_cluster_with_its_metadata_in_etcd_is_as_any_other() {
     let etcd = Cluster::start(1);
-    is_as_any_other(Apart::over(&etcd.place(), 1, 2, 2));
+    let place = etcd.place();
+    is_as_any_other(Apart::over(&place, 1, 2, 2), &place, &etcd.place());
 }
 
 #[test]
 fn a_cluster_with_its_metadata_in_postgresql_is_as_any_other() {
     let postgres = Server::start();
-    is_as_any_other(Apart::over(&postgres.place(), 1, 2, 2));
+    let place = postgres.place();
+    is_as_any_other(Apart::over(&place, 1, 2, 2), &place, &postgres.place());
 }
 
-fn is_as_any_other(mut cluster: Apart) {
+fn is_as_any_other(mut cluster: Apart, place: &str, other: &str) {
     let home = cluster.path("");
     let at = |name: &str| home.join(name).display().to_string();
     cluster.sr(&["put", "-r", "/usr/include/linux", "/tree"]);
@@ -47,7 +49,15 @@ fn is_as_any_other(mut cluster: Apart) {
     let before = names(&cluster);
     // The state is there, and nowhere else.
     assert!(!cluster.path("meta/meta").exists());
-    cluster.restart_meta();
+    cluster.kill_meta();
+    // Whoever forgets where, or says it wrong, begins no other cluster in its place.
+    let refused = cluster.meta_fails(None);
+    assert!(refused.contains("start with that as --store"), "{refused}");
+    assert!(!cluster.path("meta/meta").exists());
+    let refused = cluster.meta_fails(Some(other));
+    assert!(refused.contains("is empty"), "{refused}");
+    cluster.use_store(Some(place));
+    cluster.start_meta();
     cluster.wait_serving();
     assert_eq!(names(&cluster), before);
     // What follows the history: a backup, and the records on the chains.
@@ -254,7 +264,7 @@ fn the_metadata_moves_between_engines_and_back() {
     // Not by another start: what is here would be gone for whoever looks.
     cluster.kill_meta();
     let refused = cluster.meta_fails(Some(&places[0]));
-    assert!(refused.contains("/meta; start without --store"), "{refused}");
+    assert!(refused.contains("/meta: start without --store"), "{refused}");
     cluster.use_store(None);
     cluster.start_meta();
     for (round, to) in places.into_iter().enumerate() {
@@ -276,7 +286,7 @@ fn the_metadata_moves_between_engines_and_back() {
         // Where it was nobody begins any more.
         let store = from.contains("://").then(|| from.clone());
         let refused = cluster.meta_fails(store.as_deref());
-        let why = if round == 2 { "/meta; start without --store" } else { "was moved to" };
+        let why = if round == 2 { "/meta: start without --store" } else { "was moved to" };
         assert!(refused.contains(why), "{refused}");
         cluster.use_store(to.contains("://").then_some(to.as_str()));
         cluster.start_meta();
