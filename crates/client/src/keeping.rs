@@ -25,8 +25,10 @@ use types::{Attributes, Duration, HolderId, InodeId, SessionId};
 
 /// Inodes and names that are kept: about 150 bytes each.
 const ROOM: usize = 400_000;
-/// The longest that a question for recalls waits for its answer: what is kept may not be answered any more by then.
-const ASK_MAX: Duration = Duration::from_secs(1);
+/// How long an answer to a question for recalls may be late, which is from memory: others wait meanwhile for what is kept.
+const LATE_MAX: Duration = Duration::from_secs(1);
+/// The longest that a session waits to begin, which is a commit in the store: what it then kept would be over soon.
+const BEGIN_MAX: Duration = Duration::from_secs(3);
 /// The pause after one that failed.
 const FAILED_PAUSE: Duration = Duration::from_millis(200);
 /// What is kept is about to be over: another server is asked.
@@ -371,7 +373,7 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents
         let request = MetaRequest::Hold { session: id, turn: keeping.turns.fetch_add(1, Ordering::Relaxed) };
         let begun = tokio::select! {
             biased;
-            begun = client.hear(&request, true) => begun,
+            begun = client.hear(&request, BEGIN_MAX, true) => begun,
             () = keeping.wake.notified() => continue,
         };
         let Some(Ok(Recalls { holder, .. })) = begun else {
@@ -415,7 +417,7 @@ async fn hold(
             () = keeping.wake.notified() => return,
             // Whoever waits for it is to know at once.
             Some(forgotten) = forgetting.join_next() => returned.extend(forgotten.unwrap_or_default()),
-            answer = client.hear(&request, is_urgent) => match answer {
+            answer = client.hear(&request, RECALLS_WAIT + LATE_MAX, is_urgent) => match answer {
                 Some(Ok(Recalls { recalls, .. })) => {
                     returned.drain(..returned.len().min(RETURNED_MAX));
                     keeping.state().kept.hear(holder, asked, &recalls);
@@ -459,10 +461,15 @@ impl Client {
         if is_kept(&state.kept, now) { state.kept.until().saturating_sub(now) } else { Duration::ZERO }
     }
 
-    /// Asks once for recalls. `None`: there was no answer; `Err`: it is no holder.
-    async fn hear(&self, request: &MetaRequest, is_urgent: bool) -> Option<std::result::Result<Recalls, ()>> {
+    /// Asks once for recalls, and waits for so long. `None`: there was no answer; `Err`: it is no holder.
+    async fn hear(
+        &self,
+        request: &MetaRequest,
+        time: Duration,
+        is_urgent: bool,
+    ) -> Option<std::result::Result<Recalls, ()>> {
         let servers = &self.shared.servers;
-        let (chosen, time) = (servers.choose(Whom::Any), RECALLS_WAIT + ASK_MAX);
+        let chosen = servers.choose(Whom::Any);
         let pool = &self.shared.small;
         let answer =
             attempt(pool, &chosen.address, Channel::Meta, request.encoded(), Bytes::new(), time).await;
