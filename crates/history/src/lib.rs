@@ -17,7 +17,7 @@ pub enum Call {
     Read {
         register: usize,
     },
-    /// Makes a file at once, over whatever has the name. The tag is its modification time and its content.
+    /// Makes a file at once, over whatever has the name. The tag tells it from every other.
     Put {
         name: usize,
         tag: u64,
@@ -50,7 +50,7 @@ pub enum Reply {
 pub struct Operation {
     pub client: u8,
     pub call: Call,
-    /// When it was asked: its place in the order of everything that happened, and the milliseconds.
+    /// When it was asked: a number that rises with everything that happens, its place in the order or a time, and the milliseconds.
     pub start: u64,
     pub start_ms: u64,
     /// When it was answered, and what. `None`: never; it may have happened, or may happen still.
