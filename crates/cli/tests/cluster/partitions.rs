@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Changes and looks at four names until it is told to stop. Prints each operation with its times, by the clock of the machine.
+/// Changes and looks at four names until it is told to stop. Prints each operation with its times, by the clock of the machine: all that may
+/// have it wait, the creation of files that nobody else knows of too.
 ///
 /// A file is known by the number of its inode. Each client renames one name to the next: nobody else can have moved the same file there.
 /// For the kernel looks at both names first, not at once, and when it finds one file it has nothing to do, and says that it is done.
@@ -33,15 +34,20 @@ def timed(what, action):
     except FileNotFoundError:
         reply = "absent"
     print(start, time.monotonic_ns(), *what, "done" if reply is None else reply, flush=True)
+    return reply
+
+def created(new):
+    file = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    tag = os.fstat(file).st_ino
+    os.close(file)
+    return tag
 
 while not os.path.exists(stop):
     one = random.choice(names)
     draw = random.random()
     if draw < 0.3:
         new = f"{folder}/c{client}-{count}"
-        file = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        tag = os.fstat(file).st_ino
-        os.close(file)
+        tag = timed(("create", one, 0), lambda: created(new))
         count += 1
         timed(("put", one, tag), lambda: os.rename(new, at(one)))
     elif draw < 0.45:
@@ -95,13 +101,9 @@ impl Run {
             let child = python.stdout(File::create(&saw).unwrap()).stderr(Stdio::piped()).spawn().unwrap();
             (child, saw)
         };
-        Run {
-            clients: mounts.iter().enumerate().map(start).collect(),
-            stop,
-            begin,
-            offset,
-            events: Vec::new(),
-        }
+        let clients: Vec<(Child, PathBuf)> = mounts.iter().enumerate().map(start).collect();
+        until("each client is at work", || clients.iter().all(|(_, saw)| saw.metadata().unwrap().len() > 0));
+        Run { clients, stop, begin, offset, events: Vec::new() }
     }
 
     /// Has something happen, last for some time, and be over; then all is well for a while.
@@ -121,23 +123,23 @@ impl Run {
             self.clients.iter().map(|(_, saw)| seen(saw).lines().count()).sum::<usize>() > OPERATIONS_MIN
         });
         fs::write(&self.stop, "").unwrap();
-        let mut history = Vec::new();
+        let mut lines = Vec::new();
         for (client, (child, saw)) in (0..).zip(self.clients) {
             let output = child.wait_with_output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            history.extend(seen(&saw).lines().map(|line| operation(client, line, self.offset)));
+            lines.extend(seen(&saw).lines().map(|line| Line::parse(client, line, self.offset)));
         }
-        history.sort_by_key(|operation| operation.start);
         for (what, from, to) in &self.events {
             let [from, to] = [from, to].map(|time| u64::try_from(time.as_nanos()).unwrap());
             for client in 0..MOUNTS.len() {
-                let is_here = |operation: &&Operation| usize::from(operation.client) == client;
-                let of_client: Vec<Operation> = history.iter().filter(is_here).cloned().collect();
-                assert!(longest(&of_client, from, to).is_some(), "{what}: client {client} did nothing");
+                let of_client = lines.iter().filter(|line| usize::from(line.client) == client);
+                assert!(longest(of_client, from, to).is_some(), "{what}: client {client} did nothing");
             }
-            println!("{what}: the longest wait was {:.2?}", longest(&history, from, to).unwrap());
+            println!("{what}: the longest wait was {:.2?}", longest(&lines, from, to).unwrap());
         }
-        let wait = longest(&history, 0, u64::MAX).unwrap();
+        let wait = longest(&lines, 0, u64::MAX).unwrap();
+        let mut history: Vec<Operation> = lines.into_iter().filter_map(Line::operation).collect();
+        history.sort_by_key(|operation| operation.start);
         println!("{} operations, the longest of {wait:.2?}", history.len());
         assert!(history.len() > OPERATIONS_MIN, "that is too little to say anything");
         assert!(wait < LONGEST_MAX, "somebody waited for {wait:?}");
@@ -145,34 +147,55 @@ impl Run {
     }
 }
 
-/// `START END WHAT NAME MORE REPLY`
-fn operation(client: u8, line: &str, offset: u64) -> Operation {
-    let words: Vec<&str> = line.split(' ').collect();
-    let [start, end, what, name, more, reply] = words[..] else { panic!("{line:?}") };
-    let [start, end] = [start, end].map(|time| time.parse::<u64>().unwrap() - offset);
-    let name = name.parse().unwrap();
-    let call = match what {
-        "put" => Call::Put { name, tag: more.parse().unwrap() },
-        "unlink" => Call::Unlink { name },
-        "rename" => Call::Rename { from: name, to: more.parse().unwrap() },
-        "look" => Call::Look { name },
-        _ => panic!("{line:?}"),
-    };
-    let reply = match reply {
-        "done" => Reply::Done,
-        "absent" => Reply::Absent,
-        tag => Reply::Value(tag.parse().unwrap()),
-    };
-    Operation { client, call, start, start_ms: start / 1_000_000, end: Some((end, end / 1_000_000, reply)) }
+/// What a client says of one operation.
+struct Line {
+    client: u8,
+    start: u64,
+    end: u64,
+    /// Nothing, of what only this client knows.
+    what: Option<(Call, Reply)>,
+}
+
+impl Line {
+    /// `START END WHAT NAME MORE REPLY`
+    fn parse(client: u8, line: &str, offset: u64) -> Line {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [start, end, what, name, more, reply] = words[..] else { panic!("{line:?}") };
+        let [start, end] = [start, end].map(|time| time.parse::<u64>().unwrap() - offset);
+        let name = name.parse().unwrap();
+        let call = match what {
+            "create" => None,
+            "put" => Some(Call::Put { name, tag: more.parse().unwrap() }),
+            "unlink" => Some(Call::Unlink { name }),
+            "rename" => Some(Call::Rename { from: name, to: more.parse().unwrap() }),
+            "look" => Some(Call::Look { name }),
+            _ => panic!("{line:?}"),
+        };
+        let reply = match reply {
+            "done" => Reply::Done,
+            "absent" => Reply::Absent,
+            tag => Reply::Value(tag.parse().unwrap()),
+        };
+        Line { client, start, end, what: call.map(|call| (call, reply)) }
+    }
+
+    fn operation(self) -> Option<Operation> {
+        let Line { client, start, end, what } = self;
+        let (call, reply) = what?;
+        Some(Operation {
+            client,
+            call,
+            start,
+            start_ms: start / 1_000_000,
+            end: Some((end, end / 1_000_000, reply)),
+        })
+    }
 }
 
 /// The longest that one took of those that were under way in this time.
-fn longest(history: &[Operation], from: u64, to: u64) -> Option<Duration> {
-    let took = history.iter().filter_map(|operation| {
-        let (end, _, _) = operation.end?;
-        (operation.start < to && end > from).then(|| Duration::from_nanos(end - operation.start))
-    });
-    took.max()
+fn longest<'a>(lines: impl IntoIterator<Item = &'a Line>, from: u64, to: u64) -> Option<Duration> {
+    let then = lines.into_iter().filter(|line| line.start < to && line.end > from);
+    then.map(|line| Duration::from_nanos(line.end - line.start)).max()
 }
 
 fn mounts(cluster: &Apart) -> Vec<Mounted> {
