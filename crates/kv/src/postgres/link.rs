@@ -27,6 +27,13 @@ const READER: usize = 2;
 
 /// Until a connection is there, and ready.
 const CONNECT: Duration = Duration::from_secs(3);
+/// Until the host has taken it. The system would ask a second time after a second and a third time after three: it is asked anew instead.
+const TAKE: Duration = Duration::from_secs(1);
+/// A host is asked for a sign of life this often while it says nothing.
+const SIGN: Duration = Duration::from_secs(1);
+/// A host that acknowledges nothing for this long is out of reach: to wait on the old connection for the system's next try, each of which
+/// comes twice as late as the one before it, would take long after the host is back.
+const GONE: Duration = Duration::from_secs(2);
 /// A server that does not answer within this is taken for lost, with what it was asked. It gives up before that itself, see [`SESSION`].
 const TRY: Duration = Duration::from_secs(15);
 /// Of what people wait for, and that may have no answer.
@@ -184,10 +191,10 @@ fn config(place: &PostgresPlace, host: &PostgresHost) -> Config {
         .user(&place.user)
         .dbname(&place.database)
         .application_name("steradian")
-        .connect_timeout(CONNECT)
-        .tcp_user_timeout(TRY)
-        .keepalives_idle(Duration::from_secs(10))
-        .keepalives_interval(Duration::from_secs(5))
+        .connect_timeout(TAKE)
+        .tcp_user_timeout(GONE)
+        .keepalives_idle(SIGN)
+        .keepalives_interval(SIGN)
         .keepalives_retries(3)
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .ssl_mode(SslMode::Disable);
