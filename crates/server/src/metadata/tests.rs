@@ -1,5 +1,6 @@
 //! The service over the in-memory engine, with a store that fails on demand, and over the local engine.
 
+mod deaf;
 mod delegations;
 mod durability;
 mod peers;

@@ -2,7 +2,7 @@
 
 use super::{CALL, LOOK, Over, Peers, VERIFIED, change, lock, read};
 use crate::metadata::Shared;
-use crate::metadata::roll::Entry;
+use crate::metadata::roll::{Entry, Roll};
 use kv::{Commit, KvError, Snapshot, Store};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,9 +21,11 @@ const TICK: Duration = Duration::from_millis(250);
 const TICK_PAUSED: Duration = Duration::from_millis(50);
 /// A server that answers nothing for so long is suspended.
 const SILENCE: Duration = Duration::from_millis(1250);
+/// Who hears the smaller part gives the others this much longer: if they are there, they take it off the roll meanwhile, and not it them.
+const YIELD: Duration = Duration::from_secs(1);
 /// How often it is looked whether what is noted of holders is still so.
 const NOTES: Duration = Duration::from_secs(5);
-/// A server that was struck off twice in this time...
+/// A server that was struck off, and does not hear all of the others or was struck off twice in this time...
 const OFTEN: Duration = Duration::from_secs(60);
 /// ...stays out for so long.
 const OUT: Duration = Duration::from_secs(10);
@@ -42,7 +44,8 @@ struct Watched {
     noted: Duration,
     /// Since when those that are suspended are, as far as was seen.
     suspended: HashMap<ServerRun, Duration>,
-    /// When this server had to join again.
+    /// Since when this server knows that it was struck off, and when it joined again.
+    off: Option<Duration>,
     rejoined: Option<Duration>,
 }
 
@@ -70,30 +73,7 @@ async fn look<S: Store>(shared: &Shared<S>, peers: &Peers, watched: &mut Watched
     peers.saw(&roll);
     match peers.run().filter(|run| roll.live(*run).is_some()) {
         Some(run) => peers.verified(run, seen),
-        None => {
-            peers.forget_all(&shared.delegations);
-            let own = peers.options.node;
-            if roll.all_live().any(|entry| entry.node == own) {
-                tracing::error!(
-                    node = own.0,
-                    "another metadata server has the number of this one, which stays out: give each its own"
-                );
-                sleep(OUT).await;
-                return Ok(());
-            }
-            if peers.left.load(Ordering::SeqCst) {
-                return Ok(());
-            }
-            tracing::warn!("the other metadata servers take this one for gone: it joins them again");
-            watched.silent.clear();
-            // Two that do not hear each other would strike each other off, over and over.
-            if watched.rejoined.is_some_and(|rejoined| seen < rejoined + OFTEN) {
-                sleep(OUT).await;
-            }
-            peers.enroll(&shared.store, || shared.monotonic()).await?;
-            watched.rejoined = Some(shared.monotonic());
-            return Ok(());
-        }
+        None => return come_back(shared, peers, &roll, watched, seen).await,
     }
     peers.forget_gone(&shared.delegations, &roll, seen);
     watched.suspended.retain(|run, _| roll.suspended().any(|suspended| suspended == *run));
@@ -109,13 +89,14 @@ async fn look<S: Store>(shared: &Shared<S>, peers: &Peers, watched: &mut Watched
     let Some(own) = peers.run().filter(|_| seen >= watched.asked + TICK) else { return Ok(()) };
     watched.asked = seen;
     let others: Vec<Entry> = roll.all_live().filter(|entry| entry.run != own).cloned().collect();
-    let ask = Ask { run: own, number: u64::MAX };
-    let answers = peers.ask_all(&others, &PeerRequest::Clear { ask, inodes: Vec::new() }).await;
+    let answers = are_there(peers, &others).await;
+    let heard = 1 + answers.iter().filter(|is_there| **is_there).count();
+    let silence = if heard * 2 < 1 + others.len() { SILENCE + YIELD } else { SILENCE };
     watched.silent.retain(|run, _| roll.live(*run).is_some());
-    for (entry, answer) in others.into_iter().zip(answers) {
-        if answer.is_some() {
+    for (entry, is_there) in others.into_iter().zip(answers) {
+        if is_there {
             watched.silent.remove(&entry.run);
-        } else if seen > *watched.silent.entry(entry.run).or_insert(seen) + SILENCE {
+        } else if seen > *watched.silent.entry(entry.run).or_insert(seen) + silence {
             tracing::warn!(
                 address = entry.address,
                 "a metadata server does not answer: it is taken off the list"
@@ -128,6 +109,52 @@ async fn look<S: Store>(shared: &Shared<S>, peers: &Peers, watched: &mut Watched
         watched.noted = seen;
         forget_notes(shared, peers, (&snapshot, own), watched).await?;
     }
+    Ok(())
+}
+
+/// Which of these answer, as servers that reach the store.
+async fn are_there(peers: &Peers, others: &[Entry]) -> Vec<bool> {
+    // Nothing is asked for, whoever asks.
+    let ask = Ask { run: peers.run().unwrap_or(ServerRun(0)), number: u64::MAX };
+    let answers = peers.ask_all(others, &PeerRequest::Clear { ask, inodes: Vec::new() }).await;
+    answers.iter().map(Option::is_some).collect()
+}
+
+/// This server was struck off: joins the others again, as another run, when it may.
+async fn come_back<S: Store>(
+    shared: &Shared<S>,
+    peers: &Peers,
+    roll: &Roll,
+    watched: &mut Watched,
+    seen: Duration,
+) -> Result<(), KvError> {
+    peers.forget_all(&shared.delegations);
+    let own = peers.options.node;
+    if roll.all_live().any(|entry| entry.node == own) {
+        tracing::error!(
+            node = own.0,
+            "another metadata server has the number of this one, which stays out: give each its own"
+        );
+        sleep(OUT).await;
+        return Ok(());
+    }
+    if peers.left.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    let off = *watched.off.get_or_insert_with(|| {
+        tracing::warn!("the other metadata servers take this one for gone");
+        seen
+    });
+    // Those that do not hear each other would strike each other off, over and over.
+    let is_often = watched.rejoined.is_some_and(|rejoined| off < rejoined + OFTEN);
+    let others: Vec<Entry> = roll.all_live().cloned().collect();
+    if seen < off + OUT && (is_often || are_there(peers, &others).await.contains(&false)) {
+        return Ok(());
+    }
+    tracing::info!("this metadata server joins the others again");
+    watched.silent.clear();
+    peers.enroll(&shared.store, || shared.monotonic()).await?;
+    (watched.off, watched.rejoined) = (None, Some(shared.monotonic()));
     Ok(())
 }
 

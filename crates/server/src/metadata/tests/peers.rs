@@ -28,11 +28,11 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 const STORE: u32 = 0;
 
 /// The servers, and what is between them.
-struct World {
+pub(super) struct World {
     random: Arc<Mutex<Random>>,
     services: Mutex<BTreeMap<u32, MetaService<Way>>>,
     cuts: Mutex<BTreeSet<(u32, u32)>>,
-    store: MemoryStore,
+    pub(super) store: MemoryStore,
     clock: Arc<Running>,
     /// What cuts the ways of nodes to the store.
     cut_off: Mutex<BTreeMap<u32, Arc<AtomicBool>>>,
@@ -71,7 +71,7 @@ impl PeerLink for Wire {
 }
 
 impl World {
-    fn new(seed: u64) -> Arc<World> {
+    pub(super) fn new(seed: u64) -> Arc<World> {
         Arc::new(World {
             random: Arc::new(Mutex::new(Random::new(seed))),
             services: Mutex::default(),
@@ -97,14 +97,14 @@ impl World {
         self.cuts.lock().unwrap().contains(&(one.min(other), one.max(other)))
     }
 
-    fn cut(&self, one: u32, other: u32) {
+    pub(super) fn cut(&self, one: u32, other: u32) {
         if other == STORE {
             return self.cut_off.lock().unwrap()[&one].store(true, Ordering::Relaxed);
         }
         self.cuts.lock().unwrap().insert((one.min(other), one.max(other)));
     }
 
-    fn heal(&self) {
+    pub(super) fn heal(&self) {
         self.cut_off.lock().unwrap().values().for_each(|cut| cut.store(false, Ordering::Relaxed));
         self.cuts.lock().unwrap().clear();
     }
@@ -113,7 +113,7 @@ impl World {
         self.services.lock().unwrap().get(&node).cloned()
     }
 
-    async fn start(self: &Arc<World>, node: u32) {
+    pub(super) async fn start(self: &Arc<World>, node: u32) {
         self.start_as(node, node).await;
     }
 
@@ -132,7 +132,7 @@ impl World {
         self.services.lock().unwrap().insert(node, service);
     }
 
-    fn kill(&self, node: u32) {
+    pub(super) fn kill(&self, node: u32) {
         self.services.lock().unwrap().remove(&node);
     }
 
