@@ -149,8 +149,27 @@ impl Known {
 
     /// Takes changes in: all of the revisions up to `through`, none left out since the last. What was told already is no news.
     pub(crate) fn take(&self, through: i64, news: impl IntoIterator<Item = (i64, Key, Became)>) {
+        self.take_in(&mut self.changes(), through, news);
+    }
+
+    /// Takes in what a commit of this store's own has written, if all before it is told: otherwise it will be as well.
+    pub(crate) fn take_own(&self, revision: i64, writes: Vec<(Key, Option<Value>)>) {
         let mut changes = self.changes();
-        let Some(recent) = &mut *changes else { return };
+        if self.through() == revision - 1 {
+            let became = |(key, value): (Key, Option<Value>)| {
+                (revision, key, value.map_or(Became::Removed, Became::Written))
+            };
+            self.take_in(&mut changes, revision, writes.into_iter().map(became));
+        }
+    }
+
+    fn take_in(
+        &self,
+        changes: &mut Option<Recent>,
+        through: i64,
+        news: impl IntoIterator<Item = (i64, Key, Became)>,
+    ) {
+        let Some(recent) = changes else { return };
         let told = self.through();
         for (at, key, became) in news {
             if at <= told {
@@ -254,5 +273,34 @@ mod tests {
         assert_eq!(get(&known, "a", 12), None);
         known.begin(30);
         assert_eq!(get(&known, "a", 30), None);
+    }
+
+    #[test]
+    fn what_this_store_wrote_itself_needs_not_be_told_unless_something_before_it_must() {
+        let known = Known::new();
+        let own = |at: i64, key: &str, value: Option<&str>| {
+            known.take_own(at, vec![(key.into(), value.map(|value| value.into()))]);
+        };
+        own(0, "a", Some("x"));
+        assert_eq!(known.through(), NOTHING);
+        known.begin(10);
+        put(&known, "a", 3, Some("x"), 10);
+        put(&known, "b", 3, Some("x"), 10);
+        own(11, "a", Some("y"));
+        assert_eq!(get(&known, "a", 11), Some((11, Some("y".to_owned()))));
+        own(12, "a", None);
+        assert_eq!(get(&known, "a", 12), Some((0, None)));
+        // Another one wrote 13.
+        own(14, "a", Some("z"));
+        assert_eq!(known.through(), 12);
+        assert_eq!(get(&known, "a", 14), None);
+        told(&known, &[("b", 13, Some("w")), ("a", 14, Some("z"))]);
+        own(14, "a", Some("again"));
+        own(15, "b", None);
+        assert_eq!(get(&known, "a", 15), Some((14, Some("z".to_owned()))));
+        assert_eq!(get(&known, "b", 15), Some((0, None)));
+        // What was read before is not kept.
+        put(&known, "b", 13, Some("w"), 14);
+        assert_eq!(get(&known, "b", 15), Some((0, None)));
     }
 }

@@ -50,7 +50,7 @@ struct Shared {
     link: Arc<Link>,
     /// As it may be shown.
     place: String,
-    known: Known,
+    known: Arc<Known>,
     newest: Newest<i64>,
     gather: Gather<Option<Value>>,
     /// To whoever sends commits.
@@ -83,12 +83,13 @@ impl PostgresStore {
     pub async fn open(place: &PostgresPlace) -> Result<PostgresStore, KvError> {
         let link = Arc::new(Link::new(place)?);
         schema::prepare(&link, &place.schema).await?;
-        let queue = commit::start(&link);
+        let known = Arc::new(Known::new());
+        let queue = commit::start(&link, &known);
         tokio::spawn(care::forget_old(Arc::downgrade(&link)));
         let shared = Shared {
             link,
             place: format!("{place:?}"),
-            known: Known::new(),
+            known,
             newest: Newest::default(),
             gather: Gather::default(),
             queue,

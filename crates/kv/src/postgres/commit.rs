@@ -7,6 +7,7 @@
 
 use super::link::{Failure, Link, Patience};
 use super::{Shared, number, unexpected};
+use crate::known::Known;
 use crate::{COMMIT_MAX, Commit, Key, KvError, Outcome, Revision};
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -96,21 +97,25 @@ impl Queue {
 
 /// Starts to send what comes, one batch after the other, for as long as somebody may send something. Two at once were slower: the second
 /// waited for the first, and was the smaller for having been taken early.
-pub(super) fn start(link: &Arc<Link>) -> mpsc::Sender<Pending> {
+pub(super) fn start(link: &Arc<Link>, known: &Arc<Known>) -> mpsc::Sender<Pending> {
     let (sender, next) = mpsc::channel(WAITING);
-    tokio::spawn(send_all(link.clone(), Queue { next, put_off: VecDeque::new() }));
+    tokio::spawn(send_all(link.clone(), known.clone(), Queue { next, put_off: VecDeque::new() }));
     sender
 }
 
-async fn send_all(link: Arc<Link>, mut queue: Queue) {
+async fn send_all(link: Arc<Link>, known: Arc<Known>, mut queue: Queue) {
     let mut mark = None;
     while let Some(Batch { all, .. }) = queue.batch().await {
         let outcomes = send(&link, &mut mark, &all).await;
-        for (index, Pending { answer, .. }) in all.into_iter().enumerate() {
+        for (index, Pending { commit, answer, .. }) in all.into_iter().enumerate() {
             let outcome = match &outcomes {
                 Ok(outcomes) => outcome(outcomes.get(index).copied()),
                 Err(error) => Err(error.clone()),
             };
+            if let Ok(Outcome::Committed(revision)) = outcome {
+                // So that the server does not have to tell it.
+                known.take_own(number(revision), commit.writes);
+            }
             // Who does not wait any more does not need to know.
             let _ = answer.send(outcome);
         }
