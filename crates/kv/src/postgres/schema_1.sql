@@ -88,7 +88,7 @@ DECLARE
     newest bigint;
     oldest bigint;
     mark_was bigint;
-    refused int[];
+    refused int[] := '{}';
     results bigint[];
 BEGIN
     -- Each statement from here on sees all that was committed before the lock was given.
@@ -98,7 +98,10 @@ BEGIN
         RETURN NULL;
     END IF;
     SELECT kept.oldest INTO STRICT oldest FROM kept WHERE kept.one;
-    refused := changed(snapshots, key_of, read_keys, range_of, lows, highs);
+    -- What a snapshot of the newest state has is so still.
+    IF newest > ANY (snapshots) THEN
+        refused := changed(snapshots, key_of, read_keys, range_of, lows, highs);
+    END IF;
     SELECT array_agg(CASE WHEN ranked.verdict < 1 THEN ranked.verdict ELSE newest + ranked.rank END ORDER BY ranked.number)
     INTO results FROM (
         SELECT judged.number, judged.verdict, sum(greatest(judged.verdict, 0)) OVER (ORDER BY judged.number) AS rank FROM (

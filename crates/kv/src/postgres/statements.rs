@@ -5,17 +5,18 @@
 
 use tokio_postgres::{Client, Error, Statement};
 
-/// Rows at a revision: each with its place among the keys that were asked for.
+/// Rows at a revision: each with its place among the keys that were asked for. What was there before is looked for if something was written since.
 pub(super) const GET: &str = "\
     SELECT kept.oldest, wanted.number, found.written, found.value \
-    FROM kept CROSS JOIN unnest($1::bytea[]) WITH ORDINALITY AS wanted (key, number) LEFT JOIN LATERAL ( \
+    FROM kept CROSS JOIN head CROSS JOIN unnest($1::bytea[]) WITH ORDINALITY AS wanted (key, number) LEFT JOIN LATERAL ( \
         (SELECT rows.written, rows.value FROM rows WHERE rows.key = wanted.key AND rows.written <= $2 OFFSET 0) \
         UNION ALL \
         SELECT past.written, past.value FROM ( \
-            SELECT old.written, old.replaced, old.value FROM old WHERE old.key = wanted.key AND old.written <= $2 \
+            SELECT old.written, old.replaced, old.value FROM old \
+            WHERE head.revision > $2 AND old.key = wanted.key AND old.written <= $2 \
             ORDER BY old.written DESC LIMIT 1 \
         ) AS past WHERE past.replaced > $2 \
-    ) AS found ON true WHERE kept.one";
+    ) AS found ON true WHERE kept.one AND head.one";
 
 /// Rows of a range at a revision. What was replaced since is little, and is looked for by that: a key that changes all the time has
 /// many old versions. The empty bytes keep the server from looking for it by its key.
