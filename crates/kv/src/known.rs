@@ -1,4 +1,5 @@
-//! Rows that are known without asking: the store tells of each change, and what was read and is not told to have changed is so still.
+//! Rows that are known without asking: the store tells of each change but those that it was sent from here, and what was read and has not changed since
+//! is so still.
 //!
 //! A row is kept with the revision from which on it is as it is. It is right for a snapshot that is not older than that, when all commits that
 //! the snapshot shows have been told ([`Known::through`]). How the engine is told, and how it knows which commit is the newest that a

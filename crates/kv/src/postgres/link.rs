@@ -31,7 +31,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 const TAKE: Duration = Duration::from_secs(1);
 /// A host is asked for a sign of life this often while it says nothing.
 const SIGN: Duration = Duration::from_secs(1);
-/// A host that acknowledges nothing for this long is out of reach: to wait on the old connection for the system's next try, each of which
+/// A host that acknowledges nothing for this long, or takes nothing more, is out of reach: to wait on the old connection for the system's next try, each of which
 /// comes twice as late as the one before it, would take long after the host is back.
 const GONE: Duration = Duration::from_secs(2);
 /// A server that does not answer within this is taken for lost, with what it was asked. It gives up before that itself, see [`SESSION`].

@@ -80,6 +80,8 @@ struct Asked {
 pub(super) struct Peers {
     options: PeerOptions,
     own: Mutex<Option<Own>>,
+    /// The last run that it tried to join as.
+    tried: Mutex<Option<ServerRun>>,
     /// The newest roll that was seen.
     roll: Mutex<Roll>,
     numbers: AtomicU64,
@@ -170,6 +172,7 @@ impl Peers {
         let peers = Peers {
             options,
             own: Mutex::new(None),
+            tried: Mutex::new(None),
             roll: Mutex::default(),
             numbers: AtomicU64::new(0),
             asked: Mutex::default(),
@@ -183,6 +186,7 @@ impl Peers {
 
     async fn enroll<S: Store>(&self, store: &S, now: impl Fn() -> Duration) -> Result<(), KvError> {
         let run = ServerRun(env::random::number());
+        *lock(&self.tried) = Some(run);
         loop {
             let verified = now();
             // Closing a store empties the roll: if that is after this, it is after joining.
@@ -197,6 +201,14 @@ impl Peers {
                 return Ok(());
             }
         }
+    }
+
+    /// Goes on as the run that it tried to join as, if that has joined after all. It was on this roll at a moment.
+    fn adopt(&self, roll: &Roll, verified: Duration) -> bool {
+        let tried = lock(&self.tried).filter(|run| roll.live(*run).is_some());
+        let Some(run) = tried else { return false };
+        *lock(&self.own) = Some(Own { run, verified });
+        true
     }
 
     /// Leaves the others: what is held of this server is over when its holders begin elsewhere.

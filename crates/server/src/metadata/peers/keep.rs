@@ -47,6 +47,8 @@ struct Watched {
     /// Since when this server knows that it was struck off, and when it joined again.
     off: Option<Duration>,
     rejoined: Option<Duration>,
+    /// It did so without hearing all of the others, and has not since.
+    is_deaf: bool,
 }
 
 /// Keeps this server on the roll, and off it those that are gone. For ever.
@@ -69,34 +71,37 @@ pub(in crate::metadata) async fn keep<S: Store>(shared: Arc<Shared<S>>) {
 async fn look<S: Store>(shared: &Shared<S>, peers: &Peers, watched: &mut Watched) -> Result<(), KvError> {
     let seen = shared.monotonic();
     let snapshot = shared.store.snapshot().await?;
+    // The store may have let this wait for long: nobody was silent or suspended before this is known of it.
+    let now = shared.monotonic();
     let roll = read(&snapshot).await?;
     peers.saw(&roll);
     match peers.run().filter(|run| roll.live(*run).is_some()) {
         Some(run) => peers.verified(run, seen),
-        None => return come_back(shared, peers, &roll, watched, seen).await,
+        None => return come_back(shared, peers, &roll, watched, (seen, now)).await,
     }
     peers.forget_gone(&shared.delegations, &roll, seen);
     watched.suspended.retain(|run, _| roll.suspended().any(|suspended| suspended == *run));
     let suspended: Vec<ServerRun> = roll.suspended().collect();
     let held = if suspended.is_empty() { HashMap::new() } else { holdings(&snapshot).await? };
     for run in suspended {
-        let since = *watched.suspended.entry(run).or_insert(seen);
-        if seen >= since + GRANTED_MAX || held.values().all(|(holds, _)| *holds != run) {
+        let since = *watched.suspended.entry(run).or_insert(now);
+        if now >= since + GRANTED_MAX || held.values().all(|(holds, _)| *holds != run) {
             tracing::info!(run = run.0, "what a metadata server that is gone had granted is over");
             change(&shared.store, |roll| roll.strike_off(run)).await?;
         }
     }
-    let Some(own) = peers.run().filter(|_| seen >= watched.asked + TICK) else { return Ok(()) };
-    watched.asked = seen;
+    let Some(own) = peers.run().filter(|_| now >= watched.asked + TICK) else { return Ok(()) };
+    watched.asked = now;
     let others: Vec<Entry> = roll.all_live().filter(|entry| entry.run != own).cloned().collect();
     let answers = are_there(peers, &others).await;
     let heard = 1 + answers.iter().filter(|is_there| **is_there).count();
-    let silence = if heard * 2 < 1 + others.len() { SILENCE + YIELD } else { SILENCE };
+    watched.is_deaf &= heard <= others.len();
+    let silence = if watched.is_deaf || heard * 2 < 1 + others.len() { SILENCE + YIELD } else { SILENCE };
     watched.silent.retain(|run, _| roll.live(*run).is_some());
     for (entry, is_there) in others.into_iter().zip(answers) {
         if is_there {
             watched.silent.remove(&entry.run);
-        } else if seen > *watched.silent.entry(entry.run).or_insert(seen) + silence {
+        } else if now > *watched.silent.entry(entry.run).or_insert(now) + silence {
             tracing::warn!(
                 address = entry.address,
                 "a metadata server does not answer: it is taken off the list"
@@ -105,8 +110,8 @@ async fn look<S: Store>(shared: &Shared<S>, peers: &Peers, watched: &mut Watched
             change(&shared.store, |roll| roll.live(own).is_some() && roll.suspend(entry.run)).await?;
         }
     }
-    if seen >= watched.noted + NOTES {
-        watched.noted = seen;
+    if now >= watched.noted + NOTES {
+        watched.noted = now;
         forget_notes(shared, peers, (&snapshot, own), watched).await?;
     }
     Ok(())
@@ -126,10 +131,17 @@ async fn come_back<S: Store>(
     peers: &Peers,
     roll: &Roll,
     watched: &mut Watched,
-    seen: Duration,
+    (seen, now): (Duration, Duration),
 ) -> Result<(), KvError> {
     peers.forget_all(&shared.delegations);
     let own = peers.options.node;
+    if peers.left.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    if peers.adopt(roll, seen) {
+        (watched.off, watched.rejoined) = (None, Some(now));
+        return Ok(());
+    }
     if roll.all_live().any(|entry| entry.node == own) {
         tracing::error!(
             node = own.0,
@@ -138,23 +150,25 @@ async fn come_back<S: Store>(
         sleep(OUT).await;
         return Ok(());
     }
-    if peers.left.load(Ordering::SeqCst) {
-        return Ok(());
-    }
     let off = *watched.off.get_or_insert_with(|| {
         tracing::warn!("the other metadata servers take this one for gone");
-        seen
+        now
     });
-    // Those that do not hear each other would strike each other off, over and over.
-    let is_often = watched.rejoined.is_some_and(|rejoined| off < rejoined + OFTEN);
+    if now < watched.asked + TICK {
+        return Ok(());
+    }
+    watched.asked = now;
     let others: Vec<Entry> = roll.all_live().cloned().collect();
-    if seen < off + OUT && (is_often || are_there(peers, &others).await.contains(&false)) {
+    let is_deaf = are_there(peers, &others).await.contains(&false);
+    // Those that do not hear each other would strike each other off, over and over.
+    let is_often = watched.rejoined.is_some_and(|rejoined| off < rejoined + OFTEN) && !others.is_empty();
+    if (is_often || is_deaf) && now < off + OUT || peers.left.load(Ordering::SeqCst) {
         return Ok(());
     }
     tracing::info!("this metadata server joins the others again");
     watched.silent.clear();
     peers.enroll(&shared.store, || shared.monotonic()).await?;
-    (watched.off, watched.rejoined) = (None, Some(shared.monotonic()));
+    (watched.off, watched.rejoined, watched.is_deaf) = (None, Some(shared.monotonic()), is_deaf);
     Ok(())
 }
 
