@@ -27,6 +27,8 @@ use types::{Attributes, Duration, HolderId, InodeId, SessionId};
 const ROOM: usize = 400_000;
 /// How long an answer to a question for recalls may be late, which is from memory: others wait meanwhile for what is kept.
 const LATE_MAX: Duration = Duration::from_secs(1);
+/// How long an answer to a question for recalls is waited for.
+const HEARD_MAX: Duration = RECALLS_WAIT.saturating_add(LATE_MAX);
 /// The longest that a session waits to begin, which is a commit in the store: what it then kept would be over soon.
 const BEGIN_MAX: Duration = Duration::from_secs(3);
 /// The pause after one that failed.
@@ -75,6 +77,8 @@ pub(crate) struct Keeping {
 #[derive(Debug)]
 struct State {
     kept: Kept,
+    /// When it was asked for recalls last: without an answer the server is left after [`HEARD_MAX`].
+    asked: Duration,
     /// Listings that have learnt all pages so far: the number of each, and the last name.
     listings: HashMap<InodeId, (u64, String)>,
     /// Of each run of the server, the last change that was answered before it was on disk.
@@ -115,6 +119,7 @@ impl Keeping {
     ) -> (Arc<Keeping>, Renewal) {
         let state = State {
             kept: Kept::new(ROOM),
+            asked: Duration::ZERO,
             listings: HashMap::new(),
             unflushed: Vec::new(),
             undone: 0,
@@ -407,7 +412,12 @@ async fn hold(
     let mut returned: Vec<Recall> = Vec::new();
     let mut heard = 0;
     while session.get() == Some(id) {
-        let (evicted, asked) = (keeping.state().kept.returned(), keeping.now());
+        let asked = keeping.now();
+        let evicted = {
+            let mut state = keeping.state();
+            state.asked = asked;
+            state.kept.returned()
+        };
         forget(forgetting, dependents, evicted);
         let some = returned.iter().copied().take(RETURNED_MAX).collect();
         let request = MetaRequest::Recalls { session: id, holder, heard, returned: some };
@@ -417,7 +427,7 @@ async fn hold(
             () = keeping.wake.notified() => return,
             // Whoever waits for it is to know at once.
             Some(forgotten) = forgetting.join_next() => returned.extend(forgotten.unwrap_or_default()),
-            answer = client.hear(&request, RECALLS_WAIT + LATE_MAX, is_urgent) => match answer {
+            answer = client.hear(&request, HEARD_MAX, is_urgent) => match answer {
                 Some(Ok(Recalls { recalls, .. })) => {
                     returned.drain(..returned.len().min(RETURNED_MAX));
                     keeping.state().kept.hear(holder, asked, &recalls);
@@ -458,7 +468,9 @@ impl Client {
     fn keeps_if(&self, is_kept: impl FnOnce(&Kept, Duration) -> bool) -> Duration {
         let Some(keeping) = &self.keeping else { return Duration::ZERO };
         let (state, now) = (keeping.state(), keeping.now());
-        if is_kept(&state.kept, now) { state.kept.until().saturating_sub(now) } else { Duration::ZERO }
+        // Others are to rely on nothing any more when the server is left: it is waited for, before another one is gone to.
+        let until = state.kept.until().min(state.asked + HEARD_MAX);
+        if is_kept(&state.kept, now) { until.saturating_sub(now) } else { Duration::ZERO }
     }
 
     /// Asks once for recalls, and waits for so long. `None`: there was no answer; `Err`: it is no holder.

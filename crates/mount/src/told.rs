@@ -110,12 +110,13 @@ impl Told {
 
     /// How long the kernel may rely on these attributes, which it is about to be told.
     pub(crate) fn attributes(&self, client: &Client, attributes: &Attributes) -> Duration {
-        if self.notifier.get().is_none() || client.keeps(attributes).is_zero() {
+        let time = client.keeps(attributes).min(RELIED_ON);
+        if self.notifier.get().is_none() || time.is_zero() {
             return Duration::ZERO;
         }
-        self.state().note_attributes(attributes.inode);
+        self.state().note_attributes(attributes.inode, time);
         // Whoever has it back from now on finds it noted.
-        client.keeps(attributes).min(RELIED_ON)
+        client.keeps(attributes).min(time)
     }
 
     /// The same of a name in a directory.
@@ -130,15 +131,16 @@ impl Told {
             None => false,
             Some(notifier) => kind == NameKind::Leaf || notifier.can_expire(),
         };
-        if !can_be_told || client.keeps_name(directory, name, leads_to).is_zero() {
+        let time = client.keeps_name(directory, name, leads_to).min(kind.relied_on());
+        if !can_be_told || time.is_zero() {
             return Duration::ZERO;
         }
         if !self.state().may_be_told(directory) {
             return Duration::ZERO;
         }
-        let until = Instant::now() + kind.relied_on() + LATE;
+        let until = Instant::now() + time + LATE;
         self.state().note_name((directory, name), Name { until, leads_to, kind, number: 0 });
-        client.keeps_name(directory, name, leads_to).min(kind.relied_on())
+        client.keeps_name(directory, name, leads_to).min(time)
     }
 
     /// Names have become others at once, of which the kernel is told after this: it relies on the new ones for as long as on the old ones.
@@ -297,9 +299,12 @@ impl Dependents for Told {
 }
 
 impl State {
-    fn note_attributes(&mut self, inode: InodeId) {
+    fn note_attributes(&mut self, inode: InodeId, time: Duration) {
         self.make_room();
-        self.attributes.insert(inode, Instant::now() + RELIED_ON + LATE);
+        let until = Instant::now() + time + LATE;
+        // An answer before this may have said more.
+        let noted = self.attributes.entry(inode).or_insert(until);
+        *noted = until.max(*noted);
     }
 
     /// Whether names of this directory may be told.
