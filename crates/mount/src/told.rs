@@ -52,6 +52,8 @@ pub(crate) type InDirectory<'a> = (InodeId, &'a str);
 /// A name that was told.
 #[derive(Clone, Copy)]
 struct Name {
+    /// When whoever was told it has looked at it.
+    looked_at: Instant,
     /// Until when the kernel relies on it.
     until: Instant,
     leads_to: Option<InodeId>,
@@ -138,8 +140,9 @@ impl Told {
         if !self.state().may_be_told(directory) {
             return Duration::ZERO;
         }
-        let until = Instant::now() + time + LATE;
-        self.state().note_name((directory, name), Name { until, leads_to, kind, number: 0 });
+        let looked_at = Instant::now() + LATE;
+        let told = Name { looked_at, until: looked_at + time, leads_to, kind, number: 0 };
+        self.state().note_name((directory, name), told);
         client.keeps_name(directory, name, leads_to).min(time)
     }
 
@@ -235,8 +238,8 @@ impl Told {
         if let Some(until) = told.iter().map(|(_, (_, told))| told.until).max() {
             // Those that may be in an answer that nobody has looked at yet, and when somebody has.
             let mut late = told.clone();
-            late.retain(|(_, (_, told))| told.kind == NameKind::Directory && now < told.looked_at());
-            let looked_at = late.iter().map(|(_, (_, told))| told.looked_at()).max();
+            late.retain(|(_, (_, told))| told.kind == NameKind::Directory && now < told.looked_at);
+            let looked_at = late.iter().map(|(_, (_, told))| told.looked_at).max();
             tell_of_names(&notifier, told, until).await;
             if let Some(looked_at) = looked_at {
                 sleep_until(looked_at).await;
@@ -267,13 +270,6 @@ async fn tell_of_names(notifier: &Notifier, names: Vec<(Node, (Box<str>, Name))>
             tracing::debug!(?failed, "the kernel is not told of a name");
             sleep_until(until).await;
         }
-    }
-}
-
-impl Name {
-    /// When whoever was told it has looked at it.
-    fn looked_at(&self) -> Instant {
-        self.until - self.kind.relied_on()
     }
 }
 
@@ -324,10 +320,11 @@ impl State {
         self.count += 1;
     }
 
-    /// What was told of a name the last time.
+    /// What was told of a name the last time, and until when the kernel may rely on any of what it was told of it.
     fn last_of(&self, (directory, name): InDirectory<'_>) -> Option<Name> {
         let names = self.names.get(&directory)?;
-        names.iter().rev().find(|(told, _)| **told == *name).map(|(_, told)| *told)
+        let of_name = names.iter().filter(|(told, _)| **told == *name).map(|(_, told)| *told);
+        of_name.reduce(|before, told| Name { until: told.until.max(before.until), ..told })
     }
 
     /// The names of a directory that the kernel is to forget. They stay noted until it has: one may be renamed meanwhile.
