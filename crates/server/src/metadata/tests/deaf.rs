@@ -1,6 +1,6 @@
 //! Servers that reach the store, and not each other.
 
-use super::peers::World;
+use super::peers::{STORE, World};
 use super::*;
 use crate::metadata::roll::Roll;
 use kv::Snapshot;
@@ -92,4 +92,33 @@ async fn one_that_was_struck_off_by_who_is_dead_since_comes_back() {
     world.kill(3);
     sleep(15 * SECOND).await;
     assert_eq!(there(&world).await.into_keys().collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_joining_was_done_without_an_answer_has_joined() {
+    let mut lost = 0;
+    for seed in 0..20 {
+        let world = World::new(seed);
+        for node in 1..=2 {
+            world.start(node).await;
+        }
+        world.cut(2, STORE);
+        sleep(3 * SECOND).await;
+        assert_eq!(there(&world).await.into_keys().collect::<Vec<_>>(), [1]);
+        world.kill(1);
+        world.heal();
+        let mut joined = there(&world).await;
+        while !joined.contains_key(&2) {
+            sleep(Duration::from_micros(20)).await;
+            joined = there(&world).await;
+        }
+        world.cut(2, STORE);
+        sleep(SECOND / 4).await;
+        world.heal();
+        let change = world.change(2, origin(99, 0, 1), mkdir("d"));
+        tokio::time::timeout(9 * SECOND, change).await.expect("it goes on");
+        // As the run that has joined, and not as another one.
+        lost += usize::from(there(&world).await.get(&2) == joined.get(&2));
+    }
+    assert!(lost > 10, "{lost}");
 }

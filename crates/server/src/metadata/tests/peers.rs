@@ -25,7 +25,7 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// What a node may be cut off from: another node, or the store.
-const STORE: u32 = 0;
+pub(super) const STORE: u32 = 0;
 
 /// The servers, and what is between them.
 pub(super) struct World {
@@ -150,7 +150,7 @@ impl World {
     }
 
     /// Until it is done, by any server.
-    async fn change(&self, node: u32, origin: Origin, change: Change) -> MetaReply {
+    pub(super) async fn change(&self, node: u32, origin: Origin, change: Change) -> MetaReply {
         for turn in 0.. {
             let server = (node + turn) % 3 + 1;
             if let Some(service) = self.service(server) {
