@@ -196,6 +196,11 @@ impl Connection {
     pub fn close(&self) {
         self.handle.core.close(Closed::ByUs);
     }
+
+    /// The same, as one whose peer has fallen silent.
+    pub(crate) fn give_up(&self) {
+        self.handle.core.close(Closed::Silent);
+    }
 }
 
 impl Core {

@@ -6,9 +6,9 @@ use std::time::Duration;
 pub const PING_EVERY: Duration = Duration::from_millis(500);
 /// Silent ping periods after which the peer is given up. Counted, not measured: a process that was itself stopped finds
 /// one late period, not many.
-pub const SILENT_PERIODS: u32 = 6;
+pub const SILENT_PERIODS: u32 = 5;
 /// After this long without a byte from the peer the connection is closed.
-pub const SILENCE: Duration = Duration::from_secs(3);
+pub const SILENCE: Duration = Duration::from_millis(2500);
 
 /// The limits of a server, each for one connection unless it says otherwise.
 #[derive(Clone, Debug)]

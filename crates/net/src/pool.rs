@@ -112,6 +112,17 @@ impl Pool {
         self.routes().retain(|(known, _), _| known != address);
     }
 
+    /// The server at this address does not answer, as far as somebody knows who asked it: its connections are closed, and calls that
+    /// wait end with `CallError::Closed`.
+    pub fn give_up(&self, address: &str) {
+        let routes = self.routes();
+        let of_address = routes.iter().filter(|((known, _), _)| known == address);
+        of_address
+            .flat_map(|(_, route)| &route.slots)
+            .filter_map(Slot::current)
+            .for_each(|open| open.give_up());
+    }
+
     fn routes(&self) -> std::sync::MutexGuard<'_, HashMap<(String, Expect), Arc<Route>>> {
         self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -128,3 +128,16 @@ async fn a_pool_with_unusable_credentials_says_so() {
     let pool = Pool::new(Arc::new(Security::Tls(credentials)), options());
     assert!(matches!(pool.get("127.0.0.1:1").await.err(), Some(ConnectError::NotTrusted(_))));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_a_server_that_is_given_up_end_and_the_next_connects_anew() {
+    let world = world(ServerOptions::default()).await;
+    let pool = Pool::new(Arc::new(user(&world.authority)), PoolOptions { connections: 2, ..options() });
+    let open = pool.get(&world.address()).await.unwrap();
+    let call = open.start(types::wire::Channel::Meta, known(b"keep"), Bytes::new(), LONG);
+    pool.give_up("127.0.0.1:1");
+    assert!(!open.is_closed());
+    pool.give_up(&world.address());
+    assert_eq!(call.await.err(), Some(crate::CallError::Closed(crate::Closed::Silent)));
+    ask(&pool.get(&world.address()).await.unwrap(), b"x", Bytes::new()).await;
+}
