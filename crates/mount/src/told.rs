@@ -31,6 +31,8 @@ const DIRECTORIES_RELIED_ON: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_millis(500);
 /// After so long names are told again of a directory that others change, or that is renamed from to one that they change.
 const RESTLESS: Duration = Duration::from_secs(10);
+/// That may have somebody wait once more: when they change it again, names are not told for twice as long, up to this.
+const RESTLESS_MAX: Duration = Duration::from_secs(320);
 /// The pause between two looks whether the kernel knows an inode by now.
 const LOOK: Duration = Duration::from_millis(5);
 /// So much is remembered before what is over is forgotten.
@@ -90,9 +92,34 @@ struct State {
     count: usize,
     /// How many names were told so far.
     told: u64,
-    restless: HashMap<InodeId, Instant>,
+    restless: HashMap<InodeId, Restless>,
     /// So much may be remembered before it is looked through.
     room: usize,
+}
+
+/// A directory whose names are not told.
+#[derive(Clone, Copy)]
+struct Restless {
+    until: Instant,
+    lasts: Duration,
+}
+
+impl Restless {
+    /// One that is so from now on, again if it was before.
+    fn again(before: Option<Restless>, now: Instant) -> Restless {
+        let lasts = match before {
+            // One thing that others did may be noted more than once.
+            Some(before) if now < before.until => before.lasts,
+            Some(before) if before.is_remembered(now) => (2 * before.lasts).min(RESTLESS_MAX),
+            _ => RESTLESS,
+        };
+        Restless { until: now + lasts, lasts }
+    }
+
+    /// Names of one that was at rest for as long as it was not before are told as if it had always been.
+    fn is_remembered(self, now: Instant) -> bool {
+        now < self.until + self.lasts
+    }
 }
 
 impl Told {
@@ -304,12 +331,8 @@ impl State {
     }
 
     /// Whether names of this directory may be told.
-    fn may_be_told(&mut self, directory: InodeId) -> bool {
-        match self.restless.get(&directory) {
-            Some(until) if Instant::now() < *until => false,
-            Some(_) => self.restless.remove(&directory).is_some(),
-            None => true,
-        }
+    fn may_be_told(&self, directory: InodeId) -> bool {
+        self.restless.get(&directory).is_none_or(|restless| restless.until <= Instant::now())
     }
 
     fn note_name(&mut self, (directory, name): InDirectory<'_>, told: Name) {
@@ -336,7 +359,8 @@ impl State {
 
     /// Names of this directory are not told for a while.
     fn make_restless(&mut self, directory: InodeId) {
-        self.restless.insert(directory, Instant::now() + RESTLESS);
+        let before = self.restless.get(&directory).copied();
+        self.restless.insert(directory, Restless::again(before, Instant::now()));
     }
 
     /// The kernel has forgotten those names of a directory of which it was told before so many.
@@ -356,7 +380,7 @@ impl State {
         }
         let now = Instant::now();
         self.attributes.retain(|_, until| now < *until);
-        self.restless.retain(|_, until| now < *until);
+        self.restless.retain(|_, restless| restless.is_remembered(now));
         self.names.retain(|_, names| {
             names.retain(|(_, told)| now < told.until);
             !names.is_empty()
@@ -371,3 +395,6 @@ impl State {
         self.attributes.values().copied().chain(names).max()
     }
 }
+
+#[cfg(test)]
+mod tests;
