@@ -72,6 +72,15 @@ impl Trouble {
         }
     }
 
+    /// Whether the server may not be there.
+    fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Trouble::Connect(_)
+                | Trouble::Call(CallError::Closed(_) | CallError::Deadline | CallError::NoAnswer)
+        )
+    }
+
     pub(crate) fn into_error(self, action: &str, subject: &str, server: &str) -> Error {
         let (kind, cause) = match &self {
             Trouble::Connect(error) => {
@@ -279,7 +288,11 @@ impl Client {
                     error
                 }
                 Err(trouble) => {
-                    shared.servers.pass_over(&chosen);
+                    if trouble.is_silence() {
+                        shared.servers.mark_down(&chosen);
+                    } else {
+                        shared.servers.pass_over(&chosen);
+                    }
                     self.refresh_servers(true);
                     may_be_done |= trouble.is_doubtful();
                     let is_too_large = matches!(trouble, Trouble::Call(CallError::TooLarge));

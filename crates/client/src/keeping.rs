@@ -1,6 +1,6 @@
 //! What a session keeps of the metadata, and answers from: see [`delegation`].
 
-use crate::call::{Asked, attempt};
+use crate::call::{Asked, Trouble, attempt};
 use crate::renewal::Renewal;
 use crate::retry::jitter;
 use crate::servers::Whom;
@@ -8,6 +8,7 @@ use crate::session::Live;
 use crate::{Client, Error, Result};
 use bytes::Bytes;
 use delegation::{Answered, Kept};
+use net::CallError;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,8 +78,8 @@ pub(crate) struct Keeping {
 #[derive(Debug)]
 struct State {
     kept: Kept,
-    /// When it was asked for recalls last: without an answer the server is left after [`HEARD_MAX`].
-    asked: Duration,
+    /// When the server answered last: it is left when it has not for [`HEARD_MAX`].
+    heard: Duration,
     /// Listings that have learnt all pages so far: the number of each, and the last name.
     listings: HashMap<InodeId, (u64, String)>,
     /// Of each run of the server, the last change that was answered before it was on disk.
@@ -119,7 +120,7 @@ impl Keeping {
     ) -> (Arc<Keeping>, Renewal) {
         let state = State {
             kept: Kept::new(ROOM),
-            asked: Duration::ZERO,
+            heard: Duration::ZERO,
             listings: HashMap::new(),
             unflushed: Vec::new(),
             undone: 0,
@@ -364,6 +365,19 @@ fn is_of_acl(change: &Change) -> bool {
     }
 }
 
+/// What came of a question.
+enum Heard {
+    Recalls(Recalls),
+    /// It is no holder.
+    Over,
+    /// The server is there, and may soon reach the store again.
+    Unavailable,
+    /// The server at this address gave no answer in the time that it had. Another one is asked next, if there is one.
+    Silent(String),
+    /// The same, at once.
+    Failed,
+}
+
 /// Begins to hold, and hears what is recalled, for ever.
 async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents: Arc<dyn Dependents>) {
     loop {
@@ -381,7 +395,7 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents
             begun = client.hear(&request, BEGIN_MAX, true) => begun,
             () = keeping.wake.notified() => continue,
         };
-        let Some(Ok(Recalls { holder, .. })) = begun else {
+        let Heard::Recalls(Recalls { holder, .. }) = begun else {
             sleep(jitter(FAILED_PAUSE)).await;
             continue;
         };
@@ -391,7 +405,9 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents
                 return;
             }
             state.kept.begin(holder, asked);
+            state.heard = asked;
         }
+        tracing::debug!(?holder, "this session keeps what it is told");
         let mut forgetting = JoinSet::new();
         hold(&keeping, &client, (&session, id), holder, (&dependents, &mut forgetting)).await;
         keeping.state().end();
@@ -411,31 +427,43 @@ async fn hold(
     // What was let go of and the servers may not know; and what others are made to forget before that.
     let mut returned: Vec<Recall> = Vec::new();
     let mut heard = 0;
+    // Since when the server has not answered, however often it was asked meanwhile.
+    let mut silent_since = None;
     while session.get() == Some(id) {
         let asked = keeping.now();
-        let evicted = {
-            let mut state = keeping.state();
-            state.asked = asked;
-            state.kept.returned()
-        };
+        let evicted = keeping.state().kept.returned();
         forget(forgetting, dependents, evicted);
         let some = returned.iter().copied().take(RETURNED_MAX).collect();
         let request = MetaRequest::Recalls { session: id, holder, heard, returned: some };
         let is_urgent = keeping.state().kept.until() < asked + URGENT;
+        let time = (*silent_since.get_or_insert(asked) + HEARD_MAX).saturating_sub(asked);
         tokio::select! {
             biased;
             () = keeping.wake.notified() => return,
             // Whoever waits for it is to know at once.
             Some(forgotten) = forgetting.join_next() => returned.extend(forgotten.unwrap_or_default()),
-            answer = client.hear(&request, HEARD_MAX, is_urgent) => match answer {
-                Some(Ok(Recalls { recalls, .. })) => {
+            answer = client.hear(&request, time, is_urgent) => match answer {
+                Heard::Recalls(Recalls { recalls, .. }) => {
+                    silent_since = None;
                     returned.drain(..returned.len().min(RETURNED_MAX));
-                    keeping.state().kept.hear(holder, asked, &recalls);
+                    let mut state = keeping.state();
+                    state.heard = keeping.now();
+                    state.kept.hear(holder, asked, &recalls);
+                    drop(state);
                     heard = recalls.iter().map(|recall| recall.number).fold(heard, u64::max);
                     forget(forgetting, dependents, recalls);
                 }
-                Some(Err(())) => return,
-                None => sleep(jitter(FAILED_PAUSE)).await,
+                Heard::Over => return,
+                // Another server would say that this is no holder of its.
+                Heard::Silent(address) if client.shared.servers.count() > 1 => {
+                    // Whoever waits for an answer there asks another one, too.
+                    client.shared.small.give_up(&address);
+                    return;
+                }
+                Heard::Silent(_) | Heard::Failed | Heard::Unavailable => {
+                    silent_since = None;
+                    sleep(jitter(FAILED_PAUSE)).await;
+                }
             },
         }
     }
@@ -469,32 +497,33 @@ impl Client {
         let Some(keeping) = &self.keeping else { return Duration::ZERO };
         let (state, now) = (keeping.state(), keeping.now());
         // Others are to rely on nothing any more when the server is left: it is waited for, before another one is gone to.
-        let until = state.kept.until().min(state.asked + HEARD_MAX);
+        let until = state.kept.until().min(state.heard + HEARD_MAX);
         if is_kept(&state.kept, now) { until.saturating_sub(now) } else { Duration::ZERO }
     }
 
-    /// Asks once for recalls, and waits for so long. `None`: there was no answer; `Err`: it is no holder.
-    async fn hear(
-        &self,
-        request: &MetaRequest,
-        time: Duration,
-        is_urgent: bool,
-    ) -> Option<std::result::Result<Recalls, ()>> {
+    /// Asks once for recalls, and waits for so long.
+    async fn hear(&self, request: &MetaRequest, time: Duration, is_urgent: bool) -> Heard {
         let servers = &self.shared.servers;
         let chosen = servers.choose(Whom::Any);
         let pool = &self.shared.small;
         let answer =
             attempt(pool, &chosen.address, Channel::Meta, request.encoded(), Bytes::new(), time).await;
         match answer {
-            Ok((Ok(MetaReply::Recalls(recalls)), _)) => Some(Ok(recalls)),
-            Ok((Err(MetaError::SessionOver), _)) => Some(Err(())),
-            // It may reach the store again soon; what is kept holds for a while.
-            Ok((Err(MetaError::Unavailable), _)) if !is_urgent => None,
-            Ok((Ok(_) | Err(_), _)) | Err(_) => {
-                // Another one says that this is no holder of its, and then it begins there.
-                servers.pass_over(&chosen);
+            Ok((Ok(MetaReply::Recalls(recalls)), _)) => Heard::Recalls(recalls),
+            Ok((Err(MetaError::SessionOver), _)) => Heard::Over,
+            // What is kept holds for a while.
+            Ok((Err(MetaError::Unavailable), _)) if !is_urgent => Heard::Unavailable,
+            answer => {
+                tracing::debug!(address = chosen.address, "another server is asked for what is recalled");
+                match &answer {
+                    Ok(_) => servers.pass_over(&chosen),
+                    Err(_) => servers.mark_down(&chosen),
+                }
                 self.refresh_servers(true);
-                None
+                match answer {
+                    Err(Trouble::Call(CallError::Deadline)) => Heard::Silent(chosen.address),
+                    _ => Heard::Failed,
+                }
             }
         }
     }

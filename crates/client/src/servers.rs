@@ -10,14 +10,14 @@ use foldhash::fast::FixedState;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::time::Instant;
 use types::Duration;
 use types::making::Making;
 use types::meta::{Change, MetaReply, MetaRequest, Place};
 use types::wire::Request;
 
-/// One that did not answer is not asked again for this long, if there are others.
+/// One that did not answer is not asked again for this long, if there are others. The manager is: it may be that one, started again.
 const DOWN: Duration = Duration::from_secs(5);
 /// How often it is asked which servers there are.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -56,7 +56,6 @@ pub(crate) enum Whom {
 pub(crate) struct Chosen {
     pub(crate) address: String,
     whom: Whom,
-    turn: usize,
 }
 
 impl Servers {
@@ -85,39 +84,64 @@ impl Servers {
     /// Which one to ask.
     pub(crate) fn choose(&self, whom: Whom) -> Chosen {
         let (all, told) = self.all.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let (turn, address) = match whom {
-            Whom::Any => turned(&all, &self.turn),
-            Whom::Manager => turned(&all, &self.manager_turn),
+        let address = match whom {
+            Whom::Any => self.any(&all).1,
+            Whom::Manager => turned(&all, &self.manager_turn).1,
             Whom::Steered(number) => {
-                let down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-                let now = Instant::now();
-                let is_up = |address: &&String| down.get(*address).is_none_or(|until| *until < now);
+                let is_up = self.is_up();
+                let is_up = |address: &&String| is_up(address);
                 let weight = |address: &&String| FixedState::with_seed(number).hash_one(address);
                 // Those that are there; of the others one may be what is left.
                 let there = all.get(..told).filter(|there| !there.is_empty()).unwrap_or(&all);
                 let found = there.iter().filter(is_up).max_by_key(weight);
                 let found = found.or_else(|| all.iter().filter(is_up).max_by_key(weight));
                 let found = found.or_else(|| all.iter().max_by_key(weight));
-                (0, found.cloned().unwrap_or_default())
+                found.cloned().unwrap_or_default()
             }
         };
-        Chosen { address, whom, turn }
+        Chosen { address, whom }
     }
 
-    /// This one did not answer: another is chosen next, unless that was so already.
+    fn down(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which of them are not known not to answer.
+    fn is_up(&self) -> impl Fn(&String) -> bool {
+        let (down, now) = (self.down(), Instant::now());
+        move |address| down.get(address).is_none_or(|until| *until < now)
+    }
+
+    /// The turn of the one that is spoken to, and its address.
+    fn any(&self, all: &[String]) -> (usize, String) {
+        let (turn, address) = turned(all, &self.turn);
+        let is_up = self.is_up();
+        let from = (0..all.len()).map(|more| turn.wrapping_add(more));
+        let up = from.map(|turn| (turn, &all[turn % all.len()])).find(|(_, address)| is_up(address));
+        up.map_or((turn, address), |(turn, address)| (turn, address.clone()))
+    }
+
+    /// This one did not answer: another is chosen next, and it is not for a while.
+    pub(crate) fn mark_down(&self, chosen: &Chosen) {
+        self.pass_over(chosen);
+        self.down().insert(chosen.address.clone(), Instant::now() + DOWN);
+    }
+
+    /// This one answers, and is of no use now: another is chosen next, unless that was so already.
     pub(crate) fn pass_over(&self, chosen: &Chosen) {
-        let turn = match chosen.whom {
-            Whom::Any => &self.turn,
-            Whom::Manager => &self.manager_turn,
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        let (turn, (now, address)) = match chosen.whom {
+            Whom::Any => (&self.turn, self.any(&all.0)),
+            Whom::Manager => (&self.manager_turn, turned(&all.0, &self.manager_turn)),
             Whom::Steered(_) => {
-                let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-                down.insert(chosen.address.clone(), Instant::now() + DOWN);
+                self.down().insert(chosen.address.clone(), Instant::now() + DOWN);
                 return;
             }
         };
-        let next = chosen.turn.wrapping_add(1);
-        // If this loses, another caller has passed over the same server.
-        let _ = turn.compare_exchange(chosen.turn, next, Ordering::Relaxed, Ordering::Relaxed);
+        // Others may have passed over it, and since they were learnt anew its turn may be that of another one.
+        if address == chosen.address {
+            turn.store(now.wrapping_add(1), Ordering::Relaxed);
+        }
     }
 
     /// Whether it is time to ask which there are.
@@ -145,8 +169,9 @@ impl Servers {
             return;
         }
         // Whoever is spoken to stays so.
-        for turn in [&self.turn, &self.manager_turn] {
-            let now = turned(&all.0, turn).1;
+        let any = (&self.turn, self.any(&all.0).1);
+        let manager = (&self.manager_turn, turned(&all.0, &self.manager_turn).1);
+        for (turn, now) in [any, manager] {
             if let Some(at) = fresh.iter().position(|address| *address == now) {
                 turn.store(at, Ordering::Relaxed);
             }

@@ -57,6 +57,64 @@ async fn what_servers_say_comes_first_and_whoever_is_spoken_to_stays_so() {
     assert!((0..100).all(|number| servers.choose(Whom::Steered(number)).address != "d:1"));
 }
 
+#[tokio::test]
+async fn a_server_that_was_passed_over_stays_so_when_they_are_learnt_anew() {
+    for named in 0..3 {
+        let servers = servers();
+        let away = servers.choose(Whom::Any);
+        servers.pass_over(&away);
+        let next = servers.choose(Whom::Any).address;
+        let mut told = ["a:1", "b:1", "c:1"].map(str::to_owned).to_vec();
+        told.rotate_left(named);
+        told.retain(|address| *address != away.address);
+        servers.learn(told);
+        // Calls that were under way to it fail one after the other.
+        for _ in 0..3 {
+            servers.pass_over(&away);
+            assert_eq!(servers.choose(Whom::Any).address, next);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_did_not_answer_is_not_asked_when_the_others_are_of_no_use() {
+    let servers = servers();
+    let away = servers.choose(Whom::Any);
+    servers.mark_down(&away);
+    for _ in 0..5 {
+        let chosen = servers.choose(Whom::Any);
+        assert_ne!(chosen.address, away.address);
+        servers.pass_over(&chosen);
+        assert_ne!(servers.choose(Whom::Any).address, chosen.address, "it was passed over");
+    }
+    // Neither by those who are steered, nor after they were learnt anew.
+    assert!((0..100).all(|number| servers.choose(Whom::Steered(number)).address != away.address));
+    let spoken_to = servers.choose(Whom::Any).address;
+    servers.learn(["c:1", "b:1", "a:1"].map(str::to_owned).to_vec());
+    assert_eq!(servers.choose(Whom::Any).address, spoken_to);
+    // When none of them answers, one is asked all the same.
+    for _ in 0..2 {
+        servers.mark_down(&servers.choose(Whom::Any));
+    }
+    let all: HashSet<String> = (0..3)
+        .map(|_| {
+            let chosen = servers.choose(Whom::Any);
+            servers.mark_down(&chosen);
+            chosen.address
+        })
+        .collect();
+    assert_eq!(all.len(), 3);
+    tokio::time::advance(DOWN + Duration::from_millis(1)).await;
+    let all: HashSet<String> = (0..3)
+        .map(|_| {
+            let chosen = servers.choose(Whom::Any);
+            servers.pass_over(&chosen);
+            chosen.address
+        })
+        .collect();
+    assert!(all.contains(&away.address));
+}
+
 #[test]
 fn changes_of_one_directory_go_one_way() {
     let mkdir = |place: Place| steer(&Change::MakeDirectory { place, mode: Mode(0o755), parents: false });
