@@ -13,7 +13,7 @@ use types::manager::{ManagerError, ManagerReply, ManagerRequest};
 use types::meta::{Change, MetaError, MetaReply, MetaRequest};
 use types::storage::Durability;
 use types::wire::{Channel, Encoded, Request, decode, encode};
-use types::{Duration, Origin};
+use types::{Duration, HolderId, Origin};
 
 /// The longest that one attempt waits for its answer. A stopped server is noticed sooner, by its silence.
 const ATTEMPT_MAX: Duration = Duration::from_secs(15);
@@ -73,12 +73,8 @@ impl Trouble {
     }
 
     /// Whether the server may not be there.
-    fn is_silence(&self) -> bool {
-        matches!(
-            self,
-            Trouble::Connect(_)
-                | Trouble::Call(CallError::Closed(_) | CallError::Deadline | CallError::NoAnswer)
-        )
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Trouble::Connect(_) | Trouble::Call(CallError::Closed(_) | CallError::Deadline))
     }
 
     pub(crate) fn into_error(self, action: &str, subject: &str, server: &str) -> Error {
@@ -180,7 +176,7 @@ impl Client {
         // Who is told nothing would not know what a failure has undone.
         let durability = if holder.is_some() { self.durability } else { Durability::Disk };
         let request = self.change_request(origin, durability, change.clone()).encoded();
-        let told = holder.map(|_| keeping.clone());
+        let told = holder.map(|holder| (keeping.clone(), holder));
         // To the server that knows what is kept here.
         let sent = self.ask_meta_unless_busy(action, subject, (request, payload), Whom::Any, (busy, told));
         keeping.change((&change, durability), sent, holder).await
@@ -232,14 +228,25 @@ impl Client {
             .await
     }
 
-    /// `keeping`: it is told as soon as a try may have changed something that is kept.
+    /// This server gave no answer: another one is asked next.
+    pub(crate) fn leave(&self, chosen: &Chosen, trouble: &Trouble) {
+        let servers = &self.shared.servers;
+        if trouble.is_silence() {
+            servers.mark_down(chosen);
+        } else {
+            servers.pass_over(chosen);
+        }
+        self.refresh_servers(true);
+    }
+
+    /// `keeping`: it is told as soon as a try may have changed something that is kept, by this holder.
     async fn ask_meta_unless_busy(
         &self,
         action: &str,
         subject: &str,
         (request, payload): (Encoded, Bytes),
         whom: Whom,
-        (busy, keeping): (WhenBusy, Option<Arc<Keeping>>),
+        (busy, keeping): (WhenBusy, Option<(Arc<Keeping>, HolderId)>),
     ) -> Asked {
         let failed = |error| Asked { reply: Err(error), payload: Bytes::new() };
         let shared = &self.shared;
@@ -288,12 +295,7 @@ impl Client {
                     error
                 }
                 Err(trouble) => {
-                    if trouble.is_silence() {
-                        shared.servers.mark_down(&chosen);
-                    } else {
-                        shared.servers.pass_over(&chosen);
-                    }
-                    self.refresh_servers(true);
+                    self.leave(&chosen, &trouble);
                     may_be_done |= trouble.is_doubtful();
                     let is_too_large = matches!(trouble, Trouble::Call(CallError::TooLarge));
                     is_doubtful = !is_too_large && !matches!(trouble, Trouble::Call(CallError::Older { .. }));
@@ -308,8 +310,8 @@ impl Client {
                 }
             };
             tracing::debug!(%error, "metadata call failed");
-            if let (true, Some(keeping)) = (is_doubtful, &keeping) {
-                keeping.begin_anew();
+            if let (true, Some((keeping, holder))) = (is_doubtful, &keeping) {
+                keeping.begin_anew(*holder);
             }
             if !retry.pause().await {
                 return failed(error);

@@ -30,6 +30,8 @@ const ROOM: usize = 400_000;
 const LATE_MAX: Duration = Duration::from_secs(1);
 /// How long an answer to a question for recalls is waited for.
 const HEARD_MAX: Duration = RECALLS_WAIT.saturating_add(LATE_MAX);
+/// The same at least, when it was asked before and another one came to be more urgent.
+const ASKED_MIN: Duration = RECALLS_WAIT.saturating_add(Duration::from_millis(500));
 /// The longest that a session waits to begin, which is a commit in the store: what it then kept would be over soon.
 const BEGIN_MAX: Duration = Duration::from_secs(3);
 /// The pause after one that failed.
@@ -45,17 +47,26 @@ const LISTINGS_MAX: usize = 1000;
 
 /// Those who were told by a client what it keeps, and rely on it: see [`Client::keeps`].
 pub trait Dependents: Send + Sync + 'static {
-    /// Has them forget these inodes, and the names in them; it is so when this answers. The servers wait for it, for a lifetime of a
-    /// delegation at most.
-    fn forget(&self, inodes: Vec<InodeId>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Has them forget these inodes, and the names in them; it is so when this answers. When they are
+    /// [recalled](Forgotten::Recalled) the servers wait for it, for a lifetime of a delegation at most.
+    fn forget(&self, inodes: Vec<InodeId>, why: Forgotten) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// The same, of all.
     fn forget_all(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
+/// Why something is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// Somebody else changes it.
+    Recalled,
+    /// There is no room for it, or it is to be asked for again.
+    LetGo,
+}
+
 /// Nobody.
 impl Dependents for () {
-    fn forget(&self, _: Vec<InodeId>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn forget(&self, _: Vec<InodeId>, _: Forgotten) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::ready(()))
     }
 
@@ -93,6 +104,8 @@ struct State {
 /// A change that was sent. Dropped before it is [over](Pending::over): what it did is not known.
 struct Pending<'a> {
     keeping: &'a Keeping,
+    /// As whom.
+    holder: HolderId,
     is_over: bool,
 }
 
@@ -105,7 +118,7 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.keeping.begin_anew();
+            self.keeping.begin_anew(self.holder);
         }
     }
 }
@@ -140,10 +153,14 @@ impl Keeping {
         self.since.elapsed()
     }
 
-    /// Something was missed: nothing that is kept may be answered any more.
-    pub(crate) fn begin_anew(&self) {
-        self.state().end();
-        self.wake.notify_one();
+    /// This holder may have missed something: nothing that it keeps may be answered any more. One that began since has not: for it
+    /// the change is another's, of which it hears.
+    pub(crate) fn begin_anew(&self, holder: HolderId) {
+        let mut state = self.state();
+        if state.kept.holder() == Some(holder) {
+            state.end();
+            self.wake.notify_one();
+        }
     }
 
     /// Answers a question from what is kept; `None`: the servers must be asked.
@@ -274,7 +291,7 @@ impl Keeping {
         holder: Option<HolderId>,
     ) -> Result<MetaReply> {
         let Some(holder) = holder else { return send.await.reply };
-        let pending = Pending { keeping: self, is_over: false };
+        let pending = Pending { keeping: self, holder, is_over: false };
         let asked = send.await;
         // Otherwise it was not answered, or by a server that does not know what is kept here.
         if let Ok(news) = decode::<News>(&asked.payload) {
@@ -370,11 +387,11 @@ enum Heard {
     Recalls(Recalls),
     /// It is no holder.
     Over,
-    /// The server is there, and may soon reach the store again.
-    Unavailable,
+    /// The server is there, and may soon do better.
+    Later,
     /// The server at this address gave no answer in the time that it had. Another one is asked next, if there is one.
     Silent(String),
-    /// The same, at once.
+    /// So is it after anything else.
     Failed,
 }
 
@@ -405,7 +422,7 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents
                 return;
             }
             state.kept.begin(holder, asked);
-            state.heard = asked;
+            state.heard = keeping.now();
         }
         tracing::debug!(?holder, "this session keeps what it is told");
         let mut forgetting = JoinSet::new();
@@ -432,11 +449,12 @@ async fn hold(
     while session.get() == Some(id) {
         let asked = keeping.now();
         let evicted = keeping.state().kept.returned();
-        forget(forgetting, dependents, evicted);
+        forget(forgetting, dependents, evicted, Forgotten::LetGo);
         let some = returned.iter().copied().take(RETURNED_MAX).collect();
         let request = MetaRequest::Recalls { session: id, holder, heard, returned: some };
         let is_urgent = keeping.state().kept.until() < asked + URGENT;
-        let time = (*silent_since.get_or_insert(asked) + HEARD_MAX).saturating_sub(asked);
+        let left = (*silent_since.get_or_insert(asked) + HEARD_MAX).saturating_sub(asked);
+        let time = left.max(ASKED_MIN);
         tokio::select! {
             biased;
             () = keeping.wake.notified() => return,
@@ -451,16 +469,17 @@ async fn hold(
                     state.kept.hear(holder, asked, &recalls);
                     drop(state);
                     heard = recalls.iter().map(|recall| recall.number).fold(heard, u64::max);
-                    forget(forgetting, dependents, recalls);
+                    forget(forgetting, dependents, recalls, Forgotten::Recalled);
                 }
                 Heard::Over => return,
                 // Another server would say that this is no holder of its.
                 Heard::Silent(address) if client.shared.servers.count() > 1 => {
+                    keeping.state().end();
                     // Whoever waits for an answer there asks another one, too.
                     client.shared.small.give_up(&address);
                     return;
                 }
-                Heard::Silent(_) | Heard::Failed | Heard::Unavailable => {
+                Heard::Silent(_) | Heard::Failed | Heard::Later => {
                     silent_since = None;
                     sleep(jitter(FAILED_PAUSE)).await;
                 }
@@ -470,13 +489,18 @@ async fn hold(
 }
 
 /// Has others forget what is let go of.
-fn forget(forgetting: &mut JoinSet<Vec<Recall>>, dependents: &Arc<dyn Dependents>, recalls: Vec<Recall>) {
+fn forget(
+    forgetting: &mut JoinSet<Vec<Recall>>,
+    dependents: &Arc<dyn Dependents>,
+    recalls: Vec<Recall>,
+    why: Forgotten,
+) {
     if recalls.is_empty() {
         return;
     }
     let dependents = dependents.clone();
     forgetting.spawn(async move {
-        dependents.forget(recalls.iter().map(|recall| recall.inode).collect()).await;
+        dependents.forget(recalls.iter().map(|recall| recall.inode).collect(), why).await;
         recalls
     });
 }
@@ -512,16 +536,23 @@ impl Client {
             Ok((Ok(MetaReply::Recalls(recalls)), _)) => Heard::Recalls(recalls),
             Ok((Err(MetaError::SessionOver), _)) => Heard::Over,
             // What is kept holds for a while.
-            Ok((Err(MetaError::Unavailable), _)) if !is_urgent => Heard::Unavailable,
-            answer => {
-                tracing::debug!(address = chosen.address, "another server is asked for what is recalled");
-                match &answer {
-                    Ok(_) => servers.pass_over(&chosen),
-                    Err(_) => servers.mark_down(&chosen),
-                }
+            Ok((Err(MetaError::Unavailable), _)) if !is_urgent => Heard::Later,
+            // It is still at what was asked before, and given up.
+            Ok((Err(MetaError::Busy), _)) => Heard::Later,
+            Ok((Ok(_) | Err(_), _)) => {
+                servers.pass_over(&chosen);
                 self.refresh_servers(true);
-                match answer {
-                    Err(Trouble::Call(CallError::Deadline)) => Heard::Silent(chosen.address),
+                Heard::Failed
+            }
+            Err(trouble) => {
+                tracing::debug!(
+                    address = chosen.address,
+                    ?trouble,
+                    "another server is asked for what is recalled"
+                );
+                self.leave(&chosen, &trouble);
+                match trouble {
+                    Trouble::Call(CallError::Deadline) => Heard::Silent(chosen.address),
                     _ => Heard::Failed,
                 }
             }

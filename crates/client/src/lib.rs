@@ -62,7 +62,7 @@ pub use file::{File, Pieces, Seek};
 pub use fsck::{Depth, FileToCheck, Finding, Orphans};
 pub use glob::Match;
 pub use inspect::{ChunkLocation, ContentHash, CopyLocation, DamageReport, NodeStatus, Status, Usage};
-pub use keeping::Dependents;
+pub use keeping::{Dependents, Forgotten};
 pub use list::{ListOptions, Listing};
 pub use options::Options;
 pub use put::{PutOptions, Uploader};

@@ -117,17 +117,23 @@ impl Servers {
         let (turn, address) = turned(all, &self.turn);
         let is_up = self.is_up();
         let from = (0..all.len()).map(|more| turn.wrapping_add(more));
-        let up = from.map(|turn| (turn, &all[turn % all.len()])).find(|(_, address)| is_up(address));
-        up.map_or((turn, address), |(turn, address)| (turn, address.clone()))
+        match from.map(|turn| (turn, &all[turn % all.len()])).find(|(_, address)| is_up(address)) {
+            None => (turn, address),
+            Some((up, address)) => {
+                // It stays so when the others may be asked again. If this loses, another caller has done the same.
+                let _ = self.turn.compare_exchange(turn, up, Ordering::Relaxed, Ordering::Relaxed);
+                (up, address.clone())
+            }
+        }
     }
 
-    /// This one did not answer: another is chosen next, and it is not for a while.
+    /// This one may not be there: another is chosen next, and it is not for a while, if there are others.
     pub(crate) fn mark_down(&self, chosen: &Chosen) {
         self.pass_over(chosen);
         self.down().insert(chosen.address.clone(), Instant::now() + DOWN);
     }
 
-    /// This one answers, and is of no use now: another is chosen next, unless that was so already.
+    /// This one is of no use now: another is chosen next, unless that was so already.
     pub(crate) fn pass_over(&self, chosen: &Chosen) {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         let (turn, (now, address)) = match chosen.whom {

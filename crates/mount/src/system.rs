@@ -12,7 +12,7 @@ use crate::open::OpenFile;
 use crate::told::{NameKind, Told};
 use crate::xattrs::sized;
 use bytes::Bytes;
-use client::{Client, CreateOptions, Dependents, File, Parents, Session, Standing};
+use client::{Client, CreateOptions, Dependents, File, Forgotten, Parents, Session, Standing};
 use fuse::{AttributesToSet, Device, FileSystem, Header, OpenFlags, Operation, Reply, Request, TimeToSet};
 use std::io;
 use std::sync::Arc;
@@ -330,7 +330,7 @@ impl System {
     pub(crate) fn access_changed(&self, inode: InodeId) {
         if self.owner == Owner::Mounter {
             let told = self.told.clone();
-            tokio::spawn(async move { told.forget(vec![inode]).await });
+            tokio::spawn(async move { told.forget(vec![inode], Forgotten::LetGo).await });
         }
     }
 

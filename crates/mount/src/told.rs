@@ -14,7 +14,7 @@
 //!   waited for, and the name told once more. Where the kernel cannot do that (before Linux 6.2) it does not rely on them.
 
 use crate::attributes::Numbers;
-use client::{Client, Dependents};
+use client::{Client, Dependents, Forgotten};
 use foldhash::{HashMap, HashSet};
 use fuse::{Known, Node, Notifier};
 use std::pin::Pin;
@@ -105,13 +105,13 @@ struct Restless {
 }
 
 impl Restless {
-    /// One that is so from now on, again if it was before.
-    fn again(before: Option<Restless>, now: Instant) -> Restless {
-        let lasts = match before {
-            // One thing that others did may be noted more than once.
-            Some(before) if now < before.until => before.lasts,
-            Some(before) if before.is_remembered(now) => (2 * before.lasts).min(RESTLESS_MAX),
-            _ => RESTLESS,
+    /// One that is so from now on, again if it was before; for longer if somebody waits.
+    fn again(before: Option<Restless>, waits: bool, now: Instant) -> Restless {
+        let lasts = match before.filter(|before| before.is_remembered(now)) {
+            None => RESTLESS,
+            // What others do at once may be noted more than once.
+            Some(before) if waits && before.until <= now => (2 * before.lasts).min(RESTLESS_MAX),
+            Some(before) => before.lasts,
         };
         Restless { until: now + lasts, lasts }
     }
@@ -189,7 +189,7 @@ impl Told {
             if client.keeps_name(directory, name, told.leads_to).is_zero() {
                 until = until.max(Some(told.until));
                 // The next one does not wait for this.
-                self.state().make_restless(source);
+                self.state().make_restless(source, true);
             }
         }
         if let Some(until) = until {
@@ -253,13 +253,13 @@ impl Told {
         }
     }
 
-    async fn forget_names(&self, directories: &[InodeId]) {
+    async fn forget_names(&self, directories: &[InodeId], why: Forgotten) {
         let Some(notifier) = self.notifier.get().cloned() else { return };
         let now = Instant::now();
         let (mut told, before) = (Vec::new(), self.state().told);
         for directory in directories {
             let node = self.numbers.node(*directory);
-            let names = self.state().names_to_forget(*directory);
+            let names = self.state().names_to_forget(*directory, why);
             told.extend(names.into_iter().filter(|(_, told)| now < told.until).map(|name| (node, name)));
         }
         if let Some(until) = told.iter().map(|(_, (_, told))| told.until).max() {
@@ -301,9 +301,9 @@ async fn tell_of_names(notifier: &Notifier, names: Vec<(Node, (Box<str>, Name))>
 }
 
 impl Dependents for Told {
-    fn forget(&self, inodes: Vec<InodeId>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn forget(&self, inodes: Vec<InodeId>, why: Forgotten) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            tokio::join!(self.forget_attributes(&inodes), self.forget_names(&inodes));
+            tokio::join!(self.forget_attributes(&inodes), self.forget_names(&inodes, why));
         })
     }
 
@@ -351,16 +351,18 @@ impl State {
     }
 
     /// The names of a directory that the kernel is to forget. They stay noted until it has: one may be renamed meanwhile.
-    fn names_to_forget(&mut self, directory: InodeId) -> Names {
+    fn names_to_forget(&mut self, directory: InodeId, why: Forgotten) -> Names {
         let Some(names) = self.names.get(&directory).cloned() else { return Names::new() };
-        self.make_restless(directory);
+        let now = Instant::now();
+        let waits = why == Forgotten::Recalled && names.iter().any(|(_, told)| now < told.until);
+        self.make_restless(directory, waits);
         names
     }
 
-    /// Names of this directory are not told for a while.
-    fn make_restless(&mut self, directory: InodeId) {
+    /// Names of this directory are not told for a while. `waits`: somebody may wait because they were.
+    fn make_restless(&mut self, directory: InodeId, waits: bool) {
         let before = self.restless.get(&directory).copied();
-        self.restless.insert(directory, Restless::again(before, Instant::now()));
+        self.restless.insert(directory, Restless::again(before, waits, Instant::now()));
     }
 
     /// The kernel has forgotten those names of a directory of which it was told before so many.
