@@ -24,14 +24,14 @@ pub(crate) fn test() -> Result<(), String> {
     };
     let (beside, meta, whole) = (find("example", "beside")?, find("lib", "meta")?, find("test", "cluster")?);
     let skipped: Vec<&str> = LEFT_OUT.iter().flat_map(|name| ["--skip", name]).collect();
-    let start = |folder: &str, engine: &str, suite: &String, arguments: &[&str]| {
-        Run::start(&root().join(folder), &beside, &[&[engine, suite.as_str()], arguments].concat())
+    let start = |folder: &str, more: usize, engine: &str, suite: &String, arguments: &[&str]| {
+        Run::start(&root().join(folder), more, &beside, &[&[engine, suite.as_str()], arguments].concat())
     };
-    let runs = ["etcd", "postgres"].map(|engine| start("crates/meta", engine, &meta, &[]));
+    let runs = ["etcd", "postgres"].map(|engine| start("crates/meta", 1, engine, &meta, &[]));
     // Both are shown, whichever failed.
     runs.map(|run| run.and_then(Run::end)).into_iter().collect::<Result<(), String>>()?;
-    // One after the other: their tests share two cores as it is.
-    ["etcd", "postgres"].iter().try_for_each(|engine| start("crates/cli", engine, &whole, &skipped)?.end())
+    // One after the other: their tests share two cores as it is. They wait for engines, too.
+    ["etcd", "postgres"].iter().try_for_each(|engine| start("crates/cli", 2, engine, &whole, &skipped)?.end())
 }
 
 /// A suite that runs, and says in a file what it has to say.
@@ -43,7 +43,8 @@ struct Run {
 }
 
 impl Run {
-    fn start(folder: &Path, program: &str, arguments: &[&str]) -> Result<Run, String> {
+    /// As many tests at once as there are processors, and more.
+    fn start(folder: &Path, more: usize, program: &str, arguments: &[&str]) -> Result<Run, String> {
         let line = format!("{program} {}", arguments.join(" "));
         println!("xtask: {line}");
         let failed = |error: std::io::Error| format!("cannot run {program}: {error}");
@@ -52,7 +53,7 @@ impl Run {
         let file = File::create(&said).map_err(failed)?;
         let mut command = Command::new(program);
         // Each step is a journey, and the engines have random tests of their own.
-        command.env("PROPTEST_CASES", RANDOM_CASES).envs(test_threads());
+        command.env("PROPTEST_CASES", RANDOM_CASES).envs(test_threads(more));
         command.args(arguments).current_dir(folder).stdin(Stdio::null());
         command.stdout(file.try_clone().map_err(failed)?).stderr(file);
         Ok(Run { line, begin: Instant::now(), process: command.spawn().map_err(failed)?, said })

@@ -23,7 +23,7 @@ pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result
     let start = Instant::now();
     let status = Command::new(program)
         .args(arguments)
-        .envs(test_threads())
+        .envs(test_threads(1))
         .current_dir(folder)
         .status()
         .map_err(|error| format!("cannot run {program}: {error}"))?;
@@ -34,11 +34,11 @@ pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result
     Ok(())
 }
 
-/// How many tests run at once: one more than there are processors, for those of whole clusters wait for half of their time.
-pub(crate) fn test_threads() -> Option<(&'static str, String)> {
+/// How many tests run at once: some more than there are processors, for those of whole clusters wait for half of their time.
+pub(crate) fn test_threads(more: usize) -> Option<(&'static str, String)> {
     const NAME: &str = "RUST_TEST_THREADS";
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    std::env::var_os(NAME).is_none().then(|| (NAME, (processors + 1).to_string()))
+    std::env::var_os(NAME).is_none().then(|| (NAME, (processors + more).to_string()))
 }
 
 fn cargo(arguments: &[&str]) -> Result<(), String> {
