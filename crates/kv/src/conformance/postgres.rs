@@ -112,6 +112,37 @@ impl Server {
         server
     }
 
+    /// A standby of this server, which commits nothing from now on that the standby has not.
+    pub fn standby(&mut self) -> Server {
+        self.kill();
+        let home = tempfile::tempdir().unwrap();
+        self.own(home.path());
+        let (host, port) = (self.host.clone(), ports::free(1)[0]);
+        let from = format!("host={} port={} user={USER} password={PASSWORD}", self.host, self.port);
+        let settings = [format!("primary_conninfo={from}"), "wal_retrieve_retry_interval=100ms".to_owned()];
+        let mut standby = Server {
+            home,
+            network: self.network.clone(),
+            host,
+            port,
+            settings: settings.into(),
+            process: None,
+        };
+        let copied = Command::new("cp").arg("-a").args([self.data(), standby.data()]).status().unwrap();
+        assert!(copied.success(), "{} cannot be copied", self.data().display());
+        standby.write("data/standby.signal", "");
+        self.set(&["synchronous_standby_names=*"]);
+        self.start_again();
+        standby.start_again();
+        standby
+    }
+
+    /// Makes a standby the server that takes writes.
+    pub fn promote(&self) {
+        let done = self.command("pg_ctl").args(["promote", "-D"]).arg(self.data()).status().unwrap();
+        assert!(done.success(), "it is not promoted: {}", self.log());
+    }
+
     /// Writes a file that the server may read, and nobody else.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.home.path().join(name);
@@ -183,7 +214,7 @@ impl Server {
 
     /// How often it has said that it takes connections.
     fn times_ready(&self) -> usize {
-        self.log().matches("ready to accept connections").count()
+        self.log().matches("ready to accept ").count()
     }
 
     /// `kill -9` for the server; its children find out and end.

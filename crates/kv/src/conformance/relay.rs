@@ -30,18 +30,21 @@ pub struct Relay {
     /// Host and port.
     pub address: String,
     next: Arc<Mutex<Next>>,
+    server: Arc<Mutex<String>>,
 }
 
 impl Relay {
     /// To this host and port.
     pub async fn start(server: String) -> Relay {
+        let server = Arc::new(Mutex::new(server));
         let port = ports::free(1)[0];
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         let next = Arc::new(Mutex::new(None));
-        let relay = Relay { address: format!("127.0.0.1:{port}"), next: next.clone() };
+        let relay =
+            Relay { address: format!("127.0.0.1:{port}"), next: next.clone(), server: server.clone() };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (server, next) = (server.clone(), next.clone());
+                let (server, next) = (server.lock().unwrap().clone(), next.clone());
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(server).await {
                         // What is lost is lost for the client, too.
@@ -51,6 +54,11 @@ impl Relay {
             }
         });
         relay
+    }
+
+    /// Whoever connects from now on gets to this one.
+    pub fn turn_to(&self, server: String) {
+        *self.server.lock().unwrap() = server;
     }
 
     /// Has the next question go wrong that has this in it.

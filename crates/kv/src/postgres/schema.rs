@@ -13,9 +13,9 @@ pub(super) const BEGIN_AFTER: &str = "\
         UPDATE head SET revision = greatest(head.revision, $1) + 1 WHERE head.one RETURNING head.revision \
     ) UPDATE kept SET oldest = moved.revision FROM moved WHERE kept.one";
 
-/// The version that this program knows.
-pub(super) fn newest() -> i32 {
-    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+/// The version that they lead to.
+fn newest(migrations: &[&str]) -> i32 {
+    i32::try_from(migrations.len()).unwrap_or(i32::MAX)
 }
 
 /// Makes the schema, or brings it up to date: of several who try at once, one does.
@@ -23,27 +23,31 @@ pub(super) fn newest() -> i32 {
 /// # Errors
 /// It is of a version that is not known, or the user may not make it.
 pub(super) async fn prepare(link: &Link, schema: &str) -> Result<(), KvError> {
+    prepare_with(link, schema, MIGRATIONS).await
+}
+
+pub(super) async fn prepare_with(link: &Link, schema: &str, migrations: &[&str]) -> Result<(), KvError> {
     let mut patience = Patience::new();
     loop {
-        match try_to_prepare(link, schema).await {
+        match try_to_prepare(link, schema, migrations).await {
             Err(Failure::Unknown(why)) => patience.wait(why).await?,
             prepared => return Ok(prepared?),
         }
     }
 }
 
-async fn try_to_prepare(link: &Link, schema: &str) -> Result<(), Failure> {
+async fn try_to_prepare(link: &Link, schema: &str, migrations: &[&str]) -> Result<(), Failure> {
     let mut session = link.session().await?;
-    if version(&session.client, schema).await? < newest() {
-        migrate(&mut session.client, schema).await?;
+    let newest = newest(migrations);
+    if version(&session.client, schema).await? < newest {
+        migrate(&mut session.client, schema, migrations).await?;
     }
     let found = version(&session.client, schema).await?;
-    if found == newest() {
+    if found == newest {
         return Ok(());
     }
     Err(Failure::Refused(KvError::Unavailable(format!(
-        "the schema {schema} in PostgreSQL is of version {found}, and this program knows those up to {}: start a newer one",
-        newest()
+        "the schema {schema} in PostgreSQL is of version {found}, and this program knows those up to {newest}: start a newer one"
     ))))
 }
 
@@ -57,7 +61,7 @@ async fn version(client: &Client, schema: &str) -> Result<i32, Failure> {
     Ok(row.try_get(0)?)
 }
 
-async fn migrate(client: &mut Client, schema: &str) -> Result<(), Failure> {
+async fn migrate(client: &mut Client, schema: &str, migrations: &[&str]) -> Result<(), Failure> {
     let transaction = client.transaction().await?;
     transaction.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'").await?;
     // Given back with the end of the transaction.
@@ -73,10 +77,10 @@ async fn migrate(client: &mut Client, schema: &str) -> Result<(), Failure> {
         let made = "CREATE TABLE version (number int NOT NULL); INSERT INTO version VALUES (0)";
         transaction.batch_execute(made).await?;
     }
-    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or_default()) {
+    for migration in migrations.iter().skip(usize::try_from(found).unwrap_or_default()) {
         transaction.batch_execute(migration).await?;
     }
-    transaction.execute("UPDATE version SET number = $1 WHERE number < $1", &[&newest()]).await?;
+    transaction.execute("UPDATE version SET number = $1 WHERE number < $1", &[&newest(migrations)]).await?;
     transaction.commit().await?;
     Ok(())
 }

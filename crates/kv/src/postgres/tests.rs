@@ -117,6 +117,29 @@ async fn each_commit_is_done_once_though_answers_are_lost_and_questions_are_late
     counting::check(stores, Duration::from_secs(6), Duration::from_secs(10), disturb).await;
 }
 
+/// Half of the clients know both servers, the others a proxy that leads to the one that takes writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_commit_is_done_once_though_a_standby_takes_over() {
+    let mut primary = Server::start();
+    let standby = primary.standby();
+    let relay = Relay::start(primary.address()).await;
+    let place = primary.place();
+    let both = place.replace(&primary.address(), &[primary.address(), standby.address()].join(","));
+    let behind = place.replace(&primary.address(), &relay.address);
+    let mut stores = Vec::new();
+    for place in [&both, &behind, &both, &behind] {
+        stores.push(open(&PostgresPlace::parse(place).unwrap()).await);
+    }
+    let disturb = async || {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        primary.kill();
+        tokio::task::block_in_place(|| standby.promote());
+        relay.turn_to(standby.address());
+    };
+    let counted = counting::check(stores, Duration::from_secs(8), Duration::from_secs(10), disturb).await;
+    assert!(counted > 100, "they counted to {counted} only");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_comes_after_its_mark_was_moved_does_nothing() {
     let server = Server::start();
@@ -307,6 +330,41 @@ async fn several_who_open_it_at_once_make_one_store_and_a_newer_one_is_refused()
     outside(&store, "UPDATE version SET number = number + 1").await;
     let Err(error) = PostgresStore::open(&place).await else { panic!("opened a newer one") };
     assert!(error.to_string().contains("is of version 2, and this program knows those up to 1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_is_brought_up_to_date_by_one_of_several_with_what_is_in_it() {
+    const FIRST: &str = "CREATE TABLE thing (name text); INSERT INTO thing VALUES ('a'), ('b')";
+    const SECOND: &str =
+        "ALTER TABLE thing ADD size int NOT NULL DEFAULT 7; INSERT INTO thing VALUES ('c', 8)";
+    const WRONG: &str = "DELETE FROM thing; SELECT 1 / 0";
+    let server = Server::start();
+    let place = empty(&server);
+    let schema = place.schema.clone();
+    let things = async |link: &Link| {
+        let session = link.session().await.unwrap();
+        let row = session.client.query_one("SELECT count(*), sum(size) FROM thing", &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    let link = Link::new(&place).unwrap();
+    schema::prepare_with(&link, &schema, &[FIRST]).await.unwrap();
+    let preparing = (0..8).map(|_| {
+        let (link, schema) = (Link::new(&place).unwrap(), schema.clone());
+        tokio::spawn(async move { schema::prepare_with(&link, &schema, &[FIRST, SECOND]).await })
+    });
+    for prepared in preparing.collect::<Vec<_>>() {
+        prepared.await.unwrap().unwrap();
+    }
+    assert_eq!(things(&link).await, (3, 22));
+    // One that fails has done nothing, and is done when it does not any more.
+    assert!(schema::prepare_with(&link, &schema, &[FIRST, SECOND, WRONG]).await.is_err());
+    assert_eq!(things(&link).await, (3, 22));
+    schema::prepare_with(&link, &schema, &[FIRST, SECOND, "DELETE FROM thing WHERE size = 8"]).await.unwrap();
+    assert_eq!(things(&link).await, (2, 14));
+    let Err(error) = schema::prepare_with(&link, &schema, &[FIRST, SECOND]).await else {
+        panic!("it is older")
+    };
+    assert!(error.to_string().contains("is of version 3, and this program knows those up to 2"), "{error}");
 }
 
 #[tokio::test]
