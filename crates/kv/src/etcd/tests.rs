@@ -1,6 +1,6 @@
 use super::*;
 use crate::conformance::counting;
-use crate::conformance::etcd::Cluster;
+use crate::conformance::etcd::{Cluster, Member};
 use crate::conformance::following::{copied, next};
 use crate::{Export, FeedError};
 use std::time::Duration;
@@ -18,11 +18,21 @@ async fn open(place: &EtcdPlace) -> EtcdStore {
 async fn keeps_the_contract() {
     let cluster = Cluster::start(1);
     crate::conformance::check(async || open(&empty(&cluster)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stores_see_that_ask_different_members_is_one_history() {
+    let cluster = Cluster::start(3);
     crate::conformance::check_shared(async |count| {
-        let place = empty(&cluster);
+        let place = cluster.place();
+        let members: Vec<&str> = cluster.members.iter().map(Member::address).collect();
         let mut stores = Vec::new();
-        for _ in 0..count {
-            stores.push(open(&place).await);
+        for number in 0..count {
+            // A store asks the first as long as that answers.
+            let mut asked = members.clone();
+            asked.rotate_left(number % members.len());
+            let place = place.replace(&members.join(","), &asked.join(","));
+            stores.push(open(&EtcdPlace::parse(&place).unwrap()).await);
         }
         stores
     })
