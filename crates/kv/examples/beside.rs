@@ -1,6 +1,6 @@
 //! Runs a command beside an engine that is there for it alone, and ends the engine with it.
 //!
-//!     cargo run -p kv --features conformance --example beside -- etcd|postgres COMMAND...
+//!     cargo run -p kv --features conformance --example beside -- local|etcd|postgres COMMAND...
 //!
 //! The command finds in `SR_TEST_STORE` where stores can be made: `{}` stands for the name of one. Ends as the command does.
 
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         status.expect("the command can be run").success()
     };
     let is_done = match engine.as_str() {
+        // It is in each process of the command.
+        "local" => run("local".to_owned()),
         "etcd" => {
             let more =
                 ["--max-txn-ops=16384", "--max-request-bytes=33554432", "--quota-backend-bytes=8589934592"];
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
             let place = server.place();
             run(format!("{}{{}}", place.trim_end_matches(char::is_numeric)))
         }
-        other => panic!("{other} is no engine: etcd or postgres"),
+        other => panic!("{other} is no engine: local, etcd or postgres"),
     };
     if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,4 +1,5 @@
-//! The suites of `meta` and of the whole, once more over each engine that several metadata servers share.
+//! The suites of `meta`, whose own tests are over a store in memory, over each engine; and that of the whole, once more over each that several
+//! metadata servers share.
 
 use crate::inputs::target_folder;
 use crate::steps::{root, test_threads};
@@ -9,13 +10,21 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// They have engines of their own, or are about what is in a directory.
-const LEFT_OUT: &[&str] =
-    &["engines::", "full_store::", "join::", "partitions::whoever", "recover::", "store::", "upgrade::"];
+const LEFT_OUT: &[&str] = &[
+    "engines::",
+    "full_store::",
+    "join::",
+    "lost_store::",
+    "partitions::whoever",
+    "recover::",
+    "store::",
+    "upgrade::",
+];
 
 /// Of each random test.
 const RANDOM_CASES: &str = "32";
 
-/// Runs both suites beside etcd and beside PostgreSQL.
+/// Runs both suites over the engines.
 pub(crate) fn test() -> Result<(), String> {
     let built = built()?;
     let find = |kind: &str, name: &str| {
@@ -27,8 +36,8 @@ pub(crate) fn test() -> Result<(), String> {
     let start = |folder: &str, more: usize, engine: &str, suite: &String, arguments: &[&str]| {
         Run::start(&root().join(folder), more, &beside, &[&[engine, suite.as_str()], arguments].concat())
     };
-    let runs = ["etcd", "postgres"].map(|engine| start("crates/meta", 1, engine, &meta, &[]));
-    // Both are shown, whichever failed.
+    let runs = ["local", "etcd", "postgres"].map(|engine| start("crates/meta", 1, engine, &meta, &[]));
+    // All are shown, whichever failed.
     runs.map(|run| run.and_then(Run::end)).into_iter().collect::<Result<(), String>>()?;
     // One after the other: their tests share two cores as it is. They wait for engines, too.
     ["etcd", "postgres"].iter().try_for_each(|engine| start("crates/cli", 2, engine, &whole, &skipped)?.end())
