@@ -199,6 +199,7 @@ pub(crate) fn steer(change: &Change) -> Whom {
         | Change::MakeSymbolicLink { place, .. }
         | Change::Unlink { place }
         | Change::RemoveDirectory { place }
+        | Change::RemoveTree { place }
         | Change::SetAttributes { place, .. }
         | Change::Rename { from: place, .. }
         | Change::Link { to: place, .. } => place,
