@@ -261,6 +261,40 @@ fn three_machines_with_etcd_are_made_from_nothing_and_any_may_die() {
     assert!(machines.sr(2, &["node", "ls"]).contains("elsewhere/local/10.79.0.3"));
 }
 
+/// Two sites with data, and a third that has the metadata, too.
+#[test]
+fn any_of_three_sites_may_go() {
+    if !is_possible() {
+        return;
+    }
+    let mut machines = Machines::new(3);
+    let all = [1, 2, 3].map(Network::address).join(",");
+    let first = Network::address(1);
+    let init =
+        ["cluster", "init", "--dir", "srv", "--address", &first, "--metadata", &all, "--units", "units"];
+    let sites = ["--site", "berlin", "--domain", "site", "--wait-for", "2"];
+    machines.sr(1, &[&init[..], &sites].concat());
+    machines.start_all(1);
+    let mut inviting = machines.invite(&["--machines", "2"]);
+    machines.join(&inviting, 2, &["--site", "paris"]);
+    let said = machines.join(&inviting, 3, &["--site", "rome", "--no-storage"]);
+    assert!(!said.contains("steradian-storage"), "{said}");
+    assert!(inviting.child.wait().unwrap().success());
+    [2, 3].iter().for_each(|machine| machines.start_all(*machine));
+    machines.put_and_get(3, "before", 1);
+    until("all is whole", || machines.sr(1, &["status"]).starts_with("healthy"));
+    // Each site has a copy of everything that was written while all were there.
+    for gone in 1..=3u8 {
+        machines.kill(gone);
+        let other = gone % 3 + 1;
+        machines.until(other, &["stat", "/before"]);
+        machines.is_there(other, "/before", &noise(3 << 20, 1));
+        machines.put_and_get(other, &format!("without-{gone}"), u64::from(gone));
+        machines.start_all(gone);
+        until("all is whole again", || machines.sr(other, &["status"]).starts_with("healthy"));
+    }
+}
+
 #[test]
 fn three_machines_with_the_metadata_on_one_are_made_from_nothing() {
     if !is_possible() {
