@@ -21,6 +21,7 @@ mod keep;
 mod lists;
 mod load;
 mod locks;
+mod lost_store;
 mod missing;
 mod mount;
 mod moves;

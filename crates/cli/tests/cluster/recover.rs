@@ -16,7 +16,7 @@ pub(crate) const FRESH: Duration = Duration::from_secs(10);
 pub(crate) type Sr<'a> = &'a dyn Fn(&[&str]) -> String;
 
 /// A tree with all kinds of things in it.
-fn plant(sr: Sr<'_>, home: &Path) {
+pub(crate) fn plant(sr: Sr<'_>, home: &Path) {
     let local = |name: &str, bytes: &[u8]| {
         fs::write(home.join(name), bytes).unwrap();
         home.join(name).display().to_string()
