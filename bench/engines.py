@@ -10,6 +10,7 @@ own. It ends them by their process ids. Figures are medians of the rounds, with 
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -159,7 +160,9 @@ class Cluster:
         begin = time.monotonic()
         running = [subprocess.Popen([self.options.sr, *map(str, words(client))], env=self.env, stdout=subprocess.PIPE,
                                     text=True) for client in range(clients)]
-        outputs = [process.communicate()[0] for process in running]
+        # All of them are read from at once: one that nobody reads from waits.
+        with concurrent.futures.ThreadPoolExecutor(clients) as readers:
+            outputs = list(readers.map(lambda process: process.communicate()[0], running))
         if any(process.returncode for process in running):
             sys.exit(f"a client failed: see {self.home / 'log'}")
         return outputs, time.monotonic() - begin
@@ -182,6 +185,7 @@ def measure(cluster, clients, in_flight, files):
 
 
 def listing(cluster, clients, files):
+    """Entries a second of `sr find`, for each number of them that run at once."""
     for client in range(clients):
         source = cluster.home / f"many-{client}"
         source.mkdir(exist_ok=True)
@@ -189,8 +193,12 @@ def listing(cluster, clients, files):
             (source / f"file {number}").touch()
         cluster.sr("put", "-r", source, f"/list-{client}")
         shutil.rmtree(source)
-    _, seconds = cluster.together(clients, lambda client: ["find", f"/list-{client}"])
-    return files * clients / seconds
+    figures = {}
+    for flight in IN_FLIGHT:
+        finds = max(flight, clients)
+        _, seconds = cluster.together(finds, lambda find: ["find", f"/list-{find % clients}"])
+        figures[flight] = files * finds / seconds
+    return figures
 
 
 def main():
@@ -216,7 +224,8 @@ def main():
                     for flight in IN_FLIGHT:
                         for what, figure in measure(cluster, servers, flight, options.files).items():
                             note(what, flight, figure)
-                    note("entries listed", 1, listing(cluster, servers, 10_000))
+                    for flight, figure in listing(cluster, servers, 10_000).items():
+                        note("entries listed", flight, figure)
                 finally:
                     processes.end()
                     shutil.rmtree(home, ignore_errors=True)
