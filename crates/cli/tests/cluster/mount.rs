@@ -47,11 +47,26 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if self.process.try_wait().unwrap().is_none() {
-            let pid = rustix::process::Pid::from_child(&self.process);
-            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-            assert!(self.process.wait().unwrap().success() || std::thread::panicking());
+        let pid = rustix::process::Pid::from_child(&self.process);
+        let mut asked = 0;
+        let status = loop {
+            match self.process.try_wait().unwrap() {
+                None if asked == 3000 => break None,
+                // A program that another test starts has what this one has open, for a moment: then the mount is busy, and stays.
+                None if asked % 100 == 0 => {
+                    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+                }
+                None => std::thread::sleep(Duration::from_millis(10)),
+                status => break status,
+            }
+            asked += 1;
+        };
+        if status.is_none() {
+            self.process.kill().unwrap();
+            self.process.wait().unwrap();
         }
+        assert!(status.is_none_or(|status| asked == 0 || status.success()) || std::thread::panicking());
+        assert!(status.is_some() || std::thread::panicking(), "the mount is busy, and stays so");
     }
 }
 
