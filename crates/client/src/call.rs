@@ -73,7 +73,7 @@ impl Trouble {
     }
 
     /// Whether the server may not be there.
-    pub(crate) fn is_silence(&self) -> bool {
+    fn is_silence(&self) -> bool {
         matches!(self, Trouble::Connect(_) | Trouble::Call(CallError::Closed(_) | CallError::Deadline))
     }
 

@@ -1,10 +1,9 @@
 use super::*;
 use crate::Options;
 use net::{Identity, Peer, Reply, Responder, Security, Server, ServerOptions, Service};
-use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use types::wire::{WIRE_VERSION, WIRE_VERSION_MIN, WireVersion};
 use types::{NodeId, Routing};
 
@@ -68,40 +67,31 @@ async fn of_servers_of_several_versions_one_that_knows_it_is_asked() {
 }
 
 /// Leads to a server until it is cut: then nothing comes through, and nobody is told.
-async fn wire(server: &Server) -> (String, Arc<AtomicBool>) {
+async fn wire(server: &Server) -> (String, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, to) = (listener.local_addr().unwrap().to_string(), server.address().to_string());
-    let is_cut = Arc::new(AtomicBool::new(false));
-    let cut = is_cut.clone();
+    let (cut, is_cut) = watch::channel(false);
     tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&to).await.unwrap();
-            let ((from_client, to_client), (from_server, to_server)) =
-                (client.into_split(), server.into_split());
-            tokio::spawn(carry(from_client, to_server, cut.clone()));
-            tokio::spawn(carry(from_server, to_client, cut.clone()));
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(&to).await.unwrap();
+            let mut is_cut = is_cut.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    // Both ends stay open.
+                    () = async { drop(is_cut.wait_for(|is_cut| *is_cut).await) } => std::future::pending().await,
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                }
+            });
         }
     });
-    (address, is_cut)
-}
-
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_cut: Arc<AtomicBool>) {
-    let mut bytes = vec![0; 1 << 14];
-    while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        if !is_cut.load(Ordering::SeqCst) && to.write_all(&bytes[..count]).await.is_err() {
-            return;
-        }
-    }
-    if is_cut.load(Ordering::SeqCst) {
-        // Not even that it is over.
-        std::future::pending::<()>().await;
-    }
+    (address, cut)
 }
 
 #[tokio::test]
 async fn who_waits_for_a_server_that_is_cut_off_goes_to_another() {
     let (near, far) = (server(WIRE_VERSION).await, server(WIRE_VERSION).await);
-    let (behind, is_cut) = wire(&far).await;
+    let (behind, cut) = wire(&far).await;
     let security = Arc::new(Security::Plain(Identity::Node(NodeId(2))));
     let addresses = vec![near.address().to_string(), behind.clone()];
     let client = Client::connect_as(security, addresses, Options::default()).await.unwrap();
@@ -112,7 +102,7 @@ async fn who_waits_for_a_server_that_is_cut_off_goes_to_another() {
     }
     ask_new(&client).await.unwrap();
     assert_eq!(spoken_to().address, behind);
-    is_cut.store(true, Ordering::SeqCst);
+    cut.send(true).unwrap();
     let start = std::time::Instant::now();
     ask_new(&client).await.unwrap();
     assert_ne!(spoken_to().address, behind);
