@@ -30,7 +30,7 @@ const ROOM: usize = 400_000;
 const LATE_MAX: Duration = Duration::from_secs(1);
 /// How long an answer to a question for recalls is waited for.
 const HEARD_MAX: Duration = RECALLS_WAIT.saturating_add(LATE_MAX);
-/// The same at least, when it was asked before and another one came to be more urgent.
+/// The same of one that is asked again before the last was answered, at least: an answer takes [`RECALLS_WAIT`].
 const ASKED_MIN: Duration = RECALLS_WAIT.saturating_add(Duration::from_millis(500));
 /// The longest that a session waits to begin, which is a commit in the store: what it then kept would be over soon.
 const BEGIN_MAX: Duration = Duration::from_secs(3);
