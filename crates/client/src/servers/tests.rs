@@ -80,6 +80,16 @@ async fn a_server_that_was_passed_over_stays_so_when_they_are_learnt_anew() {
     }
 }
 
+/// Those that three calls ask, each of which leaves the one it asked.
+fn asked_in_turn(servers: &Servers, leave: impl Fn(&Servers, &Chosen)) -> HashSet<String> {
+    let asked = (0..3).map(|_| {
+        let chosen = servers.choose(Whom::Any);
+        leave(servers, &chosen);
+        chosen.address
+    });
+    asked.collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_did_not_answer_is_not_asked_when_the_others_are_of_no_use() {
     let servers = servers();
@@ -100,14 +110,7 @@ async fn who_did_not_answer_is_not_asked_when_the_others_are_of_no_use() {
     for _ in 0..2 {
         servers.mark_down(&servers.choose(Whom::Any));
     }
-    let all: HashSet<String> = (0..3)
-        .map(|_| {
-            let chosen = servers.choose(Whom::Any);
-            servers.mark_down(&chosen);
-            chosen.address
-        })
-        .collect();
-    assert_eq!(all.len(), 3);
+    assert_eq!(asked_in_turn(&servers, Servers::mark_down).len(), 3);
     tokio::time::advance(DOWN + Duration::from_millis(1)).await;
     // Whoever is spoken to stays so when the others may be asked again.
     servers.mark_down(&servers.choose(Whom::Any));
@@ -118,14 +121,7 @@ async fn who_did_not_answer_is_not_asked_when_the_others_are_of_no_use() {
     assert_eq!(servers.choose(Whom::Any).address, spoken_to);
     tokio::time::advance(DOWN + Duration::from_millis(1)).await;
     assert_eq!(servers.choose(Whom::Any).address, spoken_to);
-    let all: HashSet<String> = (0..3)
-        .map(|_| {
-            let chosen = servers.choose(Whom::Any);
-            servers.pass_over(&chosen);
-            chosen.address
-        })
-        .collect();
-    assert!(all.contains(&away.address));
+    assert!(asked_in_turn(&servers, Servers::pass_over).contains(&away.address));
 }
 
 #[test]
