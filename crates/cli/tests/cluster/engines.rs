@@ -252,10 +252,11 @@ fn metadata_servers_die(place: &str) {
 /// When it is killed: while it copies, and while it waits until what was promised to clients is over.
 const MIGRATION_KILLED: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 
-/// `kill -9` of a command after so long, if it runs still.
-fn is_killed(mut command: Command, after: Duration) {
-    let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(after);
+/// `kill -9` of a command that runs still after so long.
+fn kill_after(time: Duration, mut command: Command) {
+    let mut process = command.stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(time); // At no particular step.
+    assert!(process.try_wait().unwrap().is_none(), "it has ended by itself");
     process.kill().unwrap();
     process.wait().unwrap();
 }
@@ -291,7 +292,7 @@ fn the_metadata_moves_between_engines_and_back() {
         }
         // Whoever does it dies on the way; it is done again from there, or not at all.
         for after in MIGRATION_KILLED {
-            is_killed(cluster.command(&["meta", "migrate", &from, &to]), after);
+            kill_after(after, cluster.command(&["meta", "migrate", &from, &to]));
         }
         if round == 0 {
             cluster.sr(&["meta", "migrate", "--abandon", &from, &to]);
@@ -319,6 +320,8 @@ fn the_metadata_moves_between_engines_and_back() {
         let same = Command::new("diff").args(["-r", "/usr/include/linux"]).arg(&copy).status().unwrap();
         assert!(same.success());
         assert!(cluster.sr(&["ls", "/tree/.snapshot/first"]).contains("fs.h"));
+        // From between the move that was taken back and the one that was not.
+        cluster.sr(&["stat", "/abandoned"]);
         cluster.sr(&["put", "/etc/hostname", &format!("/later{round}")]);
         // Another history: all of it is backed up again.
         assert!(cluster.sr(&["meta", "backup", &backup]).contains("full"));
