@@ -53,6 +53,13 @@ impl Machines {
         succeed(self.run(machine, arguments), arguments)
     }
 
+    /// Begins a cluster that has its metadata on all of three machines.
+    fn init(&self, more: &[&str]) -> String {
+        let (address, all) = (Network::address(1), [1, 2, 3].map(Network::address).join(","));
+        let arguments = ["cluster", "init", "--dir", "srv", "--address", &address, "--metadata", &all];
+        self.sr(1, &[&arguments[..], &["--units", "units"], more].concat())
+    }
+
     fn invite(&self, more: &[&str]) -> Inviting {
         let arguments = [&["cluster", "invite", "--dir", "srv", "--json"], more].concat();
         Inviting::start(self.command(1, SR, &arguments))
@@ -206,22 +213,7 @@ fn three_machines_with_etcd_are_made_from_nothing_and_any_may_die() {
         return;
     }
     let mut machines = Machines::new(3);
-    let all = [1, 2, 3].map(Network::address).join(",");
-    let said = machines.sr(
-        1,
-        &[
-            "cluster",
-            "init",
-            "--dir",
-            "srv",
-            "--address",
-            &Network::address(1),
-            "--metadata",
-            &all,
-            "--units",
-            "units",
-        ],
-    );
+    let said = machines.init(&[]);
     for words in
         ["metadata server 1 and storage server 11 with target 1", "steradian-etcd", "sr cluster invite --dir"]
     {
@@ -268,12 +260,7 @@ fn any_of_three_sites_may_go() {
         return;
     }
     let mut machines = Machines::new(3);
-    let all = [1, 2, 3].map(Network::address).join(",");
-    let first = Network::address(1);
-    let init =
-        ["cluster", "init", "--dir", "srv", "--address", &first, "--metadata", &all, "--units", "units"];
-    let sites = ["--site", "berlin", "--domain", "site", "--wait-for", "2"];
-    machines.sr(1, &[&init[..], &sites].concat());
+    machines.init(&["--site", "berlin", "--domain", "site", "--wait-for", "2"]);
     machines.start_all(1);
     let mut inviting = machines.invite(&["--machines", "2"]);
     machines.join(&inviting, 2, &["--site", "paris"]);
@@ -283,13 +270,18 @@ fn any_of_three_sites_may_go() {
     [2, 3].iter().for_each(|machine| machines.start_all(*machine));
     machines.put_and_get(3, "before", 1);
     until("all is whole", || machines.sr(1, &["status"]).starts_with("healthy"));
-    // Each site has a copy of everything that was written while all were there.
+    // Both sites with data have all of it: what was written while one was away, too, as soon as it is back.
+    let mut written = vec![("before".to_owned(), 1)];
     for gone in 1..=3u8 {
         machines.kill(gone);
         let other = gone % 3 + 1;
         machines.until(other, &["stat", "/before"]);
-        machines.is_there(other, "/before", &noise(3 << 20, 1));
-        machines.put_and_get(other, &format!("without-{gone}"), u64::from(gone));
+        for (name, seed) in &written {
+            machines.is_there(other, &format!("/{name}"), &noise(3 << 20, *seed));
+        }
+        let (name, seed) = (format!("without-{gone}"), 10 + u64::from(gone));
+        machines.put_and_get(other, &name, seed);
+        written.push((name, seed));
         machines.start_all(gone);
         until("all is whole again", || machines.sr(other, &["status"]).starts_with("healthy"));
     }
