@@ -32,7 +32,7 @@ fn it_comes_back_from_the_storage_servers_and_from_a_backup() {
     let kept = all(&cluster);
     let backup = text(&cluster.path("backup"));
     cluster.sr(&["meta", "backup", &backup]);
-    std::thread::sleep(FRESH);
+    std::thread::sleep(FRESH); // What is younger may not come back.
     let addresses = cluster.storage_addresses();
 
     cluster.kill_meta();
