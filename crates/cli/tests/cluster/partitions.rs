@@ -207,7 +207,9 @@ fn mounts(cluster: &Apart) -> Vec<Mounted> {
 /// Each metadata server is cut off from everybody, and each is killed, the manager among them both times: it is another one only when it is its
 /// turn. And two of them lose sight of the store, and of the others.
 fn metadata_servers_go(network: &Network, cluster: &mut Apart, hosts: &[u8; 3], store: &[u8], run: &mut Run) {
-    for (number, host) in (1..).zip(hosts) {
+    // More than once for who measures.
+    let rounds = std::env::var("SR_TEST_CUTS").map_or(1, |text| text.parse().unwrap());
+    for (number, host) in std::iter::repeat_n((1..).zip(hosts), rounds).flatten() {
         let what = format!("metadata server {number} cut off");
         run.event(&what, CUT, || network.cut(*host), || network.heal(*host));
     }
