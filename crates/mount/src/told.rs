@@ -3,7 +3,7 @@
 //! The kernel may answer programs by itself, for a second or two, with attributes and names that the client keeps. When the servers
 //! have one back, the kernel is told so before they are:
 //! - Attributes: it forgets them without waiting for anything, and does not rely on answers that are on their way. An inode that it
-//!   does not know may be in such an answer, though: then the second is waited for.
+//!   does not know may be in such an answer, though: then that is waited for.
 //! - Names: it forgets one as soon as it does nothing else in the directory. What it does there may be a change that waits for the
 //!   servers, which wait for this: then, too, the second is waited for, and names of this directory are not told for a while.
 //!   What it was told of a name goes with a file that it renames: that is told of the new name from then on. Where the client does not keep
@@ -64,6 +64,13 @@ struct Name {
     number: u64,
 }
 
+/// When the last answer with an inode's attributes has been looked at, and until when the kernel relies on any.
+#[derive(Clone, Copy)]
+struct Last {
+    looked_at: Instant,
+    until: Instant,
+}
+
 /// What a name is, and how it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameKind {
@@ -83,8 +90,7 @@ impl NameKind {
 
 #[derive(Default)]
 struct State {
-    /// Until when the kernel relies on them.
-    attributes: HashMap<InodeId, Instant>,
+    attributes: HashMap<InodeId, Last>,
     /// Inodes whose lists the kernel may have.
     lists: HashSet<InodeId>,
     /// By directory and name.
@@ -236,15 +242,19 @@ impl Told {
             inodes.iter().copied().filter(|inode| state.lists.remove(inode)).collect()
         };
         self.forget_lists(notifier, lists);
-        let mut told: Vec<(InodeId, Instant)> = {
+        let mut told: Vec<(InodeId, Last)> = {
             let mut state = self.state();
             inodes.iter().filter_map(|inode| Some((*inode, state.attributes.remove(inode)?))).collect()
         };
         loop {
             let now = Instant::now();
-            told.retain(|(inode, until)| {
-                let node = self.numbers.node(*inode);
-                now < *until && !matches!(notifier.attributes_changed(node), Ok(Known::Yes))
+            told.retain(|(inode, last)| {
+                now < last.until
+                    && match notifier.attributes_changed(self.numbers.node(*inode)) {
+                        Ok(Known::Yes) => false,
+                        Ok(Known::No) => now < last.looked_at,
+                        Err(_) => true,
+                    }
             });
             if told.is_empty() {
                 return;
@@ -254,31 +264,42 @@ impl Told {
     }
 
     async fn forget_names(&self, directories: &[InodeId], why: Forgotten) {
-        let Some(notifier) = self.notifier.get().cloned() else { return };
-        let now = Instant::now();
-        let (mut told, before) = (Vec::new(), self.state().told);
-        for directory in directories {
-            let node = self.numbers.node(*directory);
-            let names = self.state().names_to_forget(*directory, why);
+        let before = self.state().told;
+        let names = |directory: &InodeId| (*directory, self.state().names_to_forget(*directory, why));
+        self.forget_told(directories.iter().map(names).collect(), before).await;
+    }
+
+    /// Has the kernel forget these names, each of which it was told before so many.
+    async fn forget_told(&self, names: Vec<(InodeId, Names)>, before: u64) {
+        let Some(notifier) = self.notifier.get() else { return };
+        let (now, directories) = (Instant::now(), names.iter().map(|(directory, _)| *directory));
+        let directories: Vec<InodeId> = directories.collect();
+        let mut told = Vec::new();
+        for (directory, names) in names {
+            let node = self.numbers.node(directory);
             told.extend(names.into_iter().filter(|(_, told)| now < told.until).map(|name| (node, name)));
         }
-        if let Some(until) = told.iter().map(|(_, (_, told))| told.until).max() {
-            // Those that may be in an answer that nobody has looked at yet, and when somebody has.
-            let mut late = told.clone();
-            late.retain(|(_, (_, told))| told.kind == NameKind::Directory && now < told.looked_at);
-            let looked_at = late.iter().map(|(_, (_, told))| told.looked_at).max();
-            tell_of_names(&notifier, told, until).await;
+        // Those that may be in an answer that nobody has looked at yet, and when somebody has.
+        let mut late = told.clone();
+        late.retain(|(_, (_, told))| told.kind == NameKind::Directory && now < told.looked_at);
+        let looked_at = late.iter().map(|(_, (_, told))| told.looked_at).max();
+        // Where the kernel is busy in a directory the time of what it was told there is waited for, which is shorter for files.
+        let (files, others) = told.into_iter().partition(|(_, (_, told))| told.kind == NameKind::Leaf);
+        let others = async {
+            tell_of_names(notifier, others).await;
             if let Some(looked_at) = looked_at {
                 sleep_until(looked_at).await;
-                tell_of_names(&notifier, late, until).await;
+                tell_of_names(notifier, late).await;
             }
-        }
+        };
+        tokio::join!(tell_of_names(notifier, files), others);
         directories.iter().for_each(|directory| self.state().forgotten(*directory, before));
     }
 }
 
 /// Has the kernel forget names, or waits until it relies on none of them any more.
-async fn tell_of_names(notifier: &Notifier, names: Vec<(Node, (Box<str>, Name))>, until: Instant) {
+async fn tell_of_names(notifier: &Notifier, names: Vec<(Node, (Box<str>, Name))>) {
+    let Some(until) = names.iter().map(|(_, (_, told))| told.until).max() else { return };
     let notifier = notifier.clone();
     // It may wait for long: a thread of its own does.
     let telling = tokio::task::spawn_blocking(move || {
@@ -309,14 +330,18 @@ impl Dependents for Told {
 
     fn forget_all(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            let lists = self.state().lists.drain().collect();
+            let (lists, inodes, names, before) = {
+                let mut state = self.state();
+                let lists = state.lists.drain().collect();
+                let inodes: Vec<InodeId> = state.attributes.keys().copied().collect();
+                let names =
+                    state.names.iter().map(|(directory, names)| (*directory, names.clone())).collect();
+                (lists, inodes, names, state.told)
+            };
             if let Some(notifier) = self.notifier.get() {
                 self.forget_lists(notifier, lists);
             }
-            let until = self.state().last();
-            if let Some(until) = until {
-                sleep_until(until).await;
-            }
+            tokio::join!(self.forget_attributes(&inodes), self.forget_told(names, before));
         })
     }
 }
@@ -324,10 +349,11 @@ impl Dependents for Told {
 impl State {
     fn note_attributes(&mut self, inode: InodeId, time: Duration) {
         self.make_room();
-        let until = Instant::now() + time + LATE;
+        let looked_at = Instant::now() + LATE;
+        let until = looked_at + time;
+        let last = self.attributes.entry(inode).or_insert(Last { looked_at, until });
         // An answer before this may have said more.
-        let noted = self.attributes.entry(inode).or_insert(until);
-        *noted = until.max(*noted);
+        *last = Last { looked_at, until: until.max(last.until) };
     }
 
     /// Whether names of this directory may be told.
@@ -381,7 +407,7 @@ impl State {
             return;
         }
         let now = Instant::now();
-        self.attributes.retain(|_, until| now < *until);
+        self.attributes.retain(|_, last| now < last.until);
         self.restless.retain(|_, restless| restless.is_remembered(now));
         self.names.retain(|_, names| {
             names.retain(|(_, told)| now < told.until);
@@ -389,12 +415,6 @@ impl State {
         });
         self.count = self.names.values().map(Vec::len).sum();
         self.room = 2 * (self.attributes.len() + self.count + self.restless.len());
-    }
-
-    /// When the last of all is over.
-    fn last(&self) -> Option<Instant> {
-        let names = self.names.values().flatten().map(|(_, told)| told.until);
-        self.attributes.values().copied().chain(names).max()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Two mounts that agree on every name and attribute, at every step.
 
+use crate::apart::Apart;
 use crate::cloud::{Cloud, client};
 use crate::mount::{Mounted, is_possible};
 use crate::networks::{Network, within};
+use kv::conformance::etcd::Cluster;
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -86,10 +88,10 @@ for number in range(steps):
 "#;
 
 /// Looks at all of a new directory through one mount, has one thing in it changed through the other, and looks again: each time the kernel
-/// has been told all of it just before.
+/// has been told all of it just before. If it is asked to, it says so then at every fourth time, and waits for a line.
 const FRESH: &str = r#"
 import os, random, sys
-mounts, seed, rounds = sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4])
+mounts, seed, rounds, waits = sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:] == ['waits']
 random.seed(seed)
 changes = {
     'unlink': lambda at: os.unlink(at + '/file'),
@@ -129,6 +131,9 @@ for number in range(rounds):
     next(slowly)
     before = look(at), scan(at), look(at)
     assert before[0] == before[2] == look(other + '/' + name), (number, before)
+    if waits and number % 4 == 3:
+        print('looked', flush=True)
+        input()
     changes[what](other + '/' + name)
     after = look(at)
     wanted = look(other + '/' + name)
@@ -256,4 +261,41 @@ fn what_is_moved_to_where_others_take_it_away_seldom_waits() {
     });
     // The kernel relies on names of the first directory once in ten seconds.
     assert!(slow <= 4, "{slow} of {FILES} waited until the kernel relied on nothing");
+}
+
+/// So many servers are left.
+const LEFT: usize = 8;
+
+#[test]
+fn what_the_kernel_was_told_is_forgotten_when_the_server_is_left() {
+    if !is_possible() {
+        return;
+    }
+    let etcd = Cluster::start(1);
+    let mut cluster = Apart::over(&etcd.place(), 2, 1, 1);
+    let mounts = ["one", "two"]
+        .map(|name| Mounted::by(|arguments| cluster.command(arguments), cluster.path(name), &[]));
+    let mut program = Command::new("python3")
+        .args(["-c", FRESH])
+        .args(mounts.each_ref().map(|mount| mount.path("")))
+        .args(["4", &(4 * LEFT).to_string(), "waits"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut go_on = program.stdin.take().unwrap();
+    let said = BufReader::new(program.stdout.take().unwrap()).lines();
+    let mut left = 0;
+    for _ in said.map_while(Result::ok) {
+        // It takes its leave, and changes go on at once: the kernel would still rely on what it was told.
+        let number = left % 2;
+        assert!(cluster.meta(number).terminate());
+        go_on.write_all(b"\n").unwrap();
+        cluster.start_one_meta(number);
+        left += 1;
+    }
+    let program = program.wait_with_output().unwrap();
+    assert!(program.status.success(), "{}", String::from_utf8_lossy(&program.stderr));
+    assert_eq!(left, LEFT);
 }
