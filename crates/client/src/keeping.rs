@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use types::acl;
-use types::delegation::{News, Position, RECALLS_WAIT, RETURNED_MAX, Recall, Recalls};
+use types::delegation::{DELEGATION_LIFETIME, News, Position, RECALLS_WAIT, RETURNED_MAX, Recall, Recalls};
 use types::meta::{Change, Follow, MetaError, MetaReply, MetaRequest, NAME_MAX, Place};
 use types::snapshot;
 use types::storage::Durability;
@@ -36,8 +36,8 @@ const ASKED_MIN: Duration = RECALLS_WAIT.saturating_add(Duration::from_millis(50
 const BEGIN_MAX: Duration = Duration::from_secs(3);
 /// The pause after one that failed.
 const FAILED_PAUSE: Duration = Duration::from_millis(200);
-/// What is kept is about to be over: another server is asked.
-const URGENT: Duration = Duration::from_millis(1500);
+/// A server that is of no use is left when so little is left of what is kept: when it would be left if it were silent.
+const URGENT: Duration = DELEGATION_LIFETIME.saturating_sub(HEARD_MAX);
 /// Of a directory with more pages the rest is not fetched so.
 const PAGES_MAX: u32 = 4;
 /// Entries of a page.
