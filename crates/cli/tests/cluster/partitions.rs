@@ -204,16 +204,26 @@ fn mounts(cluster: &Apart) -> Vec<Mounted> {
     MOUNTS.iter().map(mount).collect()
 }
 
+/// Who was cut off twice within a minute stays out for some seconds.
+fn all_are_there(cluster: &Apart, count: usize) {
+    let is_one = |line: &&str| line.contains(r#""record":"metadata""#);
+    until("all metadata servers are there", || {
+        cluster.sr(&["status", "--json"]).lines().filter(is_one).count() == count
+    });
+}
+
 /// Each metadata server is cut off from everybody, and each is killed, the manager among them both times: it is another one only when it is its
 /// turn. And two of them lose sight of the store, and of the others.
 fn metadata_servers_go(network: &Network, cluster: &mut Apart, hosts: &[u8; 3], store: &[u8], run: &mut Run) {
     // More than once for who measures.
     let rounds = std::env::var("SR_TEST_CUTS").map_or(1, |text| text.parse().unwrap());
     for (number, host) in std::iter::repeat_n((1..).zip(hosts), rounds).flatten() {
+        all_are_there(cluster, hosts.len());
         let what = format!("metadata server {number} cut off");
         run.event(&what, CUT, || network.cut(*host), || network.heal(*host));
     }
     for number in 0..hosts.len() {
+        all_are_there(cluster, hosts.len());
         let both = std::cell::RefCell::new(&mut *cluster);
         let (kill, start) =
             (|| both.borrow_mut().kill_one_meta(number), || both.borrow_mut().start_one_meta(number));
@@ -221,6 +231,7 @@ fn metadata_servers_go(network: &Network, cluster: &mut Apart, hosts: &[u8; 3], 
     }
     let each = |of: u8, from: &[u8], what: &dyn Fn([u8; 2])| from.iter().for_each(|other| what([of, *other]));
     let between = |of: u8, from: &[u8], what: &str, run: &mut Run| {
+        all_are_there(cluster, hosts.len());
         let cut = || each(of, from, &|hosts| network.cut_between(hosts));
         let heal = || each(of, from, &|hosts| network.heal_between(hosts));
         run.event(what, CUT, cut, heal);
