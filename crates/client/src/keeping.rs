@@ -167,6 +167,9 @@ impl Keeping {
     fn answer(&self, request: &MetaRequest) -> Option<std::result::Result<MetaReply, MetaError>> {
         let MetaRequest::Stat { place, follow } = request else { return None };
         let mut state = self.state();
+        if state.is_over {
+            return None;
+        }
         let now = self.now();
         let found = match place.single_name() {
             // That it cannot be a name is another answer than that it is none; and some lead on though no listing has them.
@@ -354,6 +357,11 @@ impl Keeping {
         self.state().undone
     }
 
+    /// Answers nothing any more. Changes are still the holder's, so that none waits for what he keeps himself.
+    pub(crate) fn stop(&self) {
+        self.state().is_over = true;
+    }
+
     /// Keeps nothing any more.
     pub(crate) fn end(&self) {
         let mut state = self.state();
@@ -522,7 +530,7 @@ impl Client {
         let (state, now) = (keeping.state(), keeping.now());
         // Others are to rely on nothing any more when the server is left: it is waited for, before another one is gone to.
         let until = state.kept.until().min(state.heard + HEARD_MAX);
-        if is_kept(&state.kept, now) { until.saturating_sub(now) } else { Duration::ZERO }
+        if !state.is_over && is_kept(&state.kept, now) { until.saturating_sub(now) } else { Duration::ZERO }
     }
 
     /// Asks once for recalls, and waits for so long.

@@ -329,17 +329,24 @@ impl Session {
     /// Ends it: all that it holds and has locked is free at once, and nothing can be locked any more.
     pub async fn end(&self) -> Result<()> {
         drop(self.renewal.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some((keeping, renewal)) = self.keeping.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let keeping = keeping.map(|(keeping, renewal)| {
             drop(renewal);
-            keeping.end();
-        }
+            keeping.stop();
+            keeping
+        });
         let shared = &self.shared;
+        let client = Client { keeping: keeping.clone(), ..shared.client.clone() };
         let session = {
             let mut state = shared.state();
             state.over_at = Instant::now();
             state.session
         };
-        match shared.client.change("end the session", &shared.name, Change::EndSession { session }).await {
+        let ended = client.change("end the session", &shared.name, Change::EndSession { session }).await;
+        if let Some(keeping) = keeping {
+            keeping.end();
+        }
+        match ended {
             Err(error) if error.kind() == ErrorKind::SessionOver => Ok(()),
             reply => done(reply?, "end the session", &shared.name),
         }

@@ -159,20 +159,26 @@ async fn serve(
         rustix::stdio::dup2_stderr(&nowhere).map_err(|error| failed(error.into()))?;
     }
     let mut serving = tokio::spawn(mount.run());
+    let mut is_unmounted = false;
     let result = loop {
         tokio::select! {
             served = &mut serving => break served.map_err(std::io::Error::other).flatten(),
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+        if is_unmounted {
+            eprintln!("sr: {} is unmounted; what it held is being given back to the servers", at.display());
+            continue;
+        }
         // What is written and not at the servers goes there first; the kernel sees to that.
         let place = at.clone();
         let unmounted = tokio::task::spawn_blocking(move || fuse::unmount(&place, false)).await;
-        if let Err(error) = unmounted.map_err(std::io::Error::other).flatten() {
-            eprintln!(
+        match unmounted.map_err(std::io::Error::other).flatten() {
+            Ok(()) => is_unmounted = true,
+            Err(error) => eprintln!(
                 "sr: cannot unmount {}: {error}; end who uses it, or use `sr umount --lazy`",
                 at.display()
-            );
+            ),
         }
     };
     // Its input ends, and it finds nothing to do.

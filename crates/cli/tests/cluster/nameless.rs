@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn make(directory: &Path, more: OFlags) -> Result<File, Errno> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | more;
@@ -143,4 +144,28 @@ fn the_space_of_a_file_without_a_name_comes_back() {
     link(&kept, &lives.path("g")).unwrap();
     drop(kept);
     assert!(fs::read(lives.path("g")).unwrap() == noise(3_000_000, 2));
+}
+
+/// The servers wait as long for a mount that answers nothing.
+const GIVEN_UP: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_mount_ends_without_waiting_for_what_it_keeps_itself() {
+    if !is_possible() {
+        return;
+    }
+    let cloud = Cloud::new();
+    let mount = Mounted::of(&cloud, "mnt", &[]);
+    let path = mount.path("f");
+    let file = File::create_new(&path).unwrap();
+    assert!(path.exists());
+    fs::remove_file(&path).unwrap();
+    assert_eq!(file.metadata().unwrap().nlink(), 0);
+    // The session has it open until it says otherwise, and it goes with its end.
+    drop(file);
+    let begin = Instant::now();
+    drop(mount);
+    let took = begin.elapsed();
+    assert!(took < GIVEN_UP, "{took:?}");
+    assert_eq!(totals(&cloud), [0, 0, 0]);
 }
