@@ -9,7 +9,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::time::Instant;
 use types::Duration;
@@ -21,7 +21,7 @@ use types::wire::Request;
 const DOWN: Duration = Duration::from_secs(5);
 /// How often it is asked which servers there are.
 const REFRESH: Duration = Duration::from_secs(30);
-/// The same after one did not answer.
+/// The same after one did not answer, or that question was not answered.
 const REFRESH_SOON: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -37,6 +37,8 @@ pub(crate) struct Servers {
     down: Mutex<HashMap<String, Instant>>,
     /// When they were asked for last: milliseconds since `began`.
     refreshed: AtomicU64,
+    /// They did not answer then.
+    in_vain: AtomicBool,
     began: Instant,
 }
 
@@ -68,6 +70,7 @@ impl Servers {
             manager_turn: AtomicUsize::new(start),
             down: Mutex::default(),
             refreshed: AtomicU64::new(0),
+            in_vain: AtomicBool::new(false),
             began: Instant::now(),
         }
     }
@@ -224,8 +227,9 @@ fn directory_of(place: &Place) -> u64 {
 impl Client {
     /// Asks in the background which servers there are, if that was long ago.
     pub(crate) fn refresh_servers(&self, after_trouble: bool) {
-        let every = if after_trouble { REFRESH_SOON } else { REFRESH };
-        if !self.shared.servers.is_due(every) {
+        let servers = &self.shared.servers;
+        let is_soon = after_trouble || servers.in_vain.load(Ordering::Relaxed);
+        if !servers.is_due(if is_soon { REFRESH_SOON } else { REFRESH }) {
             return;
         }
         let shared = Arc::downgrade(&self.shared);
@@ -233,9 +237,9 @@ impl Client {
         tokio::spawn(async move {
             let Some(shared) = shared.upgrade() else { return };
             let chosen = shared.servers.choose(Whom::Any);
-            if let Some(Ok(MetaReply::Servers(told))) =
-                crate::call::ask_once(&shared, &chosen, request, Bytes::new()).await
-            {
+            let answer = crate::call::ask_once(&shared, &chosen, request, Bytes::new()).await;
+            shared.servers.in_vain.store(answer.is_none(), Ordering::Relaxed);
+            if let Some(Ok(MetaReply::Servers(told))) = answer {
                 shared.servers.learn(told.into_iter().map(|server| server.address).collect());
             }
         });

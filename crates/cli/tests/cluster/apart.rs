@@ -4,7 +4,7 @@ use crate::cloud::{Launch, SR, Server, client, succeed};
 use crate::networks::{Network, within};
 use crate::stores;
 use kv::conformance::ports::free as ports;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -43,6 +43,22 @@ struct Meta {
     server: Option<Server>,
     arguments: Vec<String>,
     network: Option<String>,
+}
+
+impl Meta {
+    /// Makes the directory of one with this number, and starts it.
+    fn begin(home: &Path, launch: Launch, (id, listen): (u32, &str), more: &[&str]) -> Meta {
+        let at = |name: &str| home.join(name).display().to_string();
+        // The first is where it always was.
+        let directory = at(&if id == 1 { "meta".to_owned() } else { format!("meta-{id}") });
+        admin(&["ca", "node", &at("authority"), &directory, "--id", &id.to_string()]);
+        let arguments = [&["meta", "--dir", &directory, "--listen", listen], more].concat();
+        let server = Server::start_as(&launch, home, &arguments);
+        let address = server.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
+        let mut arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        arguments[LISTEN] = address; // Comes back where it was.
+        Meta { server: Some(server), arguments, network: launch.network }
+    }
 }
 
 /// Where servers are.
@@ -106,22 +122,12 @@ impl Apart {
         let at = |name: &str| home.path().join(name).display().to_string();
         admin(&["ca", "init", &at("authority")]);
         let (copies, count) = (copies.to_string(), servers.to_string());
-        let (mut metas, mut addresses) = (Vec::new(), Vec::new());
-        for (id, (network, listen)) in (1..).zip(places) {
-            // The first is where it always was.
-            let directory = at(&if id == 1 { "meta".to_owned() } else { format!("meta-{id}") });
-            admin(&["ca", "node", &at("authority"), &directory, "--id", &id.to_string()]);
-            let arguments = ["meta", "--dir", &directory, "--listen", &listen];
-            let cluster = ["--copies", &copies, "--targets", &count];
-            let arguments = [&arguments[..], &cluster, more].concat();
-            let launch = Launch { newest, network: network.clone() };
-            let server = Server::start_as(&launch, home.path(), &arguments);
-            let address = server.greeting.last().unwrap().rsplit(' ').next().unwrap().to_owned();
-            let mut arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-            arguments[LISTEN].clone_from(&address); // Comes back where it was.
-            metas.push(Meta { server: Some(server), arguments, network });
-            addresses.push(address);
-        }
+        let more = [&["--copies", &copies, "--targets", &count], more].concat();
+        let begin = |(id, (network, listen)): (u32, (Option<String>, String))| {
+            Meta::begin(home.path(), Launch { newest, network }, (id, &listen), &more)
+        };
+        let metas: Vec<Meta> = (1..).zip(places).map(begin).collect();
+        let addresses: Vec<String> = metas.iter().map(|meta| meta.arguments[LISTEN].clone()).collect();
         let user = ["--name", "admin", "--uid", "0", "--gid", "0"];
         let known = addresses.iter().flat_map(|address| ["--server", address]);
         let user: Vec<&str> = user.into_iter().chain(known).collect();
@@ -141,6 +147,15 @@ impl Apart {
         let apart = Apart { home, metas, storage, storage_arguments, newest, network };
         apart.wait_serving();
         apart
+    }
+
+    /// One more metadata server, over this store.
+    pub(crate) fn add_meta(&mut self, store: &str) {
+        let id = 1 + u32::try_from(self.metas.len()).unwrap();
+        let launch = self.launch(self.network.clone());
+        let listen = format!("127.0.0.1:{}", ports(1)[0]);
+        let meta = Meta::begin(self.home.path(), launch, (id, &listen), &["--store", store]);
+        self.metas.push(meta);
     }
 
     /// One more storage server.

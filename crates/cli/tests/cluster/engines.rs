@@ -328,3 +328,33 @@ fn the_metadata_moves_between_engines_and_back() {
         from = to;
     }
 }
+
+#[test]
+fn one_metadata_server_becomes_three_while_a_mount_waits() {
+    if !is_possible() {
+        return;
+    }
+    let etcd = Cluster::start(3);
+    let place = etcd.place();
+    let mut cluster = Apart::new(2, 2);
+    let mount = Mounted::by(|arguments| cluster.command(arguments), cluster.path("mnt"), &[]);
+    fs::write(mount.path("before"), "1").unwrap();
+    assert!(cluster.meta(0).terminate());
+    let meanwhile = mount.path("meanwhile");
+    let writing = std::thread::spawn(move || fs::write(meanwhile, "2"));
+    let local = cluster.path("meta").display().to_string();
+    cluster.sr(&["meta", "migrate", &local, &place]);
+    cluster.add_meta(&place);
+    cluster.add_meta(&place);
+    // The one that the mount waits for: it tells of the others.
+    cluster.use_store(Some(&place));
+    cluster.start_meta();
+    writing.join().unwrap().unwrap();
+    cluster.wait_whole();
+    // Mounts and storage servers, which knew only this one, have learnt of the others.
+    cluster.kill_meta();
+    fs::write(mount.path("after"), "3").unwrap();
+    for (name, wanted) in [("before", "1"), ("meanwhile", "2"), ("after", "3")] {
+        assert_eq!(fs::read_to_string(mount.path(name)).unwrap(), wanted);
+    }
+}

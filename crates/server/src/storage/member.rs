@@ -5,7 +5,10 @@ use chain::{Place, Role};
 use env::watch;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use types::manager::{Heartbeat, ManagerError, ManagerReply, ManagerRequest, Registration, TargetReport};
+use types::meta::{MetaError, MetaReply, MetaRequest};
+use types::peer::ServerInfo;
 use types::wire::{Channel, Request, decode};
 use types::{ChainInfo, MemberState, Routing, TargetId};
 
@@ -14,42 +17,115 @@ const WATCH_MS: u32 = 10_000;
 /// Between attempts to reach a manager.
 const RETRY: Duration = Duration::from_millis(200);
 const CALL_DEADLINE: Duration = Duration::from_secs(1);
+/// How often the manager is asked which other metadata servers there are.
+const LEARN: Duration = Duration::from_secs(30);
+/// How often it is said that none of them is the manager.
+const COMPLAIN: Duration = Duration::from_secs(30);
+
+/// The metadata servers, of which one is the manager.
+struct Managers {
+    /// Those that this server was started with, then those that they named.
+    all: Vec<String>,
+    named: usize,
+    turn: usize,
+    /// When there was one, or this was said.
+    complained: Instant,
+}
+
+impl Managers {
+    fn new(named: Vec<String>) -> Managers {
+        Managers { named: named.len(), all: named, turn: 0, complained: Instant::now() }
+    }
+
+    /// Which one to ask next.
+    fn next(&mut self) -> String {
+        self.turn += 1;
+        self.all[(self.turn - 1) % self.all.len()].clone()
+    }
+
+    /// These are there now.
+    fn learn(&mut self, told: Vec<ServerInfo>) {
+        // One server alone names none.
+        if told.is_empty() {
+            return;
+        }
+        self.all.truncate(self.named);
+        for server in told {
+            if !self.all.contains(&server.address) {
+                self.all.push(server.address);
+            }
+        }
+    }
+
+    /// None was the manager just now.
+    fn none(&mut self) {
+        if self.complained.elapsed() > COMPLAIN {
+            tracing::warn!(asked = self.all.join(", "), "no metadata server is the manager");
+            self.complained = Instant::now();
+        }
+    }
+}
 
 /// Runs until the server stops.
 pub(super) async fn live(storage: Arc<Storage>) {
     let mut stop = storage.stop.subscribe();
-    let mut turn = 0;
+    let mut managers = Managers::new(storage.options.managers.clone());
     loop {
-        let managers = &storage.options.managers;
-        let address = managers[turn % managers.len()].clone();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            () = with_manager(&storage, &address) => {}
+            () = with_manager(&storage, &mut managers) => {}
         }
-        turn += 1;
         tokio::time::sleep(RETRY).await;
     }
 }
 
 /// One connection to one manager, until it fails or says that it is none.
-async fn with_manager(storage: &Arc<Storage>, address: &str) {
+async fn with_manager(storage: &Arc<Storage>, managers: &mut Managers) {
+    let address = managers.next();
     let (newest, security) = (storage.options.newest, &*storage.options.security);
     let opened =
-        net::Connection::open_up_to(newest, address, security, net::Expect::AnyNode, CALL_DEADLINE).await;
+        net::Connection::open_up_to(newest, &address, security, net::Expect::AnyNode, CALL_DEADLINE).await;
     let connection = match opened {
         Ok(connection) => connection,
         Err(error) => {
             tracing::debug!(%address, %error, "cannot reach the manager");
-            return;
+            return managers.none();
         }
     };
-    // Each loop ends at the first failure; then both begin anew, perhaps elsewhere.
+    // The manager may be one that is not known yet.
+    learn(&connection, managers).await;
+    // Each loop ends at the first failure; then all begin anew, perhaps elsewhere.
     let (registered, wait) = watch::channel(None);
-    tokio::select! {
+    let is_manager = registered.subscribe();
+    let keep_learning = async {
+        loop {
+            tokio::time::sleep(LEARN).await;
+            learn(&connection, managers).await;
+        }
+    };
+    let why = tokio::select! {
         biased;
-        why = beat(storage, &connection, &registered) => tracing::warn!(%address, %why, "lost the manager"),
-        why = follow(storage, &connection, wait) => tracing::warn!(%address, %why, "lost the manager"),
+        why = beat(storage, &connection, &registered) => why,
+        why = follow(storage, &connection, wait) => why,
+        () = keep_learning => return,
+    };
+    if is_manager.borrow().is_some() {
+        tracing::warn!(%address, %why, "lost the manager");
+        managers.complained = Instant::now();
+    } else {
+        tracing::debug!(%address, %why, "this is not the manager");
+        managers.none();
+    }
+}
+
+/// Asks which metadata servers there are. Whoever does not say leaves that as it is.
+async fn learn(connection: &net::Connection, managers: &mut Managers) {
+    let request = MetaRequest::Servers.encoded();
+    let asked = connection.start(Channel::Meta, request, bytes::Bytes::new(), CALL_DEADLINE).await;
+    let answer = asked.ok().map(|answer| decode::<Result<MetaReply, MetaError>>(&answer.body));
+    if let Some(Ok(Ok(MetaReply::Servers(told)))) = answer {
+        managers.learn(told);
     }
 }
 
@@ -257,4 +333,29 @@ fn place_of(info: &ChainInfo, target: TargetId) -> Option<Place> {
         head: position == 0,
         successor: active.get(position + 1).copied(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::NodeId;
+
+    fn server(address: &str) -> ServerInfo {
+        ServerInfo { node: NodeId(1), address: address.to_owned() }
+    }
+
+    #[test]
+    fn all_are_asked_in_turn_those_that_were_told_of_too() {
+        let mut managers = Managers::new(vec!["a".to_owned(), "b".to_owned()]);
+        let mut round = |told: &[&str], count: usize| {
+            managers.learn(told.iter().map(|address| server(address)).collect());
+            let mut asked: Vec<String> = (0..count).map(|_| managers.next()).collect();
+            asked.sort_unstable();
+            asked.concat()
+        };
+        assert_eq!(round(&["b", "c"], 3), "abc");
+        // Who tells nothing changes nothing; and nobody is asked who is gone, but for those that were named.
+        assert_eq!(round(&[], 6), "aabbcc");
+        assert_eq!(round(&["d"], 3), "abd");
+    }
 }
