@@ -97,7 +97,8 @@ struct State {
     unflushed: Vec<Position>,
     /// How often some were undone.
     undone: u64,
-    /// The session was ended.
+    /// The session is being ended; it was.
+    is_stopped: bool,
     is_over: bool,
 }
 
@@ -137,6 +138,7 @@ impl Keeping {
             listings: HashMap::new(),
             unflushed: Vec::new(),
             undone: 0,
+            is_stopped: false,
             is_over: false,
         };
         let keeping =
@@ -167,7 +169,7 @@ impl Keeping {
     fn answer(&self, request: &MetaRequest) -> Option<std::result::Result<MetaReply, MetaError>> {
         let MetaRequest::Stat { place, follow } = request else { return None };
         let mut state = self.state();
-        if state.is_over {
+        if state.is_stopped {
             return None;
         }
         let now = self.now();
@@ -357,9 +359,9 @@ impl Keeping {
         self.state().undone
     }
 
-    /// Answers nothing any more. Changes are still the holder's, so that none waits for what he keeps himself.
+    /// Answers nothing any more. The servers know it for a holder, which hears what is recalled, and may still change things.
     pub(crate) fn stop(&self) {
-        self.state().is_over = true;
+        self.state().is_stopped = true;
     }
 
     /// Keeps nothing any more.
@@ -528,9 +530,14 @@ impl Client {
     fn keeps_if(&self, is_kept: impl FnOnce(&Kept, Duration) -> bool) -> Duration {
         let Some(keeping) = &self.keeping else { return Duration::ZERO };
         let (state, now) = (keeping.state(), keeping.now());
-        // Others are to rely on nothing any more when the server is left: it is waited for, before another one is gone to.
+        // Others are to rely on nothing any more when a silent server is left: until they do they are waited for, before another
+        // one is gone to.
         let until = state.kept.until().min(state.heard + HEARD_MAX);
-        if !state.is_over && is_kept(&state.kept, now) { until.saturating_sub(now) } else { Duration::ZERO }
+        if !state.is_stopped && is_kept(&state.kept, now) {
+            until.saturating_sub(now)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Asks once for recalls, and waits for so long.

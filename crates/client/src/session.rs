@@ -329,21 +329,19 @@ impl Session {
     /// Ends it: all that it holds and has locked is free at once, and nothing can be locked any more.
     pub async fn end(&self) -> Result<()> {
         drop(self.renewal.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let keeping = keeping.map(|(keeping, renewal)| {
-            drop(renewal);
-            keeping.stop();
-            keeping
-        });
         let shared = &self.shared;
-        let client = Client { keeping: keeping.clone(), ..shared.client.clone() };
-        let session = {
-            let mut state = shared.state();
-            state.over_at = Instant::now();
-            state.session
-        };
+        let keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // What is kept would be waited for if it were not given back, or this were the change of somebody else.
+        let mut client = shared.client.clone();
+        if let Some((keeping, _)) = &keeping {
+            keeping.stop();
+            client.keeping = Some(keeping.clone());
+        }
+        let session = shared.state().session;
         let ended = client.change("end the session", &shared.name, Change::EndSession { session }).await;
-        if let Some(keeping) = keeping {
+        shared.state().over_at = Instant::now();
+        if let Some((keeping, renewal)) = keeping {
+            drop(renewal);
             keeping.end();
         }
         match ended {

@@ -85,8 +85,13 @@ impl OpenDirectory {
             walk.listing = Some(self.client.list(Place::inode(self.inode), options));
             walk.ahead.clear();
         }
+        let first = at;
         loop {
             if walk.ahead.is_empty() {
+                // The kernel relies on what is in the page from now on, not from when more has come.
+                if at > first {
+                    return Ok(page);
+                }
                 let Some(listing) = &mut walk.listing else { return Ok(page) };
                 match listing.next_page().await? {
                     Some(entries) => walk.ahead.extend(entries),

@@ -2,8 +2,8 @@
 //!
 //! The kernel may answer programs by itself, for a second or two, with attributes and names that the client keeps. When the servers
 //! have one back, the kernel is told so before they are:
-//! - Attributes: it forgets them without waiting for anything, and does not rely on answers that are on their way. An inode that it
-//!   does not know may be in such an answer, though: then that is waited for.
+//! - Attributes: it forgets them without waiting for what programs do, and does not rely on answers that are on their way. An inode that
+//!   it does not know may be in such an answer, though: then the second is waited for.
 //! - Names: it forgets one as soon as it does nothing else in the directory. What it does there may be a change that waits for the
 //!   servers, which wait for this: then, too, the second is waited for, and names of this directory are not told for a while.
 //!   What it was told of a name goes with a file that it renames: that is told of the new name from then on. Where the client does not keep
@@ -12,6 +12,9 @@
 //! - Names of directories: to forget one the kernel would unmount what is mounted below it, and lose the way to who works in it. It
 //!   looks at them again instead. An answer to such a look that is on its way counts all the same: one that was given just now is
 //!   waited for, and the name told once more. Where the kernel cannot do that (before Linux 6.2) it does not rely on them.
+//!
+//! When the client leaves a server, all of it is forgotten in the same way before anything is held of another one. But nobody has
+//! changed it: names of files are looked at again, too, for something may be mounted on them.
 
 use crate::attributes::Numbers;
 use client::{Client, Dependents, Forgotten};
@@ -64,13 +67,6 @@ struct Name {
     number: u64,
 }
 
-/// When the last answer with an inode's attributes has been looked at, and until when the kernel relies on any.
-#[derive(Clone, Copy)]
-struct Last {
-    looked_at: Instant,
-    until: Instant,
-}
-
 /// What a name is, and how it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameKind {
@@ -90,7 +86,8 @@ impl NameKind {
 
 #[derive(Default)]
 struct State {
-    attributes: HashMap<InodeId, Last>,
+    /// Until when the kernel relies on them.
+    attributes: HashMap<InodeId, Instant>,
     /// Inodes whose lists the kernel may have.
     lists: HashSet<InodeId>,
     /// By directory and name.
@@ -214,15 +211,7 @@ impl Told {
         } else if client.keeps(attributes).is_zero() && self.state().lists.remove(&attributes.inode) {
             forgotten.push(attributes.inode);
         }
-        self.forget_lists(notifier, forgotten);
-    }
-
-    fn forget_lists(&self, notifier: &Notifier, inodes: Vec<InodeId>) {
-        for inode in inodes {
-            if let Err(error) = notifier.attributes_changed(self.numbers.node(inode)) {
-                tracing::warn!(%inode, %error, "the kernel may show an old access control list");
-            }
-        }
+        forget_lists(notifier, forgotten.into_iter().map(|inode| self.numbers.node(inode)));
     }
 
     /// This mount has changed it: answers that are on their way to the kernel may be older.
@@ -237,29 +226,32 @@ impl Told {
 
     async fn forget_attributes(&self, inodes: &[InodeId]) {
         let Some(notifier) = self.notifier.get() else { return };
-        let lists = {
+        let (mut lists, mut told): (Vec<Node>, Vec<(Node, Instant)>) = (Vec::new(), Vec::new());
+        {
             let mut state = self.state();
-            inodes.iter().copied().filter(|inode| state.lists.remove(inode)).collect()
-        };
-        self.forget_lists(notifier, lists);
-        let mut told: Vec<(InodeId, Last)> = {
-            let mut state = self.state();
-            inodes.iter().filter_map(|inode| Some((*inode, state.attributes.remove(inode)?))).collect()
-        };
-        loop {
-            let now = Instant::now();
-            told.retain(|(inode, last)| {
-                now < last.until
-                    && match notifier.attributes_changed(self.numbers.node(*inode)) {
-                        Ok(Known::Yes) => false,
-                        Ok(Known::No) => now < last.looked_at,
-                        Err(_) => true,
-                    }
-            });
-            if told.is_empty() {
-                return;
+            for inode in inodes {
+                let node = self.numbers.node(*inode);
+                lists.extend(state.lists.remove(inode).then_some(node));
+                told.extend(state.attributes.remove(inode).map(|until| (node, until)));
             }
-            sleep(LOOK).await;
+        }
+        while !(lists.is_empty() && told.is_empty()) {
+            let (notifier, nodes) = (notifier.clone(), std::mem::take(&mut lists));
+            // One that the kernel is just dropping it waits for, and so for what is written of it, which is answered here.
+            let telling = tokio::task::spawn_blocking(move || {
+                forget_lists(&notifier, nodes);
+                let now = Instant::now();
+                told.retain(|(node, until)| {
+                    now < *until && !matches!(notifier.attributes_changed(*node), Ok(Known::Yes))
+                });
+                told
+            });
+            // It does not panic; and when everything ends nobody relies on anything.
+            let Ok(left) = telling.await else { return };
+            told = left;
+            if !told.is_empty() {
+                sleep(LOOK).await;
+            }
         }
     }
 
@@ -297,6 +289,15 @@ impl Told {
     }
 }
 
+/// Has the kernel forget the lists of inodes.
+fn forget_lists(notifier: &Notifier, nodes: impl IntoIterator<Item = Node>) {
+    for node in nodes {
+        if let Err(error) = notifier.attributes_changed(node) {
+            tracing::warn!(node, %error, "the kernel may show an old access control list");
+        }
+    }
+}
+
 /// Has the kernel forget names, or waits until it relies on none of them any more.
 async fn tell_of_names(notifier: &Notifier, names: Vec<(Node, (Box<str>, Name))>) {
     let Some(until) = names.iter().map(|(_, (_, told))| told.until).max() else { return };
@@ -330,30 +331,48 @@ impl Dependents for Told {
 
     fn forget_all(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            let (lists, inodes, names, before) = {
-                let mut state = self.state();
-                let lists = state.lists.drain().collect();
-                let inodes: Vec<InodeId> = state.attributes.keys().copied().collect();
-                let names =
-                    state.names.iter().map(|(directory, names)| (*directory, names.clone())).collect();
-                (lists, inodes, names, state.told)
+            let Some(notifier) = self.notifier.get() else { return };
+            let (inodes, mut names, before) = {
+                let state = self.state();
+                let inodes: Vec<InodeId> = state.attributes.keys().chain(&state.lists).copied().collect();
+                let names: Vec<_> = state.names.iter().map(|(at, names)| (*at, names.clone())).collect();
+                (inodes, names, state.told)
             };
-            if let Some(notifier) = self.notifier.get() {
-                self.forget_lists(notifier, lists);
-            }
-            tokio::join!(self.forget_attributes(&inodes), self.forget_told(names, before));
+            let until = keep_files(&mut names, notifier.can_expire());
+            tokio::join!(self.forget_attributes(&inodes), self.forget_told(names, before), async {
+                if let Some(until) = until {
+                    sleep_until(until).await;
+                }
+            });
         })
     }
+}
+
+/// Has names of files looked at again, as those of directories are. Where the kernel cannot do that they are left out: until when it
+/// relies on them.
+fn keep_files(names: &mut [(InodeId, Names)], can_expire: bool) -> Option<Instant> {
+    let mut until = None;
+    for (_, names) in names {
+        names.retain_mut(|(_, told)| {
+            let is_file = told.kind == NameKind::Leaf && told.leads_to.is_some();
+            if is_file && can_expire {
+                told.kind = NameKind::Directory;
+            } else if is_file {
+                until = until.max(Some(told.until));
+            }
+            can_expire || !is_file
+        });
+    }
+    until
 }
 
 impl State {
     fn note_attributes(&mut self, inode: InodeId, time: Duration) {
         self.make_room();
-        let looked_at = Instant::now() + LATE;
-        let until = looked_at + time;
-        let last = self.attributes.entry(inode).or_insert(Last { looked_at, until });
+        let until = Instant::now() + time + LATE;
         // An answer before this may have said more.
-        *last = Last { looked_at, until: until.max(last.until) };
+        let noted = self.attributes.entry(inode).or_insert(until);
+        *noted = until.max(*noted);
     }
 
     /// Whether names of this directory may be told.
@@ -407,7 +426,7 @@ impl State {
             return;
         }
         let now = Instant::now();
-        self.attributes.retain(|_, last| now < last.until);
+        self.attributes.retain(|_, until| now < *until);
         self.restless.retain(|_, restless| restless.is_remembered(now));
         self.names.retain(|_, names| {
             names.retain(|(_, told)| now < told.until);

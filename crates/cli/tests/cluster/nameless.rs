@@ -146,8 +146,8 @@ fn the_space_of_a_file_without_a_name_comes_back() {
     assert!(fs::read(lives.path("g")).unwrap() == noise(3_000_000, 2));
 }
 
-/// The servers wait as long for a mount that answers nothing.
-const GIVEN_UP: Duration = Duration::from_secs(4);
+/// Whom the servers wait for answers nothing for longer: 4 s at least.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_mount_ends_without_waiting_for_what_it_keeps_itself() {
@@ -155,17 +155,20 @@ fn a_mount_ends_without_waiting_for_what_it_keeps_itself() {
         return;
     }
     let cloud = Cloud::new();
-    let mount = Mounted::of(&cloud, "mnt", &[]);
-    let path = mount.path("f");
-    let file = File::create_new(&path).unwrap();
-    assert!(path.exists());
-    fs::remove_file(&path).unwrap();
-    assert_eq!(file.metadata().unwrap().nlink(), 0);
-    // The session has it open until it says otherwise, and it goes with its end.
-    drop(file);
-    let begin = Instant::now();
-    drop(mount);
-    let took = begin.elapsed();
-    assert!(took < GIVEN_UP, "{took:?}");
-    assert_eq!(totals(&cloud), [0, 0, 0]);
+    let took = || {
+        let mount = Mounted::of(&cloud, "mnt", &[]);
+        let path = mount.path("f");
+        let file = File::create_new(&path).unwrap();
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
+        assert_eq!(file.metadata().unwrap().nlink(), 0);
+        // The session has it open until it says otherwise, and it goes with its end.
+        drop(file);
+        let begin = Instant::now();
+        drop(mount);
+        assert_eq!(totals(&cloud), [0, 0, 0]);
+        begin.elapsed()
+    };
+    // A busy machine, or a mount that is busy for a moment, can make one late.
+    assert!((0..3).any(|_| took() < AT_ONCE));
 }

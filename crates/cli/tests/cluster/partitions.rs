@@ -236,7 +236,10 @@ fn metadata_servers_go(network: &Network, cluster: &mut Apart, hosts: &[u8; 3], 
         let heal = || each(of, from, &|hosts| network.heal_between(hosts));
         run.event(what, CUT, cut, heal);
     };
-    between(hosts[0], store, "metadata server 1 cut off from the store", run);
+    for number in (1..=3).cycle().take(rounds) {
+        let what = format!("metadata server {number} cut off from the store");
+        between(hosts[number - 1], store, &what, run);
+    }
     between(hosts[1], &[hosts[0], hosts[2]], "metadata server 2 cut off from the others", run);
 }
 
