@@ -306,9 +306,11 @@ async fn tell_of_names(notifier: &Notifier, names: Vec<(Node, (Box<str>, Name))>
     let telling = tokio::task::spawn_blocking(move || {
         names.iter().try_for_each(|(node, (name, told))| {
             let name = name.as_bytes();
+            // One that led nowhere may be a directory by now, which was made here; if not, it is looked up anew all the same.
+            let led_nowhere = told.leads_to.is_none() && notifier.can_expire();
             let told = match told.kind {
-                NameKind::Leaf => notifier.name_changed(*node, name),
-                NameKind::Directory | NameKind::ListedDirectory => notifier.name_expired(*node, name),
+                NameKind::Leaf if !led_nowhere => notifier.name_changed(*node, name),
+                _ => notifier.name_expired(*node, name),
             };
             told.map(drop)
         })

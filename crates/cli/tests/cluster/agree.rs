@@ -263,6 +263,11 @@ fn what_is_moved_to_where_others_take_it_away_seldom_waits() {
     assert!(slow <= 4, "{slow} of {FILES} waited until the kernel relied on nothing");
 }
 
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}");
+}
+
 /// So many servers are left.
 const LEFT: usize = 8;
 
@@ -275,6 +280,12 @@ fn what_the_kernel_was_told_is_forgotten_when_the_server_is_left() {
     let mut cluster = Apart::over(&etcd.place(), 2, 1, 1);
     let mounts = ["one", "two"]
         .map(|name| Mounted::by(|arguments| cluster.command(arguments), cluster.path(name), &[]));
+    // Nobody changes anything here: what is mounted on the file stays.
+    fs::create_dir(mounts[0].path("own")).unwrap();
+    let below = mounts[0].path("own/below");
+    fs::write(&below, "below").unwrap();
+    let of_it = below.display().to_string();
+    run("mount", &["--bind", "/etc/os-release", &of_it]);
     let mut program = Command::new("python3")
         .args(["-c", FRESH])
         .args(mounts.each_ref().map(|mount| mount.path("")))
@@ -290,6 +301,7 @@ fn what_the_kernel_was_told_is_forgotten_when_the_server_is_left() {
     for _ in said.map_while(Result::ok) {
         // It takes its leave, and changes go on at once: the kernel would still rely on what it was told.
         let number = left % 2;
+        assert_ne!(fs::read(&below).unwrap(), b"below");
         assert!(cluster.meta(number).terminate());
         go_on.write_all(b"\n").unwrap();
         cluster.start_one_meta(number);
@@ -298,4 +310,7 @@ fn what_the_kernel_was_told_is_forgotten_when_the_server_is_left() {
     let program = program.wait_with_output().unwrap();
     assert!(program.status.success(), "{}", String::from_utf8_lossy(&program.stderr));
     assert_eq!(left, LEFT);
+    assert_ne!(fs::read(&below).unwrap(), b"below");
+    run("umount", &[&of_it]);
+    assert_eq!(fs::read(&below).unwrap(), b"below");
 }
