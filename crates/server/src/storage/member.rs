@@ -110,13 +110,14 @@ async fn with_manager(storage: &Arc<Storage>, managers: &mut Managers) {
         why = follow(storage, &connection, wait) => why,
         () = keep_learning => return,
     };
+    let elsewhere = [ManagerError::NotManager, ManagerError::Unavailable];
     if is_manager.borrow().is_some() {
-        tracing::warn!(%address, %why, "lost the manager");
         managers.complained = Instant::now();
-    } else {
+    } else if elsewhere.map(|error| CallFailure::Refused(error).text()).contains(&why) {
         tracing::debug!(%address, %why, "this is not the manager");
-        managers.none();
+        return managers.none();
     }
+    tracing::warn!(%address, %why, "lost the manager");
 }
 
 /// Asks which metadata servers there are. Whoever does not say leaves that as it is.
