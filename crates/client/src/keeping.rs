@@ -428,7 +428,7 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents
         };
         {
             let mut state = keeping.state();
-            if state.is_over {
+            if state.is_stopped {
                 return;
             }
             state.kept.begin(holder, asked);

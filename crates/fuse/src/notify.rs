@@ -27,7 +27,7 @@ pub struct Notifier {
 
 impl Notifier {
     /// The attributes of an inode are to be asked for again. An answer to a question that was asked before this is not relied on
-    /// either, if the kernel knows the inode. Does not wait for anything.
+    /// either, if the kernel knows the inode. Waits for one that the kernel is about to drop, and what is written of it.
     pub fn attributes_changed(&self, node: Node) -> io::Result<Known> {
         let mut body = [0; 24];
         body[..8].copy_from_slice(&node.to_ne_bytes());

@@ -23,7 +23,7 @@ use fuse::{Known, Node, Notifier};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use types::{Attributes, InodeId};
 
 /// How long the kernel relies on what it is told.
@@ -67,6 +67,15 @@ struct Name {
     number: u64,
 }
 
+/// The last that was told of an inode's attributes.
+#[derive(Clone, Copy)]
+struct Last {
+    /// Until when the kernel relies on any of it.
+    until: Instant,
+    /// How many were told before.
+    number: u64,
+}
+
 /// What a name is, and how it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameKind {
@@ -86,14 +95,13 @@ impl NameKind {
 
 #[derive(Default)]
 struct State {
-    /// Until when the kernel relies on them.
-    attributes: HashMap<InodeId, Instant>,
+    attributes: HashMap<InodeId, Last>,
     /// Inodes whose lists the kernel may have.
     lists: HashSet<InodeId>,
     /// By directory and name.
     names: HashMap<InodeId, Names>,
     count: usize,
-    /// How many names were told so far.
+    /// How many names and attributes were told so far.
     told: u64,
     restless: HashMap<InodeId, Restless>,
     /// So much may be remembered before it is looked through.
@@ -226,31 +234,41 @@ impl Told {
 
     async fn forget_attributes(&self, inodes: &[InodeId]) {
         let Some(notifier) = self.notifier.get() else { return };
-        let (mut lists, mut told): (Vec<Node>, Vec<(Node, Instant)>) = (Vec::new(), Vec::new());
+        let (mut lists, mut told): (Vec<Node>, Vec<(InodeId, Last)>) = (Vec::new(), Vec::new());
         {
             let mut state = self.state();
             for inode in inodes {
-                let node = self.numbers.node(*inode);
-                lists.extend(state.lists.remove(inode).then_some(node));
-                told.extend(state.attributes.remove(inode).map(|until| (node, until)));
+                lists.extend(state.lists.remove(inode).then(|| self.numbers.node(*inode)));
+                told.extend(state.attributes.get(inode).map(|last| (*inode, *last)));
             }
         }
-        while !(lists.is_empty() && told.is_empty()) {
-            let (notifier, nodes) = (notifier.clone(), std::mem::take(&mut lists));
-            // One that the kernel is just dropping it waits for, and so for what is written of it, which is answered here.
-            let telling = tokio::task::spawn_blocking(move || {
-                forget_lists(&notifier, nodes);
-                let now = Instant::now();
-                told.retain(|(node, until)| {
-                    now < *until && !matches!(notifier.attributes_changed(*node), Ok(Known::Yes))
-                });
-                told
-            });
+        // One that the kernel is just dropping it waits for, and so for what is written of it, which is answered here.
+        if !lists.is_empty() {
+            let notifier = notifier.clone();
             // It does not panic; and when everything ends nobody relies on anything.
-            let Ok(left) = telling.await else { return };
-            told = left;
-            if !told.is_empty() {
-                sleep(LOOK).await;
+            let _ = tokio::task::spawn_blocking(move || forget_lists(&notifier, lists)).await;
+        }
+        let Some(until) = told.iter().map(|(_, last)| last.until).max() else { return };
+        let (notifier, numbers, noted) = (notifier.clone(), self.numbers, told.clone());
+        let telling = tokio::task::spawn_blocking(move || {
+            loop {
+                let now = Instant::now();
+                told.retain(|(inode, last)| {
+                    let node = numbers.node(*inode);
+                    now < last.until && !matches!(notifier.attributes_changed(node), Ok(Known::Yes))
+                });
+                if told.is_empty() {
+                    return;
+                }
+                std::thread::sleep(LOOK);
+            }
+        });
+        let _ = timeout_at(until, telling).await;
+        // They stay noted until the kernel has forgotten them: somebody else may ask for that meanwhile.
+        let mut state = self.state();
+        for (inode, last) in noted {
+            if state.attributes.get(&inode).is_some_and(|now| now.number == last.number) {
+                state.attributes.remove(&inode);
             }
         }
     }
@@ -341,10 +359,11 @@ impl Dependents for Told {
                 (inodes, names, state.told)
             };
             let until = keep_files(&mut names, notifier.can_expire());
-            tokio::join!(self.forget_attributes(&inodes), self.forget_told(names, before), async {
+            tokio::join!(self.forget_attributes(&inodes), async {
                 if let Some(until) = until {
                     sleep_until(until).await;
                 }
+                self.forget_told(names, before).await;
             });
         })
     }
@@ -371,10 +390,11 @@ fn keep_files(names: &mut [(InodeId, Names)], can_expire: bool) -> Option<Instan
 impl State {
     fn note_attributes(&mut self, inode: InodeId, time: Duration) {
         self.make_room();
-        let until = Instant::now() + time + LATE;
+        let (until, number) = (Instant::now() + time + LATE, self.told);
+        self.told += 1;
+        let last = self.attributes.entry(inode).or_insert(Last { until, number });
         // An answer before this may have said more.
-        let noted = self.attributes.entry(inode).or_insert(until);
-        *noted = until.max(*noted);
+        *last = Last { until: until.max(last.until), number };
     }
 
     /// Whether names of this directory may be told.
@@ -428,7 +448,7 @@ impl State {
             return;
         }
         let now = Instant::now();
-        self.attributes.retain(|_, until| now < *until);
+        self.attributes.retain(|_, last| now < last.until);
         self.restless.retain(|_, restless| restless.is_remembered(now));
         self.names.retain(|_, names| {
             names.retain(|(_, told)| now < told.until);

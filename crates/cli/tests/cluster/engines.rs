@@ -351,7 +351,11 @@ fn one_metadata_server_becomes_three_while_a_mount_waits() {
     cluster.start_meta();
     writing.join().unwrap().unwrap();
     cluster.wait_whole();
-    // Mounts and storage servers, which knew only this one, have learnt of the others.
+    // The mount and the storage servers, which knew only this one, learn of the others: who asked in vain does so again after a second.
+    for number in 0..30 {
+        fs::write(mount.path("more"), number.to_string()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
     cluster.kill_meta();
     fs::write(mount.path("after"), "3").unwrap();
     for (name, wanted) in [("before", "1"), ("meanwhile", "2"), ("after", "3")] {

@@ -19,6 +19,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const CALL_DEADLINE: Duration = Duration::from_secs(1);
 /// How often the manager is asked which other metadata servers there are.
 const LEARN: Duration = Duration::from_secs(30);
+/// So many that were told of are remembered.
+const TOLD_MAX: usize = 32;
 /// How often it is said that none of them is the manager.
 const COMPLAIN: Duration = Duration::from_secs(30);
 
@@ -49,10 +51,11 @@ impl Managers {
         if told.is_empty() {
             return;
         }
-        self.all.truncate(self.named);
-        for server in told {
-            if !self.all.contains(&server.address) {
-                self.all.push(server.address);
+        // Who is not there for a moment comes after those.
+        let earlier = self.all.split_off(self.named);
+        for address in told.into_iter().map(|server| server.address).chain(earlier) {
+            if self.all.len() < self.named + TOLD_MAX && !self.all.contains(&address) {
+                self.all.push(address);
             }
         }
     }
@@ -94,7 +97,9 @@ async fn with_manager(storage: &Arc<Storage>, managers: &mut Managers) {
         }
     };
     // The manager may be one that is not known yet.
-    learn(&connection, managers).await;
+    if !learn(&connection, managers).await {
+        return managers.none();
+    }
     // Each loop ends at the first failure; then all begin anew, perhaps elsewhere.
     let (registered, wait) = watch::channel(None);
     let is_manager = registered.subscribe();
@@ -120,14 +125,16 @@ async fn with_manager(storage: &Arc<Storage>, managers: &mut Managers) {
     tracing::warn!(%address, %why, "lost the manager");
 }
 
-/// Asks which metadata servers there are. Whoever does not say leaves that as it is.
-async fn learn(connection: &net::Connection, managers: &mut Managers) {
+/// Asks which metadata servers there are. Whoever does not say leaves that as it is. Whether there was any answer.
+async fn learn(connection: &net::Connection, managers: &mut Managers) -> bool {
     let request = MetaRequest::Servers.encoded();
     let asked = connection.start(Channel::Meta, request, bytes::Bytes::new(), CALL_DEADLINE).await;
+    let is_silent = matches!(asked, Err(net::CallError::Closed(_) | net::CallError::Deadline));
     let answer = asked.ok().map(|answer| decode::<Result<MetaReply, MetaError>>(&answer.body));
     if let Some(Ok(Ok(MetaReply::Servers(told)))) = answer {
         managers.learn(told);
     }
+    !is_silent
 }
 
 async fn call(
@@ -355,8 +362,11 @@ mod tests {
             asked.concat()
         };
         assert_eq!(round(&["b", "c"], 3), "abc");
-        // Who tells nothing changes nothing; and nobody is asked who is gone, but for those that were named.
+        // Who tells nothing changes nothing; and who is not there now may be there again.
         assert_eq!(round(&[], 6), "aabbcc");
-        assert_eq!(round(&["d"], 3), "abd");
+        assert_eq!(round(&["d"], 4), "abcd");
+        let many: Vec<String> = (0..100).map(|number| format!("e{number}")).collect();
+        round(&many.iter().map(String::as_str).collect::<Vec<_>>(), 0);
+        assert_eq!(managers.all.len(), 2 + TOLD_MAX);
     }
 }
