@@ -63,8 +63,9 @@ fn check_one(operations: &[&Operation], losses: &[u64]) -> Result<(), String> {
         })
         .collect();
     let may_be_undone = |operation: &Operation| {
-        matches!((&operation.call, operation.end), (Call::Read { .. }, Some((end, _, Reply::Value(value))))
-            if end < loss && open.contains(&value))
+        // Its answer may have been on its way.
+        matches!((&operation.call, operation.end), (Call::Read { .. }, Some((_, _, Reply::Value(value))))
+            if operation.start < loss && open.contains(&value))
     };
     let rest: Vec<&Operation> =
         operations.iter().copied().filter(|operation| !may_be_undone(operation)).collect();

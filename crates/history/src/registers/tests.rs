@@ -57,6 +57,9 @@ fn a_loss_of_all_memory_may_undo_what_was_not_answered_and_nothing_else() {
     // An answered one is not undone, and nothing older comes back in its place.
     run_with("w1 0-1, w2 2-4, r2 5-6, r1 8-9", &[7]).unwrap_err();
     run_with("w1 0-1, w2 2-3, w3 4-, r3 5-6, r1 8-9", &[7]).unwrap_err();
+    // The answer came after the loss. One that was asked for after it tells of what is there.
+    run_with("w1 1-30, r1 2-6, w2 7-29, r1 31-32", &[5]).unwrap();
+    run_with("w1 1-30, r1 6-7, w2 8-29, r1 31-32", &[5]).unwrap_err();
     // Twice.
     run_with("w1 0-1, w2 2-20, r2 3-4, r1 6-7, r2 8-9, r1 11-12, r2 21-22", &[5, 10]).unwrap();
     run_with("w1 0-1, w2 2-20, r2 3-4, r1 6-7, r2 8-9, r1 11-12, r2 21-22", &[5]).unwrap_err();
