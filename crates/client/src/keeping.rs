@@ -97,8 +97,7 @@ struct State {
     unflushed: Vec<Position>,
     /// How often some were undone.
     undone: u64,
-    /// The session is being ended; it was.
-    is_stopped: bool,
+    /// The session is being ended, or was.
     is_over: bool,
 }
 
@@ -138,7 +137,6 @@ impl Keeping {
             listings: HashMap::new(),
             unflushed: Vec::new(),
             undone: 0,
-            is_stopped: false,
             is_over: false,
         };
         let keeping =
@@ -169,7 +167,7 @@ impl Keeping {
     fn answer(&self, request: &MetaRequest) -> Option<std::result::Result<MetaReply, MetaError>> {
         let MetaRequest::Stat { place, follow } = request else { return None };
         let mut state = self.state();
-        if state.is_stopped {
+        if state.is_over {
             return None;
         }
         let now = self.now();
@@ -361,14 +359,12 @@ impl Keeping {
 
     /// Answers nothing any more. The servers know it for a holder, which hears what is recalled, and may still change things.
     pub(crate) fn stop(&self) {
-        self.state().is_stopped = true;
+        self.state().is_over = true;
     }
 
-    /// Keeps nothing any more.
+    /// Keeps nothing any more, after it was [stopped](Keeping::stop).
     pub(crate) fn end(&self) {
-        let mut state = self.state();
-        state.is_over = true;
-        state.end();
+        self.state().end();
     }
 
     /// As whom to ask.
@@ -428,7 +424,7 @@ async fn follow(keeping: Arc<Keeping>, client: Client, session: Live, dependents
         };
         {
             let mut state = keeping.state();
-            if state.is_stopped {
+            if state.is_over {
                 return;
             }
             state.kept.begin(holder, asked);
@@ -533,11 +529,7 @@ impl Client {
         // Others are to rely on nothing any more when a silent server is left: until they do they are waited for, before another
         // one is gone to.
         let until = state.kept.until().min(state.heard + HEARD_MAX);
-        if !state.is_stopped && is_kept(&state.kept, now) {
-            until.saturating_sub(now)
-        } else {
-            Duration::ZERO
-        }
+        if !state.is_over && is_kept(&state.kept, now) { until.saturating_sub(now) } else { Duration::ZERO }
     }
 
     /// Asks once for recalls, and waits for so long.
