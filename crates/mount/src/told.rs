@@ -18,12 +18,12 @@
 
 use crate::attributes::Numbers;
 use client::{Client, Dependents, Forgotten};
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 use fuse::{Known, Node, Notifier};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use types::{Attributes, InodeId};
 
 /// How long the kernel relies on what it is told.
@@ -96,12 +96,12 @@ impl NameKind {
 #[derive(Default)]
 struct State {
     attributes: HashMap<InodeId, Last>,
-    /// Inodes whose lists the kernel may have.
-    lists: HashSet<InodeId>,
+    /// Inodes whose lists the kernel may have, and how many things were told before the last one.
+    lists: HashMap<InodeId, u64>,
     /// By directory and name.
     names: HashMap<InodeId, Names>,
     count: usize,
-    /// How many names and attributes were told so far.
+    /// How much was told so far.
     told: u64,
     restless: HashMap<InodeId, Restless>,
     /// So much may be remembered before it is looked through.
@@ -212,11 +212,12 @@ impl Told {
     /// when they change; at once, if nobody would say so.
     pub(crate) fn lists(&self, client: &Client, attributes: &Attributes) {
         let Some(notifier) = self.notifier.get() else { return };
-        self.state().lists.insert(attributes.inode);
+        self.state().note_lists(attributes.inode);
         let mut forgotten = Vec::new();
         if self.state().lists.len() > TOLD_MAX {
-            forgotten.extend(self.state().lists.drain());
-        } else if client.keeps(attributes).is_zero() && self.state().lists.remove(&attributes.inode) {
+            forgotten.extend(self.state().lists.drain().map(|(inode, _)| inode));
+        } else if client.keeps(attributes).is_zero() && self.state().lists.remove(&attributes.inode).is_some()
+        {
             forgotten.push(attributes.inode);
         }
         forget_lists(notifier, forgotten.into_iter().map(|inode| self.numbers.node(inode)));
@@ -234,43 +235,42 @@ impl Told {
 
     async fn forget_attributes(&self, inodes: &[InodeId]) {
         let Some(notifier) = self.notifier.get() else { return };
-        let (mut lists, mut told): (Vec<Node>, Vec<(InodeId, Last)>) = (Vec::new(), Vec::new());
-        {
-            let mut state = self.state();
-            for inode in inodes {
-                lists.extend(state.lists.remove(inode).then(|| self.numbers.node(*inode)));
-                told.extend(state.attributes.get(inode).map(|last| (*inode, *last)));
-            }
-        }
+        let (lists, mut told) = {
+            let state = self.state();
+            let list = |inode: &InodeId| Some((*inode, *state.lists.get(inode)?));
+            let lists: Vec<(InodeId, u64)> = inodes.iter().filter_map(list).collect();
+            let told = |inode: &InodeId| Some((*inode, *state.attributes.get(inode)?));
+            let told: Vec<(InodeId, Last)> = inodes.iter().filter_map(told).collect();
+            (lists, told)
+        };
+        let numbers = self.numbers;
         // One that the kernel is just dropping it waits for, and so for what is written of it, which is answered here.
         if !lists.is_empty() {
             let notifier = notifier.clone();
+            let nodes: Vec<Node> = lists.iter().map(|(inode, _)| numbers.node(*inode)).collect();
             // It does not panic; and when everything ends nobody relies on anything.
-            let _ = tokio::task::spawn_blocking(move || forget_lists(&notifier, lists)).await;
+            let _ = tokio::task::spawn_blocking(move || forget_lists(&notifier, nodes)).await;
         }
-        let Some(until) = told.iter().map(|(_, last)| last.until).max() else { return };
-        let (notifier, numbers, noted) = (notifier.clone(), self.numbers, told.clone());
-        let telling = tokio::task::spawn_blocking(move || {
-            loop {
+        let (noted, until) = (told.clone(), told.iter().map(|(_, last)| last.until).max());
+        while !told.is_empty() {
+            let notifier = notifier.clone();
+            let telling = tokio::task::spawn_blocking(move || {
                 let now = Instant::now();
                 told.retain(|(inode, last)| {
                     let node = numbers.node(*inode);
                     now < last.until && !matches!(notifier.attributes_changed(node), Ok(Known::Yes))
                 });
-                if told.is_empty() {
-                    return;
-                }
-                std::thread::sleep(LOOK);
-            }
-        });
-        let _ = timeout_at(until, telling).await;
-        // They stay noted until the kernel has forgotten them: somebody else may ask for that meanwhile.
-        let mut state = self.state();
-        for (inode, last) in noted {
-            if state.attributes.get(&inode).is_some_and(|now| now.number == last.number) {
-                state.attributes.remove(&inode);
+                told
+            });
+            // When the time is over the kernel relies on none of them.
+            let Ok(Ok(left)) = timeout_at(until.unwrap_or_else(Instant::now), telling).await else { break };
+            told = left;
+            if !told.is_empty() {
+                sleep(LOOK).await;
             }
         }
+        // They stay noted until the kernel has forgotten them: somebody else may ask for that meanwhile.
+        self.state().forgotten_attributes(&lists, &noted);
     }
 
     async fn forget_names(&self, directories: &[InodeId], why: Forgotten) {
@@ -354,7 +354,8 @@ impl Dependents for Told {
             let Some(notifier) = self.notifier.get() else { return };
             let (inodes, mut names, before) = {
                 let state = self.state();
-                let inodes: Vec<InodeId> = state.attributes.keys().chain(&state.lists).copied().collect();
+                let inodes: Vec<InodeId> =
+                    state.attributes.keys().chain(state.lists.keys()).copied().collect();
                 let names: Vec<_> = state.names.iter().map(|(at, names)| (*at, names.clone())).collect();
                 (inodes, names, state.told)
             };
@@ -395,6 +396,25 @@ impl State {
         let last = self.attributes.entry(inode).or_insert(Last { until, number });
         // An answer before this may have said more.
         *last = Last { until: until.max(last.until), number };
+    }
+
+    fn note_lists(&mut self, inode: InodeId) {
+        self.lists.insert(inode, self.told);
+        self.told += 1;
+    }
+
+    /// The kernel has forgotten these, unless it was told of them once more.
+    fn forgotten_attributes(&mut self, lists: &[(InodeId, u64)], attributes: &[(InodeId, Last)]) {
+        for (inode, number) in lists {
+            if self.lists.get(inode) == Some(number) {
+                self.lists.remove(inode);
+            }
+        }
+        for (inode, last) in attributes {
+            if self.attributes.get(inode).is_some_and(|now| now.number == last.number) {
+                self.attributes.remove(inode);
+            }
+        }
     }
 
     /// Whether names of this directory may be told.
