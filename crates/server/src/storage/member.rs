@@ -60,10 +60,12 @@ impl Managers {
         }
     }
 
-    /// None was the manager just now.
-    fn none(&mut self) {
+    /// This one was not the manager just now.
+    fn is_not(&mut self, address: &str, why: &dyn std::fmt::Display) {
+        tracing::debug!(%address, %why, "this is not the manager");
         if self.complained.elapsed() > COMPLAIN {
-            tracing::warn!(asked = self.all.join(", "), "no metadata server is the manager");
+            let asked = self.all.join(", ");
+            tracing::warn!(%asked, last = %address, %why, "no metadata server that was asked is the manager");
             self.complained = Instant::now();
         }
     }
@@ -91,14 +93,11 @@ async fn with_manager(storage: &Arc<Storage>, managers: &mut Managers) {
         net::Connection::open_up_to(newest, &address, security, net::Expect::AnyNode, CALL_DEADLINE).await;
     let connection = match opened {
         Ok(connection) => connection,
-        Err(error) => {
-            tracing::debug!(%address, %error, "cannot reach the manager");
-            return managers.none();
-        }
+        Err(error) => return managers.is_not(&address, &error),
     };
     // The manager may be one that is not known yet.
-    if !learn(&connection, managers).await {
-        return managers.none();
+    if let Err(silent) = learn(&connection, managers).await {
+        return managers.is_not(&address, &silent);
     }
     // Each loop ends at the first failure; then all begin anew, perhaps elsewhere.
     let (registered, wait) = watch::channel(None);
@@ -106,7 +105,8 @@ async fn with_manager(storage: &Arc<Storage>, managers: &mut Managers) {
     let keep_learning = async {
         loop {
             tokio::time::sleep(LEARN).await;
-            learn(&connection, managers).await;
+            // If it says nothing, the heartbeats notice.
+            let _ = learn(&connection, managers).await;
         }
     };
     let why = tokio::select! {
@@ -115,26 +115,28 @@ async fn with_manager(storage: &Arc<Storage>, managers: &mut Managers) {
         why = follow(storage, &connection, wait) => why,
         () = keep_learning => return,
     };
-    let elsewhere = [ManagerError::NotManager, ManagerError::Unavailable];
-    if is_manager.borrow().is_some() {
+    let is_registered = is_manager.borrow().is_some();
+    if is_registered {
         managers.complained = Instant::now();
-    } else if elsewhere.map(|error| CallFailure::Refused(error).text()).contains(&why) {
-        tracing::debug!(%address, %why, "this is not the manager");
-        return managers.none();
+    } else if matches!(why, CallFailure::Refused(ManagerError::NotManager | ManagerError::Unavailable)) {
+        return managers.is_not(&address, &why);
     }
     tracing::warn!(%address, %why, "lost the manager");
 }
 
-/// Asks which metadata servers there are. Whoever does not say leaves that as it is. Whether there was any answer.
-async fn learn(connection: &net::Connection, managers: &mut Managers) -> bool {
+/// Asks which metadata servers there are. Whoever does not say leaves that as it is. `Err`: there was no answer at all.
+async fn learn(connection: &net::Connection, managers: &mut Managers) -> Result<(), net::CallError> {
     let request = MetaRequest::Servers.encoded();
-    let asked = connection.start(Channel::Meta, request, bytes::Bytes::new(), CALL_DEADLINE).await;
-    let is_silent = matches!(asked, Err(net::CallError::Closed(_) | net::CallError::Deadline));
-    let answer = asked.ok().map(|answer| decode::<Result<MetaReply, MetaError>>(&answer.body));
-    if let Some(Ok(Ok(MetaReply::Servers(told)))) = answer {
-        managers.learn(told);
+    match connection.start(Channel::Meta, request, bytes::Bytes::new(), CALL_DEADLINE).await {
+        Ok(answer) => {
+            if let Ok(Ok(MetaReply::Servers(told))) = decode::<Result<MetaReply, MetaError>>(&answer.body) {
+                managers.learn(told);
+            }
+            Ok(())
+        }
+        Err(silent @ (net::CallError::Closed(_) | net::CallError::Deadline)) => Err(silent),
+        Err(_) => Ok(()),
     }
-    !is_silent
 }
 
 async fn call(
@@ -155,10 +157,16 @@ enum CallFailure {
 }
 
 impl CallFailure {
-    fn text(self) -> String {
+    fn nonsense() -> CallFailure {
+        CallFailure::Net("the manager answered with nonsense".to_owned())
+    }
+}
+
+impl std::fmt::Display for CallFailure {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            CallFailure::Net(text) => text,
-            CallFailure::Refused(error) => format!("refused: {error:?}"),
+            CallFailure::Net(text) => to.write_str(text),
+            CallFailure::Refused(error) => write!(to, "refused: {error:?}"),
         }
     }
 }
@@ -168,7 +176,7 @@ async fn beat(
     storage: &Arc<Storage>,
     connection: &net::Connection,
     registered: &watch::Sender<Option<()>>,
-) -> String {
+) -> CallFailure {
     let mut interval = match register(storage, connection).await {
         Ok(interval) => interval,
         Err(why) => return why,
@@ -200,8 +208,8 @@ async fn beat(
                 Ok(fresh) => interval = fresh,
                 Err(why) => return why,
             },
-            Ok(_) => return "the manager answered with nonsense".to_owned(),
-            Err(why) => return why.text(),
+            Ok(_) => return CallFailure::nonsense(),
+            Err(why) => return why,
         }
         // Whoever makes a snapshot waits for that.
         let risen = fenced.wait_for(|fence| *fence > told);
@@ -209,7 +217,7 @@ async fn beat(
     }
 }
 
-async fn register(storage: &Arc<Storage>, connection: &net::Connection) -> Result<Duration, String> {
+async fn register(storage: &Arc<Storage>, connection: &net::Connection) -> Result<Duration, CallFailure> {
     let options = &storage.options;
     let registration = Registration {
         node: options.node,
@@ -226,8 +234,8 @@ async fn register(storage: &Arc<Storage>, connection: &net::Connection) -> Resul
             tracing::info!(node = %options.node, "registered with the manager");
             Ok(Duration::from_millis(u64::from(heartbeat_ms)))
         }
-        Ok(_) => Err("the manager answered with nonsense".to_owned()),
-        Err(why) => Err(why.text()),
+        Ok(_) => Err(CallFailure::nonsense()),
+        Err(why) => Err(why),
     }
 }
 
@@ -272,9 +280,9 @@ async fn follow(
     storage: &Arc<Storage>,
     connection: &net::Connection,
     mut registered: watch::Receiver<Option<()>>,
-) -> String {
+) -> CallFailure {
     if registered.wait_for(Option::is_some).await.is_err() {
-        return "never registered".to_owned();
+        return CallFailure::Net("never registered".to_owned());
     }
     loop {
         let request = ManagerRequest::Watch { known: storage.routing().version, wait_ms: WATCH_MS };
@@ -283,8 +291,8 @@ async fn follow(
         match call(connection, &request, deadline).await {
             Ok(ManagerReply::Routing(Some(routing))) => apply(storage, Arc::new(*routing)).await,
             Ok(ManagerReply::Routing(None)) => {}
-            Ok(_) => return "the manager answered with nonsense".to_owned(),
-            Err(why) => return why.text(),
+            Ok(_) => return CallFailure::nonsense(),
+            Err(why) => return why,
         }
     }
 }
