@@ -153,13 +153,20 @@ impl Servers {
         }
     }
 
-    /// Whether it is time to ask which there are.
-    fn is_due(&self, every: Duration) -> bool {
+    /// Whether it is time to ask which there are: sooner if one did not answer, or nobody told the last time.
+    fn is_due(&self, after_trouble: bool) -> bool {
+        let is_soon = after_trouble || self.in_vain.load(Ordering::Relaxed);
+        let every = if is_soon { REFRESH_SOON } else { REFRESH };
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let last = self.refreshed.load(Ordering::Relaxed);
         let is_due = last == 0 || now >= last.saturating_add(u64::try_from(every.as_millis()).unwrap_or(0));
         is_due
             && self.refreshed.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether somebody told which there are.
+    fn answered(&self, is_so: bool) {
+        self.in_vain.store(!is_so, Ordering::Relaxed);
     }
 
     /// These are there.
@@ -227,9 +234,7 @@ fn directory_of(place: &Place) -> u64 {
 impl Client {
     /// Asks in the background which servers there are, if that was long ago.
     pub(crate) fn refresh_servers(&self, after_trouble: bool) {
-        let servers = &self.shared.servers;
-        let is_soon = after_trouble || servers.in_vain.load(Ordering::Relaxed);
-        if !servers.is_due(if is_soon { REFRESH_SOON } else { REFRESH }) {
+        if !self.shared.servers.is_due(after_trouble) {
             return;
         }
         let shared = Arc::downgrade(&self.shared);
@@ -238,7 +243,7 @@ impl Client {
             let Some(shared) = shared.upgrade() else { return };
             let chosen = shared.servers.choose(Whom::Any);
             let answer = crate::call::ask_once(&shared, &chosen, request, Bytes::new()).await;
-            shared.servers.in_vain.store(answer.is_none(), Ordering::Relaxed);
+            shared.servers.answered(answer.is_some());
             if let Some(Ok(MetaReply::Servers(told))) = answer {
                 shared.servers.learn(told.into_iter().map(|server| server.address).collect());
             }

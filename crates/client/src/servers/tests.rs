@@ -148,3 +148,22 @@ fn changes_of_one_directory_go_one_way() {
         Whom::Any
     ));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_asked_in_vain_which_there_are_asks_again_soon() {
+    let servers = servers();
+    let step = || tokio::time::advance(REFRESH_SOON + Duration::from_millis(1));
+    step().await;
+    assert!(servers.is_due(false) && !servers.is_due(false));
+    step().await;
+    assert!(!servers.is_due(false));
+    servers.answered(false);
+    assert!(servers.is_due(false) && !servers.is_due(false));
+    step().await;
+    assert!(servers.is_due(false));
+    servers.answered(true);
+    step().await;
+    assert!(!servers.is_due(false) && servers.is_due(true));
+    tokio::time::advance(REFRESH).await;
+    assert!(servers.is_due(false));
+}
