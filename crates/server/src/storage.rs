@@ -207,6 +207,12 @@ impl Storage {
             })
     }
 
+    /// Whether none of its targets takes data, because their disks are full.
+    pub fn is_full(&self) -> bool {
+        let is_full = |target: &Arc<Target>| target.store().space().is_ok_and(|space| space.full);
+        !self.targets.is_empty() && self.targets.values().all(is_full)
+    }
+
     /// What is known to be bad, newest first.
     pub fn damage(&self) -> Vec<Damage> {
         let mut all: Vec<Damage> = self.targets.values().flat_map(|target| target.store().damage()).collect();

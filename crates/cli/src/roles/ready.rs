@@ -1,24 +1,45 @@
 //! When a server may say "ready", and when it must stop.
 
+use crate::text::size;
 use client::{Context, ContextSecurity};
 use server::storage::Storage;
 use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+use types::storage::TargetStatus;
 
 /// How long a start may take: a large cluster's log is replayed in less.
 const READY_MAX: Duration = Duration::from_secs(120);
 
+/// A target that says for so long that it is full is not one that just begins.
+const FULL_FOR: Duration = Duration::from_secs(5);
+
 /// Waits until every chain has a member that serves, and this server does its part.
 pub(crate) async fn wait(storage: &Storage) -> Result<(), String> {
-    let work = async {
-        while !storage.is_ready() {
-            // Readiness is many small facts; asking for them costs less than telling each.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    let begin = Instant::now();
+    while !storage.is_ready() {
+        let waited = begin.elapsed();
+        if waited > FULL_FOR && storage.routing().chains().next().is_none() && storage.is_full() {
+            return Err(no_room(storage));
         }
-    };
-    let late = |_| "not ready after two minutes: the log above says why".to_owned();
-    tokio::time::timeout(READY_MAX, work).await.map_err(late)
+        if waited > READY_MAX {
+            return Err("not ready after two minutes: the log above says why".to_owned());
+        }
+        // Readiness is many small facts; asking for them costs less than telling each.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// A new cluster is placed on targets that take data, of which there is none.
+fn no_room(storage: &Storage) -> String {
+    let target = |target: TargetStatus| format!("{} has {} free", target.directory, size::words(target.free));
+    let targets: Vec<String> = storage.status().targets.into_iter().map(target).collect();
+    format!(
+        "no target has room for data: {}; a part of each disk is kept free, so make room there or use a larger one",
+        targets.join(", ")
+    )
 }
 
 /// Waits until the manager knows this server and has given it a lease. A new cluster waits for more servers than one.

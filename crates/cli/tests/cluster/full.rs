@@ -1,13 +1,15 @@
 //! A cloud whose disks are full, seen through a mount: what it refuses, and what is in the files then.
 
 use crate::apart::until;
-use crate::cloud::{Cloud, noise};
+use crate::cloud::{Cloud, SR, noise};
 use crate::disks::Small;
 use crate::mount::{Mounted, error, is_possible};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
 
 /// Has a test use a mount of a cloud whose targets share a disk of 900 MiB.
 fn on_a_small_disk(test: impl FnOnce(&Cloud, &Mounted)) {
@@ -123,4 +125,19 @@ fn what_a_full_cloud_refuses_is_not_in_the_file() {
         assert!(refused > 0);
         assert!(cloud.sr(&["fsck", "/log"]).contains("1 are well"));
     });
+}
+
+#[test]
+fn a_cloud_does_not_begin_on_a_disk_without_room_and_says_so() {
+    let home = TempDir::new().unwrap();
+    let directory = home.path().join("cloud");
+    fs::create_dir(&directory).unwrap();
+    let small = Small::under(&directory, 300);
+    let arguments = ["up", "--listen", "127.0.0.1:0", "--dir", directory.to_str().unwrap()];
+    let up =
+        Command::new(SR).args(arguments).env("HOME", home.path()).env_remove("SR_CONTEXT").output().unwrap();
+    let said = String::from_utf8(up.stderr).unwrap();
+    assert!(!up.status.success(), "{said}");
+    assert!(said.contains("no target has room for data") && said.contains("targets/1 has "), "{said}");
+    drop(small);
 }
